@@ -1,0 +1,63 @@
+"""blemish: finds what is wrong in pictures after seeing only pictures that are right.
+
+    import blemish
+
+    data = blemish.ImageDataModule("parts/")
+    model = blemish.Patchcore()
+    blemish.Engine().fit(model, data)
+    model.save("parts.safetensors")
+
+Names are resolved on first use (PEP 562), so `import blemish` loads neither torch nor lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from blemish._version import __version__
+
+if TYPE_CHECKING:
+    from blemish.artifact import load as load
+    from blemish.data.batch import ImageBatch as ImageBatch
+    from blemish.data.batch import InferenceBatch as InferenceBatch
+    from blemish.data.datamodule import ImageDataModule as ImageDataModule
+    from blemish.engine import Engine as Engine
+    from blemish.errors import BlemishError as BlemishError
+    from blemish.models.padim import Padim as Padim
+    from blemish.models.patchcore import Patchcore as Patchcore
+    from blemish.post_processing import PostProcessor as PostProcessor
+    from blemish.pre_processing import PreProcessor as PreProcessor
+
+_HOME = {
+    "BlemishError": "blemish.errors",
+    "Engine": "blemish.engine",
+    "ImageBatch": "blemish.data.batch",
+    "ImageDataModule": "blemish.data.datamodule",
+    "InferenceBatch": "blemish.data.batch",
+    "Padim": "blemish.models.padim",
+    "Patchcore": "blemish.models.patchcore",
+    "PostProcessor": "blemish.post_processing",
+    "PreProcessor": "blemish.pre_processing",
+    "load": "blemish.artifact",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'blemish' has no attribute {name!r}. Public names: {', '.join(sorted(_HOME))}.")
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"torch", "torchvision", "timm", "lightning"}:
+            raise
+        from blemish.errors import MissingExtraError
+
+        raise MissingExtraError(package, "train") from error
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

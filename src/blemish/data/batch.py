@@ -1,0 +1,71 @@
+"""What travels between the data loader, the detector and the post-processor.
+
+Two plain dataclasses, so that a reader sees every field and its shape in one place. N is the batch size, (H, W) the size of an
+image as it lies on disk (after EXIF rotation), (h, w) the size the model works at. Images of one batch may have different
+(H, W): whatever lives in original pixels is then a list of N tensors instead of one stacked tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+PerImage: TypeAlias = Tensor | list[Tensor]
+"""One (N, H, W) tensor when all images have one size, else a list of N tensors (H, W)."""
+
+
+@dataclass
+class ImageBatch:
+    """Pre-processed images with what is known about them.
+
+    Attributes:
+        image: (N, 3, h, w) float32, RGB, resized and normalised by the model's `PreProcessor`.
+        size: N pairs (H, W): the size of each image on disk, to which maps and masks return.
+        path: N file paths; empty strings for images that never were files.
+        gt_label: (N,) bool, True for anomalous; None when nothing is known.
+        gt_mask: (N, H, W) bool (or a list, see `PerImage`), True on defect pixels; None when the batch has no masks. An image
+            known to be good has an all-False mask.
+        defect: N names of the defect kind ("good" for good images); None when nothing is known.
+    """
+
+    image: Tensor
+    size: Sequence[tuple[int, int]]
+    path: Sequence[str] = field(default_factory=list)
+    gt_label: Tensor | None = None
+    gt_mask: PerImage | None = None
+    defect: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass
+class InferenceBatch:
+    """What a detector, and then a post-processor, says about N images. Higher scores are more abnormal.
+
+    A detector alone fills `pred_score` and `anomaly_map` with raw values; post-processing moves them to `raw_score` and
+    `raw_map`, puts normalised values in their place and adds the verdicts.
+
+    Attributes:
+        pred_score: (N,) float32. Raw (a distance, unbounded) before post-processing, in [0, 1] after.
+        anomaly_map: (N, H, W) float32 or list; raw before post-processing, in [0, 1] after.
+        pred_label: (N,) bool, True for anomalous; None before calibration.
+        pred_mask: (N, H, W) bool or list, True on anomalous pixels; None before calibration.
+        raw_score: (N,) float32, the score the verdict was taken on; None before post-processing.
+        raw_map: (N, H, W) float32 or list, the map the mask was taken on; None before post-processing.
+        path, gt_label, gt_mask, defect: copied from the `ImageBatch`, where there was one.
+    """
+
+    pred_score: Tensor | None = None
+    anomaly_map: PerImage | None = None
+    pred_label: Tensor | None = None
+    pred_mask: PerImage | None = None
+    raw_score: Tensor | None = None
+    raw_map: PerImage | None = None
+    path: Sequence[str] = field(default_factory=list)
+    gt_label: Tensor | None = None
+    gt_mask: PerImage | None = None
+    defect: Sequence[str] | None = None

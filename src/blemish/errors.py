@@ -1,0 +1,76 @@
+"""Every error `blemish` raises on purpose.
+
+Exceptions form one tree, so that a caller can react to a kind of trouble instead of parsing a message::
+
+    BlemishError
+     +- UsageError (ValueError)            an argument, flag or configuration key is wrong
+     +- DataError (ValueError)             the images, masks or folders are wrong
+     |   +- ImageReadError                 one file can't be decoded; `.path` names it
+     +- NotFittedError (RuntimeError)      a detector was asked for a score before `fit`
+     +- NotCalibratedError (RuntimeError)  a verdict was asked for before thresholds exist
+     +- NonFiniteError (ArithmeticError)   NaN or infinity where a score or feature should be
+     +- CalibrationError (ValueError)      the calibration data can't support what was asked of it
+     +- ArtifactError (ValueError)         a model file is damaged, foreign, too new or too large
+     +- WeightsError (RuntimeError)        backbone weights are absent, damaged or don't fit
+     +- MissingExtraError (ImportError)    an optional dependency isn't installed
+
+A message says what was given, what is allowed and what to do. Where a built-in exception fits, the class inherits from it as
+well, so that `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class BlemishError(Exception):
+    """Base class of every deliberate error."""
+
+
+class UsageError(BlemishError, ValueError):
+    """An argument, command-line flag or configuration key is wrong."""
+
+
+class DataError(BlemishError, ValueError):
+    """The images, masks or folders can't be used as given."""
+
+
+class ImageReadError(DataError):
+    """One image file can't be decoded. `path` names it, `reason` says why."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path = os.fspath(path)
+        self.reason = reason
+
+
+class NotFittedError(BlemishError, RuntimeError):
+    """A detector was asked for a score before it was fitted."""
+
+
+class NotCalibratedError(BlemishError, RuntimeError):
+    """A verdict was asked for before the post-processor had thresholds."""
+
+
+class NonFiniteError(BlemishError, ArithmeticError):
+    """NaN or infinity appeared where a feature or a score should be."""
+
+
+class CalibrationError(BlemishError, ValueError):
+    """The calibration data can't support the threshold that was asked for."""
+
+
+class ArtifactError(BlemishError, ValueError):
+    """A model file is damaged, foreign, of a newer schema, or holds tensors of an absurd size."""
+
+
+class WeightsError(BlemishError, RuntimeError):
+    """Backbone weights are absent, damaged, or don't fit the network."""
+
+
+class MissingExtraError(BlemishError, ImportError):
+    """An optional dependency isn't installed. The message holds the pip command that installs it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'This needs {package}, which is not installed. Run: pip install "blemish[{extra}]"')
+        self.extra = extra

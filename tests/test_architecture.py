@@ -1,0 +1,165 @@
+"""The layout of DESIGN.md section 2, enforced on the syntax tree: import ranks, fences, importability, public names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import blemish
+
+SRC = Path(blemish.__file__).parent
+RANK = {
+    "errors": 0,
+    "_version": 0,
+    "functional": 1,
+    "data": 2,
+    "features": 2,
+    "metrics": 3,
+    "visualization": 3,
+    "pre_processing": 3,
+    "post_processing": 4,
+    "models": 5,
+    "artifact": 6,
+    "engine": 6,
+    "export": 7,
+    "runtime": 7,
+    "report": 8,
+    "serve": 8,
+    "scale": 8,
+    "cli": 9,
+}
+# Third-party package -> the only places that may import it (path prefixes below src/blemish).
+FENCES = {
+    "lightning": (
+        "models/base.py",
+        "models/padim/lightning",
+        "models/patchcore/lightning",
+        "post_processing/",
+        "data/datamodule.py",
+        "engine.py",
+    ),
+    "timm": ("features/",),
+    "onnxruntime": ("runtime/",),
+    "openvino": ("runtime/",),
+    "matplotlib": ("visualization/",),
+    "fastapi": ("serve/",),
+    "ray": ("scale/",),
+    "torchvision": (),
+    "cv2": (),
+    "sklearn": (),
+}
+MODULES = sorted(path for path in SRC.rglob("*.py"))
+
+
+def folder(module: str) -> str:
+    """'blemish.data.index' -> 'data'."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every absolute module name that a file imports, at any depth of nesting except under `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SRC)))
+def test_a_module_imports_strictly_lower_ranks_and_its_own_folder(path: Path) -> None:
+    own = path.relative_to(SRC).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # lazy by design; checked below
+    for name in imports(path):
+        if name.split(".")[0] != "blemish":
+            continue
+        other = folder(name)
+        if other in ("", own):
+            continue
+        assert RANK[other] < RANK[own], f"{path.relative_to(SRC)} (rank {RANK[own]}) imports {name} (rank {RANK[other]})"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SRC)))
+def test_third_party_packages_stay_behind_their_fences(path: Path) -> None:
+    relative = path.relative_to(SRC).as_posix()
+    for name in imports(path):
+        allowed = FENCES.get(name.split(".")[0])
+        if allowed is not None:
+            assert relative.startswith(allowed) if allowed else False, f"{relative} imports {name}; allowed: {allowed}"
+
+
+def test_every_module_imports() -> None:
+    for module in pkgutil.walk_packages([str(SRC)], prefix="blemish."):
+        importlib.import_module(module.name)
+
+
+def test_the_public_surface_is_what_we_meant_it_to_be() -> None:
+    assert sorted(blemish.__all__) == sorted(
+        [
+            "__version__",
+            "BlemishError",
+            "Engine",
+            "ImageBatch",
+            "ImageDataModule",
+            "InferenceBatch",
+            "Padim",
+            "Patchcore",
+            "PostProcessor",
+            "PreProcessor",
+            "load",
+        ]
+    )
+    assert len(blemish.__all__) <= 30
+    for name in blemish.__all__:
+        assert getattr(blemish, name) is not None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import blemish",
+        "import blemish.cli",
+        "import blemish.data.index, blemish.data.image_io, blemish.data.splits",
+        "import blemish.visualization",
+        "from blemish.runtime.session import Session",
+    ],
+)
+def test_light_imports_load_no_heavy_package(statement: str) -> None:
+    code = f"import sys; {statement}; print([m for m in ('torch', 'lightning', 'timm', 'pyarrow') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_no_global_random_state_is_used() -> None:
+    """Promise 10: randomness is a Generator argument. Calls that read or move the global state are banned by name."""
+    banned = {"torch.manual_seed", "torch.seed", "np.random.seed", "random.seed", "seed_everything", "torch.randperm"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                seeded = any(keyword.arg == "generator" for keyword in node.keywords)
+                random = name in {"torch.rand", "torch.randn", "torch.randint", "torch.randperm"} and not seeded
+                assert not random, f"{path.relative_to(SRC)}:{node.lineno}: {name} without a generator"
+                assert name not in banned - {"torch.randperm"}, f"{path.relative_to(SRC)}:{node.lineno}: {name}"
+
+
+def test_nothing_is_pickled() -> None:
+    for path in MODULES:
+        assert "pickle" not in set(imports(path)), path
