@@ -1,0 +1,193 @@
+"""Images to feature maps, by one frozen network cut off after the last layer that is needed.
+
+`FeatureExtractor` hides which network it is: the built-in filter bank or any timm model that can return feature maps. It stays in
+evaluation mode whatever its parents do, and has no parameter that asks for a gradient: a detector's features must not depend on the
+batch they came in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from blemish.errors import UsageError, WeightsError
+from blemish.features.filter_bank import FilterBank
+from blemish.features.weights import checksum, find_cached, find_local, missing_message, require_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+FILTER_BANK = "filter_bank"
+IDENTITY_NORM = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen backbone that returns the maps of the named layers, finest first.
+
+    Args:
+        backbone: "filter_bank", or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
+        layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets). None takes
+            all layers of the filter bank, and is an error for timm models.
+        pretrained: load trained weights. False leaves a timm model at random weights drawn from `seed`, without any network use;
+            an artifact that is being loaded fills them afterwards.
+        weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the hub.
+        seed: seed of random weights; only used when `pretrained` is False.
+
+    Attributes:
+        layers: the layer names. channels: their channel counts. strides: input pixels per map pixel.
+        mean, std: RGB normalisation that the backbone was trained with, for inputs in [0, 1].
+        source: "formula", "random", a file name, or the hub's identifier: where the weights came from.
+
+    Raises:
+        UsageError: for an unknown backbone or layer; the message lists what there is.
+        WeightsError: when weights can't be found, read, or don't fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str = FILTER_BANK,
+        layers: Sequence[str] | None = None,
+        *,
+        pretrained: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        if backbone == FILTER_BANK:
+            if weights is not None:
+                raise UsageError("backbone='filter_bank' is computed from formulas and takes no weights. Drop weights=, or name the timm model.")
+            self.network: nn.Module = FilterBank()
+            available = {**{f"scale{i}": (18, 8) for i in range(1, 5)}, "colour": (3, 8)}
+            self.layers = _check_layers(backbone, layers or list(available), list(available))
+            self.mean, self.std = IDENTITY_NORM
+            self.source = "formula"
+        else:
+            available, self.layers = _timm_layers(backbone, layers)
+            self.network, self.source = _timm_network(backbone, self.layers, list(available), pretrained, weights, seed)
+            config = self.network.pretrained_cfg  # type: ignore[union-attr]
+            self.mean, self.std = tuple(config["mean"]), tuple(config["std"])  # type: ignore[index,arg-type]
+        self.channels = [available[name][0] for name in self.layers]
+        self.strides = [available[name][1] for name in self.layers]
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: batch statistics would tie an image's features to its neighbours in the batch."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, h, w) float32, normalised -> maps (N, channels[i], about h/strides[i], about w/strides[i]), in the order of `layers`."""
+        maps = self.network(images)
+        return [maps[name] for name in self.layers] if isinstance(maps, dict) else list(maps)
+
+    @torch.no_grad()
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the finest layer for an input of `image_size` (h, w).
+
+        Raises:
+            UsageError: if the image is too small for the backbone.
+        """
+        if min(image_size) < 2 * max(self.strides):
+            raise UsageError(
+                f"image_size {image_size} is too small for layers {self.layers} of {self.backbone!r}: both sides must be at least "
+                f"{2 * max(self.strides)} pixels. Use a larger image_size or an earlier layer."
+            )
+        if self.backbone == FILTER_BANK and any(side % 8 for side in image_size):
+            raise UsageError(f"image_size must be a multiple of 8 for the filter bank. Got {image_size}.")
+        try:
+            maps = self(torch.zeros(1, 3, *image_size, device=next(self.network.buffers()).device))
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"backbone {self.backbone!r} does not accept image_size {image_size}: {error}") from error
+        return (maps[0].shape[-2], maps[0].shape[-1])
+
+    def checksum(self) -> str:
+        """SHA-256 of the weights in use, see `features.weights.checksum`."""
+        return checksum(self)
+
+
+def _check_layers(backbone: str, layers: Sequence[str], available: Sequence[str]) -> list[str]:
+    unknown = [name for name in layers if name not in available]
+    if unknown or not layers or len(set(layers)) != len(layers):
+        raise UsageError(f"layers must be distinct names out of {list(available)} for backbone {backbone!r}. Got {list(layers)}.")
+    return sorted(layers, key=list(available).index)
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        from blemish.errors import MissingExtraError
+
+        raise MissingExtraError("timm", "train") from error
+    return timm
+
+
+def _timm_layers(backbone: str, layers: Sequence[str] | None) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    timm = _import_timm()
+    if not timm.is_model(backbone.partition(".")[0]):
+        near = difflib.get_close_matches(backbone, [FILTER_BANK, *timm.list_models()], n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UsageError(f"backbone must be 'filter_bank' or the name of a timm model. Got {backbone!r}.{hint}")
+    try:
+        with torch.device("meta"), _private_random_state(0):
+            info = timm.create_model(backbone, pretrained=False, features_only=True).feature_info
+    except (RuntimeError, AttributeError) as error:
+        raise UsageError(f"backbone {backbone!r} can't return feature maps: {error}") from error
+    available = {
+        name: (channels, stride)
+        for name, channels, stride in zip(info.module_name(), info.channels(), info.reduction(), strict=True)
+    }
+    if layers is None:
+        raise UsageError(f"layers must be given for backbone {backbone!r}; it has {list(available)}.")
+    return available, _check_layers(backbone, layers, list(available))
+
+
+def _timm_network(
+    backbone: str,
+    layers: list[str],
+    available: list[str],
+    pretrained: bool,
+    weights: str | os.PathLike[str] | None,
+    seed: int,
+) -> tuple[nn.Module, str]:
+    """A timm feature network that ends at the last needed layer, and where its weights came from."""
+    timm = _import_timm()
+    options: dict[str, Any] = {"features_only": True, "out_indices": [available.index(name) for name in layers]}
+    with _private_random_state(seed):
+        if not pretrained:
+            if weights is not None:
+                raise UsageError("weights= was given together with pretrained=False. Give one of the two.")
+            return timm.create_model(backbone, pretrained=False, **options), "random"
+        hub_id = timm.get_pretrained_cfg(backbone).hf_hub_id
+        local = find_local(backbone, weights) or (find_cached(hub_id) if hub_id else None)
+        if local is not None:
+            try:
+                overlay = {"file": str(local)}
+                return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options), local.name
+            except Exception as error:  # safetensors, torch.load and load_state_dict each raise their own kinds
+                raise WeightsError(f"{local} is not a state dict of backbone {backbone!r}: {error}") from error
+        try:
+            require_connection()
+            return timm.create_model(backbone, pretrained=True, **options), hub_id or "hub"
+        except Exception as error:  # whatever huggingface_hub, urllib or the socket layer raise
+            raise WeightsError(missing_message(backbone, error)) from error
+
+
+@contextmanager
+def _private_random_state(seed: int) -> Iterator[None]:
+    """timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
+    state = torch.random.get_rng_state()
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)

@@ -1,0 +1,57 @@
+"""Exact Euclidean nearest neighbours in bounded memory.
+
+|x - y|^2 = |x|^2 - 2 x.y + |y|^2 turns the search into one matrix product per block of the bank; only a running best is kept, the
+full (Q, M) matrix never exists. The product cancels digits when x is close to y (an absolute error of about 1e-7 |x|^2), so it only
+*ranks*: the distances that are returned are taken from the differences x - y themselves. Callers centre queries and bank on a common
+point near the data, which shrinks |x| and with it the error of the ranking.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK_ROWS = 4096
+"""Bank rows per product: (Q, 4096) float32 for 1,024 patches is 16 MB, which stays near the cache."""
+
+
+class Neighbours(NamedTuple):
+    """`distance` (Q, k) float32, ascending, in feature units; `index` (Q, k) int64 rows of the bank."""
+
+    distance: Tensor
+    index: Tensor
+
+
+def square_norms(points: Tensor) -> Tensor:
+    """|y|^2 of every row: (M, D) -> (M,) float32."""
+    return points.float().square().sum(dim=1)
+
+
+def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbours:
+    """The k nearest bank rows of every query.
+
+    Args:
+        queries: (Q, D) float32.
+        bank: (M, D) float32 or float16, M at least 1. Arithmetic is float32 either way.
+        norms: (M,) float32, `square_norms(bank)`; a bank is searched many times, so they are computed once.
+        k: neighbours wanted; at most M are returned.
+
+    Returns:
+        `Neighbours` with min(k, M) columns.
+    """
+    k = min(k, len(bank))
+    values: list[Tensor] = []
+    indices: list[Tensor] = []
+    for start in range(0, len(bank), BLOCK_ROWS):
+        block = bank[start : start + BLOCK_ROWS].float()  # (B, D)
+        rank = torch.addmm(norms[start : start + BLOCK_ROWS], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
+        value, index = rank.topk(min(k, len(block)), dim=1, largest=False) if k > 1 else rank.min(dim=1, keepdim=True)
+        values.append(value)
+        indices.append(index + start)
+    rank, index = torch.cat(values, dim=1), torch.cat(indices, dim=1)
+    index = index.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
+    distance = (queries[:, None, :] - bank[index].float()).square().sum(dim=2).sqrt()
+    distance, order = distance.sort(dim=1)
+    return Neighbours(distance, index.gather(1, order))

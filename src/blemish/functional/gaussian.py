@@ -1,0 +1,73 @@
+"""One multivariate Gaussian per patch position, streamed (PaDiM, arXiv 2011.08785, sections III-B and III-C).
+
+For position p, embeddings x_1 ... x_n give the mean mu_p and the covariance (equation 1)
+
+    Sigma_p = 1 / (n - 1) * sum_k (x_k - mu_p)(x_k - mu_p)^T + epsilon I
+
+and a test embedding the Mahalanobis distance (equation 2) M(x) = sqrt((x - mu)^T Sigma^-1 (x - mu)). With the Cholesky factor
+Sigma = L L^T and the whitening W = L^-1 that distance is the Euclidean norm |W (x - mu)|: one triangular product, always real,
+where the product with an explicit inverse can turn negative under the root.
+
+Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centred on its own mean, so that large feature means
+don't cancel and memory depends on the number of positions, not of images. Axes: P positions, D channels, n images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> int:
+    """Adds a chunk of images to running moments, in place.
+
+    Args:
+        count: images seen so far, 0 or more.
+        mean: (P, D) float32, changed in place.
+        scatter: (P, D, D) float32, sum of centred outer products, changed in place.
+        chunk: (n, P, D) float32, n at least 1.
+
+    Returns:
+        The new count.
+    """
+    new = chunk.shape[0]
+    chunk_mean = chunk.mean(dim=0)  # (P, D)
+    centred = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
+    scatter.baddbmm_(centred.mT, centred)
+    shift = chunk_mean - mean  # (P, D)
+    total = count + new
+    if count:
+        weight = count * new / total
+        scatter.baddbmm_(shift[:, :, None] * weight, shift[:, None, :])
+    mean.add_(shift, alpha=new / total)
+    return total
+
+
+def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
+    """Turns scatter matrices into whitening factors W = L^-1 with L L^T = scatter / (count - 1) + epsilon I.
+
+    Args:
+        count: images seen, at least 2.
+        scatter: (P, D, D) float32; overwritten, to hold one copy of the largest tensor of the model instead of three.
+        epsilon: added to the diagonal, greater than 0; keeps the factor finite when count <= D.
+
+    Returns:
+        `scatter`, now holding (P, D, D) lower-triangular factors.
+    """
+    identity = torch.eye(scatter.shape[-1], device=scatter.device)
+    for block in scatter.split(max(1, 2**22 // scatter.shape[-1] ** 2)):
+        factor = torch.linalg.cholesky(block / (count - 1) + epsilon * identity)
+        block.copy_(torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False))
+    return scatter
+
+
+def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard deviations."""
+    centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
+    return (whitening @ centred).square().sum(dim=1).sqrt().mT  # (P, D, N) -> (P, N) -> (N, P)
+
+
+def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
+    centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
+    return (centred * (inverse @ centred)).sum(dim=1).clamp(min=0.0).sqrt().mT
