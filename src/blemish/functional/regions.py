@@ -1,0 +1,161 @@
+"""From a mask to a list of defects: connected components and what is worth saying about each.
+
+Pure numpy, because it also runs beside an exported graph where torch is absent. A mask is cut into horizontal runs;
+runs that touch between neighbouring rows are found by two binary searches and joined by a union-find whose steps are
+array operations, so no Python loop visits pixels, runs or rows.
+
+Axes: row (downwards), column (rightwards). Components are numbered from 1 in raster order of their first pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from blemish.errors import NonFiniteError, UsageError
+
+Integers: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected defect, in the pixels of the mask it was found in.
+
+    Attributes:
+        box: (x0, y0, x1, y1), half-open: x1 and y1 are the first column and row beyond.
+        area: number of pixels.
+        peak: (x, y) of the highest score; the first in raster order when several tie.
+        peak_score: the score there.
+        mean_score: mean over the pixels of the region.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: tuple[int, int]
+    peak_score: float
+    mean_score: float
+
+
+class _Runs(NamedTuple):
+    """Maximal horizontal stretches of True, in raster order: pixels [start, end) of `row` have component `label`."""
+
+    row: Integers
+    start: Integers
+    end: Integers
+    label: Integers
+    n: int
+
+
+def label_components(mask: ArrayLike, connectivity: int = 8) -> tuple[NDArray[np.int32], int]:
+    """Number the connected components of a mask.
+
+    Args:
+        mask: (H, W) bool, or any numbers, where non-zero counts as True.
+        connectivity: 8 (diagonal neighbours touch) or 4.
+
+    Returns:
+        (H, W) int32 with 0 for background and 1..n for components; and n.
+    """
+    mask = _checked(mask)
+    runs = _label_runs(mask, connectivity)
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = np.repeat(runs.label + 1, runs.end - runs.start)
+    return labels, runs.n
+
+
+def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) -> list[Region]:
+    """The 8-connected regions of a mask, the highest peak first (ties in raster order).
+
+    Args:
+        mask: (H, W) bool, True on anomalous pixels.
+        score_map: (H, W) scores, higher is more abnormal.
+        min_area: regions of fewer pixels are left out.
+
+    Raises:
+        UsageError: the shapes differ.
+        NonFiniteError: the score of a masked pixel is NaN or infinite.
+    """
+    mask, score_map = _checked(mask), np.asarray(score_map)
+    if score_map.shape != mask.shape:
+        raise UsageError(f"mask and score_map must have one shape. Got {mask.shape} and {score_map.shape}.")
+    score = score_map[mask].astype(np.float64)  # raster order, as the runs
+    if not np.isfinite(score).all():
+        raise NonFiniteError("The score map holds NaN or infinity within the mask: its regions can't be ranked.")
+    runs = _label_runs(mask, connectivity=8)
+    pixel_label = np.repeat(runs.label, runs.end - runs.start)
+    area = np.bincount(pixel_label, minlength=runs.n)
+    mean = np.bincount(pixel_label, weights=score, minlength=runs.n) / area
+    top = np.full(runs.n, -np.inf)
+    np.maximum.at(top, pixel_label, score)
+    at_top = np.flatnonzero(score == top[pixel_label])[::-1]
+    peak = np.empty(runs.n, np.int64)
+    peak[pixel_label[at_top]] = np.flatnonzero(mask)[
+        at_top
+    ]  # reversed, so that the first in raster order is written last
+    box = np.full((runs.n, 4), np.iinfo(np.int64).max)
+    np.minimum.at(box, runs.label, np.stack([runs.start, runs.row, -runs.end, -runs.row - 1], axis=1))
+    box[:, 2:] *= -1
+    peak_y, peak_x = np.divmod(peak, mask.shape[1])
+    return [
+        Region(
+            box=(int(box[i, 0]), int(box[i, 1]), int(box[i, 2]), int(box[i, 3])),
+            area=int(area[i]),
+            peak=(int(peak_x[i]), int(peak_y[i])),
+            peak_score=float(top[i]),
+            mean_score=float(mean[i]),
+        )
+        for i in np.argsort(-top, kind="stable")
+        if area[i] >= min_area
+    ]
+
+
+def _checked(mask: ArrayLike) -> Mask:
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise UsageError(f"A mask must have shape (H, W). Got {mask.shape}.")
+    return np.asarray(mask != 0, dtype=np.bool_)
+
+
+def _label_runs(mask: Mask, connectivity: int) -> _Runs:
+    if connectivity not in (4, 8):
+        raise UsageError(f"connectivity must be 4 or 8. Got {connectivity}.")
+    width = mask.shape[1] + 2
+    padded = np.zeros((mask.shape[0], width), np.int8)
+    padded[:, 1:-1] = mask
+    step = np.diff(padded, axis=1)
+    row, start = np.nonzero(step == 1)
+    end = np.nonzero(step == -1)[1]
+
+    # Run b in the next row touches run a when b.end > a.start and b.start < a.end; diagonal contact allows equality.
+    # Runs of one row don't overlap, so starts and ends both ascend and the touching b form one range.
+    diagonal = connectivity == 8
+    below = (row + 1) * width
+    first = np.searchsorted(row * width + end, below + start, side="left" if diagonal else "right")
+    last = np.searchsorted(row * width + start, below + end, side="right" if diagonal else "left")
+    touching = np.maximum(last - first, 0)
+    upper = np.repeat(np.arange(len(row)), touching)
+    offset = np.arange(len(upper)) - np.repeat(np.cumsum(touching) - touching, touching)
+    root = _roots(len(row), upper, np.repeat(first, touching) + offset)
+    is_root = root == np.arange(len(row))
+    return _Runs(row, start, end, (np.cumsum(is_root) - 1)[root], int(is_root.sum()))
+
+
+def _roots(n: int, a: Integers, b: Integers) -> Integers:
+    """Find the smallest member of the component of each of n elements, given edges a[i] - b[i].
+
+    Each round hooks roots onto smaller roots across the edges still open, then makes every element point at its root.
+    """
+    parent = np.arange(n)
+    while True:
+        root_a, root_b = parent[a], parent[b]
+        apart = root_a != root_b
+        if not apart.any():
+            return parent
+        a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
+        np.minimum.at(parent, np.maximum(root_a, root_b), np.minimum(root_a, root_b))
+        while (parent != parent[parent]).any():
+            parent = parent[parent]

@@ -1,0 +1,159 @@
+"""How good the verdicts are: counts at the chosen threshold, over all and for each kind of defect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blemish.errors import UsageError
+from blemish.functional.curves import auroc
+from blemish.functional.histogram import check_finite, check_shapes, tally_labels
+from blemish.metrics.figure import Figure, Level, ratio
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class DecisionFigures:
+    """Counts of verdicts, positive meaning anomalous, and what follows from them.
+
+    Attributes:
+        f1: 2 TP / (2 TP + FP + FN).
+        false_alarm_rate: FP / (FP + TN), the share of normal ones called anomalous.
+        miss_rate: FN / (TP + FN), the share of anomalous ones called normal.
+    """
+
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    f1: Figure
+    false_alarm_rate: Figure
+    miss_rate: Figure
+
+    @property
+    def total(self) -> int:
+        """How many verdicts were counted."""
+        return self.true_positives + self.false_positives + self.true_negatives + self.false_negatives
+
+
+class Decisions:
+    """Counts verdicts against the truth.
+
+    Args:
+        level: what is decided about, "image" or "pixel"; named in reasons.
+    """
+
+    def __init__(self, level: Level = "image") -> None:
+        self.level: Level = level
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._counts = torch.zeros(4, dtype=torch.int64)  # 2 * truth + verdict: TN, FP, FN, TP
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Take bool verdicts and labels of one shape, True for anomalous."""
+        check_shapes(predicted, labels)
+        predicted, labels = predicted != 0, labels != 0
+        both, flagged, anomalous = (int(part.sum()) for part in (predicted & labels, predicted, labels))
+        normal = labels.numel() - anomalous
+        self._counts += torch.tensor([normal - (flagged - both), flagged - both, anomalous - both, both])
+
+    def merge(self, other: Self) -> None:
+        """Add the counts of another instance."""
+        self._counts += other._counts
+
+    def compute(self) -> DecisionFigures:
+        """Counts and rates over all updates; a rate without a base has a reason instead."""
+        tn, fp, fn, tp = self._counts.tolist()
+        no_anomalous, no_normal = f"no anomalous {self.level}s", f"no normal {self.level}s"
+        return DecisionFigures(
+            true_positives=tp,
+            false_positives=fp,
+            true_negatives=tn,
+            false_negatives=fn,
+            f1=ratio(2 * tp, 2 * tp + fp + fn, no_anomalous) if tp + fn else Figure(None, no_anomalous),
+            false_alarm_rate=ratio(fp, fp + tn, no_normal),
+            miss_rate=ratio(fn, tp + fn, no_anomalous),
+        )
+
+
+@dataclass(frozen=True)
+class DefectRow:
+    """How one kind of defect fares.
+
+    Attributes:
+        defect: its name.
+        count: images of it.
+        missed: how many were called normal; None where there were no verdicts.
+        mean_score: mean raw image score.
+        image_auroc: against all normal images; None where there are none.
+    """
+
+    defect: str
+    count: int
+    missed: int | None
+    mean_score: float
+    image_auroc: float | None
+
+
+class PerDefect:
+    """One `DefectRow` for each kind of defect, by name. Exact: keeps one score per image."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._normal: list[float] = []
+        self._scores: dict[str, list[float]] = {}
+        self._missed: dict[str, int | None] = {}
+
+    def update(self, scores: Tensor, labels: Tensor, defects: Sequence[str], predicted: Tensor | None = None) -> None:
+        """Take N scores, bool labels, defect names (ignored for normal images) and, where they exist, bool verdicts."""
+        check_shapes(scores, labels)
+        check_finite(scores)
+        if len(defects) != len(scores):
+            raise UsageError(
+                f"Each score needs the name of its defect. Got {len(scores)} scores, {len(defects)} names."
+            )
+        verdicts: list[bool | None] = [None] * len(scores) if predicted is None else predicted.tolist()
+        for score, label, defect, verdict in zip(scores.tolist(), labels.tolist(), defects, verdicts, strict=True):
+            if label:
+                self._add(defect, [score], None if verdict is None else int(not verdict))
+            else:
+                self._normal.append(score)
+
+    def merge(self, other: Self) -> None:
+        """Add what another instance has seen."""
+        self._normal += other._normal
+        for defect, scores in other._scores.items():
+            self._add(defect, scores, other._missed[defect])
+
+    def compute(self) -> list[DefectRow]:
+        """Rows in alphabetical order; empty where no anomalous image was seen."""
+        return [
+            DefectRow(
+                defect=defect,
+                count=len(scores),
+                missed=self._missed[defect],
+                mean_score=sum(scores) / len(scores),
+                image_auroc=self._auroc(scores) if self._normal else None,
+            )
+            for defect, scores in sorted(self._scores.items())
+        ]
+
+    def _add(self, defect: str, scores: list[float], missed: int | None) -> None:
+        before = self._missed.get(defect, 0)
+        self._missed[defect] = None if before is None or missed is None else before + missed
+        self._scores.setdefault(defect, []).extend(scores)
+
+    def _auroc(self, scores: list[float]) -> float:
+        labels = torch.tensor([True] * len(scores) + [False] * len(self._normal))
+        return auroc(tally_labels(torch.tensor(scores + self._normal), labels))

@@ -1,0 +1,199 @@
+"""Everything `test` reports, from one pass over predictions, in memory that doesn't grow with the number of pixels.
+
+All pixel figures are read from one histogram. Whatever can't be given is None with a reason, never NaN: a set without
+masks has no pixel figures, a set of good images has no AUROC, but both have something to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blemish.data.batch import InferenceBatch
+from blemish.errors import DataError, NonFiniteError, UsageError
+from blemish.functional.histogram import BITS, check_finite
+from blemish.metrics.decisions import Decisions, DefectRow, PerDefect
+from blemish.metrics.figure import Figure
+from blemish.metrics.overlap import AUPRO, region_weights
+from blemish.metrics.ranking import AUROC, AveragePrecision, F1Max
+from blemish.metrics.stores import BinnedScores, ExactScores
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_NO_VERDICTS = "no verdicts: the model is not calibrated"
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The figures of a test set; `..._f1`, false alarms and misses are those of the chosen thresholds.
+
+    Attributes:
+        per_defect: a row for each kind of defect; empty where kinds are unknown.
+        counts: `images` (all), `good` and `anomalous` (by their label), `with_masks` (whose mask marks a defect).
+    """
+
+    image_auroc: Figure
+    pixel_auroc: Figure
+    image_ap: Figure
+    pixel_ap: Figure
+    image_f1: Figure
+    image_f1_max: Figure
+    pixel_f1: Figure
+    pixel_f1_max: Figure
+    aupro: Figure
+    false_alarm_rate: Figure
+    miss_rate: Figure
+    per_defect: list[DefectRow]
+    counts: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON: figures or None, `per_defect`, `counts`, and `reasons` for what is None."""
+        figures = {name: value for name, value in vars(self).items() if isinstance(value, Figure)}
+        return {
+            **{name: figure.value for name, figure in figures.items()},
+            "per_defect": [vars(row).copy() for row in self.per_defect],
+            "counts": dict(self.counts),
+            "reasons": {name: figure.reason for name, figure in figures.items() if figure.reason is not None},
+        }
+
+
+class Evaluator:
+    """Streams `InferenceBatch`es into an `EvaluationResult`.
+
+    Ranking figures use raw scores and maps; only where a batch was never post-processed, so that its scores are raw as
+    they stand, `pred_score` and `anomaly_map`. Pixels count where their truth is known: in images with a mask, and in
+    images labelled good. An image labelled anomalous whose mask marks nothing says nothing about its pixels and is left
+    out of the pixel figures.
+
+    Args:
+        fpr_limit: false-positive rate up to which AUPRO integrates.
+        bits: size of the pixel histogram (see `functional.histogram`).
+    """
+
+    def __init__(self, *, fpr_limit: float = 0.3, bits: int = BITS) -> None:
+        self.fpr_limit = fpr_limit
+        self.bits = bits
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._images = ExactScores()
+        self._pixels = BinnedScores(self.bits)
+        self._image_decisions = Decisions("image")
+        self._pixel_decisions = Decisions("pixel")
+        self._defects = PerDefect()
+        self._counts = {"images": 0, "good": 0, "anomalous": 0, "with_masks": 0}
+        self._has_maps = False
+
+    def update(self, batch: InferenceBatch) -> None:
+        """Take one batch.
+
+        Raises:
+            NonFiniteError: a score or map holds NaN or infinity; the message names the file.
+            DataError: a map and its mask differ in size; the message names the file.
+            UsageError: the batch has no scores.
+        """
+        scores = batch.pred_score if batch.raw_score is None else batch.raw_score
+        if scores is None:
+            raise UsageError("A batch without scores can't be evaluated: pred_score and raw_score are both None.")
+        for index, score in enumerate(scores):
+            _check_finite(score, _name(batch, index))
+        pixels = list(_pixels(batch))  # every map is checked before anything is counted
+
+        self._counts["images"] += len(scores)
+        if batch.gt_label is not None:
+            self._update_images(batch, scores, batch.gt_label)
+        if batch.gt_mask is not None:
+            self._counts["with_masks"] += sum(bool(mask.any()) for mask in batch.gt_mask)
+        for scores_map, truth, verdict in pixels:
+            self._has_maps = True
+            self._pixels.add(scores_map, truth, region_weights(truth) if bool(truth.any()) else None)
+            if verdict is not None:
+                self._pixel_decisions.update(verdict, truth)
+
+    def merge(self, other: Self) -> None:
+        """Add what another evaluator with the same arguments has seen."""
+        self._images.merge(other._images)
+        self._pixels.merge(other._pixels)
+        self._image_decisions.merge(other._image_decisions)
+        self._pixel_decisions.merge(other._pixel_decisions)
+        self._defects.merge(other._defects)
+        self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
+        self._has_maps = self._has_maps or other._has_maps
+
+    def compute(self) -> EvaluationResult:
+        """The figures over all updates."""
+        images, pixels = self._images.tally(), self._pixels.tally()
+        verdicts, pixel_verdicts = self._image_decisions.compute(), self._pixel_decisions.compute()
+        gap = None if self._counts["with_masks"] else "no defect masks"
+        gap = gap if self._has_maps else "no anomaly maps"
+        labelled = self._counts["good"] + self._counts["anomalous"]
+        undecided = _NO_VERDICTS if labelled and not verdicts.total else None
+        pixel_undecided = _NO_VERDICTS if not pixel_verdicts.total else None
+        return EvaluationResult(
+            image_auroc=AUROC.from_tally(images, "image"),
+            pixel_auroc=_unless(gap, AUROC.from_tally(pixels, "pixel")),
+            image_ap=AveragePrecision.from_tally(images, "image"),
+            pixel_ap=_unless(gap, AveragePrecision.from_tally(pixels, "pixel")),
+            image_f1=_unless(undecided, verdicts.f1),
+            image_f1_max=F1Max.from_tally(images, "image"),
+            pixel_f1=_unless(gap or pixel_undecided, pixel_verdicts.f1),
+            pixel_f1_max=_unless(gap, F1Max.from_tally(pixels, "pixel")),
+            aupro=_unless(gap, AUPRO.from_tally(self._pixels.weighted_tally(), self.fpr_limit)),
+            false_alarm_rate=_unless(undecided, verdicts.false_alarm_rate),
+            miss_rate=_unless(undecided, verdicts.miss_rate),
+            per_defect=self._defects.compute(),
+            counts=dict(self._counts),
+        )
+
+    def _update_images(self, batch: InferenceBatch, scores: Tensor, labels: Tensor) -> None:
+        anomalous = int((labels != 0).sum())
+        self._counts["anomalous"] += anomalous
+        self._counts["good"] += len(labels) - anomalous
+        self._images.add(scores, labels)
+        if batch.pred_label is not None:
+            self._image_decisions.update(batch.pred_label, labels)
+        if batch.defect is not None:
+            self._defects.update(scores, labels, batch.defect, batch.pred_label)
+
+
+def _pixels(batch: InferenceBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Map, truth and verdict, each (H, W), of every image whose pixels are known."""
+    maps = batch.anomaly_map if batch.raw_map is None else batch.raw_map
+    for index, scores in enumerate(() if maps is None else maps):
+        _check_finite(scores, _name(batch, index))
+        anomalous = None if batch.gt_label is None else bool(batch.gt_label[index])
+        if batch.gt_mask is not None:
+            truth = batch.gt_mask[index].to(scores.device) != 0
+            if truth.shape != scores.shape:
+                raise DataError(
+                    f"{_name(batch, index)}: the mask and the anomaly map must have one shape. "
+                    f"Got {tuple(truth.shape)} and {tuple(scores.shape)}."
+                )
+            if anomalous and not bool(truth.any()):
+                continue
+        elif anomalous is False:
+            truth = torch.zeros_like(scores, dtype=torch.bool)
+        else:
+            continue
+        yield scores, truth, None if batch.pred_mask is None else batch.pred_mask[index]
+
+
+def _check_finite(scores: Tensor, name: str) -> None:
+    try:
+        check_finite(scores)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{name}: {error}") from None
+
+
+def _name(batch: InferenceBatch, index: int) -> str:
+    return (batch.path[index] if index < len(batch.path) else "") or f"image {index} of the batch"
+
+
+def _unless(reason: str | None, figure: Figure) -> Figure:
+    return figure if reason is None else Figure(None, reason)
