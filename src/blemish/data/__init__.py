@@ -1,1 +1,12 @@
-"""TODO."""
+"""Files on disk become batches for a detector.
+
+    image_io    one file <-> one array, at full depth, or an error that names the file
+    layouts     which folder shapes are understood, and how masks are paired (by name)
+    index       a folder or manifest -> a tuple of samples and a list of problems
+    splits      samples -> fit, calibrate, validation, test (by hash of the name; disjoint)
+    check       what would be fitted, calibrated and tested, and what is wrong with it
+    dataset     samples -> `ImageBatch` through the model's own pre-processing
+    datamodule  all of the above behind Lightning's loader hooks
+
+Everything down to `check` needs neither torch nor lightning.
+"""

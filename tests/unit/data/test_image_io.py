@@ -1,0 +1,498 @@
+"""One file, one array: kinds of files against arrays computed by hand, and every way a file can be bad."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from blemish.data.image_io import file_sha256, read_header, read_image, read_mask, read_size, write_png
+from blemish.errors import DataError, ImageReadError, UsageError
+
+RNG = np.random.default_rng(7)
+GREY = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (11, 17, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (11, 17), dtype=np.uint16)
+DEEP_COLOUR = RNG.integers(0, 65536, (11, 17, 3), dtype=np.uint16)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def cv_encoded(array: np.ndarray, suffix: str, *parameters: int) -> bytes:
+    return bytes(cv2.imencode(suffix, array, parameters)[1])
+
+
+def tiff(array: np.ndarray, *, big_endian: bool = False, **tags: tuple[int, ...]) -> bytes:
+    """A one-strip TIFF with any tags (t258=(12,) sets BitsPerSample), written by hand: no writer lets one lie this freely."""
+    order = ">" if big_endian else "<"
+    pixels = array.astype(array.dtype.newbyteorder(order)).tobytes()
+    channels = array.shape[2] if array.ndim == 3 else 1
+    kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    fields: dict[int, tuple[int, ...]] = {
+        256: (array.shape[1],),
+        257: (array.shape[0],),
+        258: (array.itemsize * 8,) * channels,
+        259: (1,),
+        262: (2 if channels > 1 else 1,),
+        273: (8,),
+        277: (channels,),
+        278: (array.shape[0],),
+        279: (len(pixels),),
+        339: (kind,) * channels,
+    }
+    fields |= {int(name[1:]): value for name, value in tags.items()}
+    directory, extra = struct.pack(order + "H", len(fields)), b""
+    after = 8 + len(pixels) + 2 + 12 * len(fields) + 4
+    for tag, values in sorted(fields.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            packed, extra = struct.pack(order + "I", after + len(extra)), extra + packed
+        directory += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+    head = (b"MM\0*" if big_endian else b"II*\0") + struct.pack(order + "I", 8 + len(pixels))
+    return head + pixels + directory + bytes(4) + extra
+
+
+def png(array: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) -> bytes:
+    """A 16-bit PNG of any colour type; `extra` chunks follow the header."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
+    early = b"".join(chunk(*item) for item in extra)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + early + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def three(grey: np.ndarray) -> np.ndarray:
+    return np.stack([grey] * 3, axis=2)
+
+
+def on_black(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return np.rint(colour.astype(np.float64) * alpha[..., None] / 255).astype(np.uint8)
+
+
+def paletted(transparency: bytes | None = None) -> bytes:
+    image = Image.fromarray(GREY % 4, "L").convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0, 255, 255, 255])
+    return encoded(image, "PNG", **({"transparency": transparency} if transparency else {}))
+
+
+PALETTE = np.array([[10, 20, 30], [200, 100, 50], [0, 0, 0], [255, 255, 255]], dtype=np.uint8)
+RGBA = np.dstack([COLOUR, ALPHA])
+
+EIGHT_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
+    "png grey": (lambda: encoded(Image.fromarray(GREY), "PNG"), three(GREY)),
+    "png colour": (lambda: encoded(Image.fromarray(COLOUR), "PNG"), COLOUR),
+    "png one bit": (lambda: encoded(Image.fromarray(GREY > 99), "PNG"), three((GREY > 99) * np.uint8(255))),
+    "png palette": (paletted, PALETTE[GREY % 4]),
+    "png palette, see-through": (
+        lambda: paletted(bytes([128, 255, 255, 0])),
+        on_black(PALETTE[GREY % 4], np.array([128, 255, 255, 0])[GREY % 4]),
+    ),
+    "png grey + alpha": (
+        lambda: encoded(Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), "PNG"),
+        on_black(three(GREY), ALPHA),
+    ),
+    "png colour + alpha": (lambda: encoded(Image.fromarray(RGBA), "PNG"), on_black(COLOUR, ALPHA)),
+    "bmp": (lambda: encoded(Image.fromarray(COLOUR), "BMP"), COLOUR),
+    "tiff": (lambda: encoded(Image.fromarray(COLOUR), "TIFF"), COLOUR),
+    "tiff lzw": (lambda: encoded(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw"), COLOUR),
+    "tiff white is zero": (lambda: tiff(GREY, t262=(0,)), three(255 - GREY)),
+    "tiff, second page ignored": (
+        lambda: encoded(
+            Image.fromarray(COLOUR), "TIFF", save_all=True, append_images=[Image.fromarray(COLOUR[::-1].copy())]
+        ),
+        COLOUR,
+    ),
+    "webp lossless": (lambda: encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
+}
+
+
+@pytest.mark.parametrize("kind", EIGHT_BIT)
+def test_eight_bit_files_become_uint8_rgb(kind: str) -> None:
+    make, expected = EIGHT_BIT[kind]
+    found = read_image(make())
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("shape", [(40, 56), (40, 56, 3)])
+def test_lossy_files_agree_with_opencv(suffix: str, shape: tuple[int, ...]) -> None:
+    smooth = cv2.GaussianBlur(RNG.integers(0, 256, shape, dtype=np.uint8), (0, 0), 3)
+    data = cv_encoded(smooth, suffix)
+    reference = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_allclose(read_image(data).astype(int), reference.astype(int), atol=3)
+
+
+def test_cmyk_jpeg_shows_its_colours() -> None:
+    plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    found = read_image(encoded(Image.fromarray(plain).convert("CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(found.astype(int), plain.astype(int), atol=6)
+
+
+def unit(array: np.ndarray, top: float) -> np.ndarray:
+    return array.astype(np.float64) / top
+
+
+DEEP_ALPHA = np.dstack([DEEP_COLOUR, DEEP])
+GREY_ALPHA = np.dstack([DEEP_COLOUR[..., 0], DEEP])
+FLOATS = RNG.random((11, 17)).astype(np.float32)
+TWELVE = DEEP >> 4
+DEEP_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
+    "png grey": (lambda: cv_encoded(DEEP, ".png"), three(unit(DEEP, 65535))),
+    "png grey, dark": (lambda: cv_encoded(DEEP // 64, ".png"), three(unit(DEEP // 64, 65535))),
+    "png colour": (lambda: cv_encoded(DEEP_COLOUR[..., ::-1], ".png"), unit(DEEP_COLOUR, 65535)),
+    "png colour + alpha": (
+        lambda: cv_encoded(DEEP_ALPHA[..., [2, 1, 0, 3]], ".png"),
+        unit(DEEP_COLOUR, 65535) * unit(DEEP, 65535)[..., None],
+    ),
+    "png grey + alpha": (
+        lambda: png(GREY_ALPHA, 4),
+        three(unit(GREY_ALPHA[..., 0], 65535) * unit(DEEP, 65535)),
+    ),
+    "png grey, one see-through value": (
+        lambda: png(DEEP, 0, (b"tRNS", struct.pack(">H", DEEP[3, 4]))),
+        three(unit(np.where(DEEP == DEEP[3, 4], 0, DEEP), 65535)),
+    ),
+    "png with sBIT": (lambda: png(DEEP, 0, (b"sBIT", b"\x0c")), three(unit(DEEP, 65535))),
+    "tiff grey": (lambda: tiff(DEEP), three(unit(DEEP, 65535))),
+    "tiff grey, big endian": (lambda: tiff(DEEP, big_endian=True), three(unit(DEEP, 65535))),
+    "tiff grey, compressed": (lambda: cv_encoded(DEEP, ".tiff"), three(unit(DEEP, 65535))),
+    "tiff grey, white is zero": (lambda: tiff(DEEP, t262=(0,)), three(1 - unit(DEEP, 65535))),
+    "tiff grey, 12 bits declared": (lambda: tiff(TWELVE, t281=(4095,)), three(unit(TWELVE, 4095))),
+    "tiff grey, 10 bits declared": (lambda: tiff(DEEP >> 6, t281=(1023,)), three(unit(DEEP >> 6, 1023))),
+    "tiff colour": (lambda: tiff(DEEP_COLOUR), unit(DEEP_COLOUR, 65535)),
+    "tiff colour, big endian": (lambda: tiff(DEEP_COLOUR, big_endian=True), unit(DEEP_COLOUR, 65535)),
+    "tiff colour, compressed": (lambda: cv_encoded(DEEP_COLOUR[..., ::-1], ".tiff"), unit(DEEP_COLOUR, 65535)),
+    "tiff colour, 12 bits declared": (
+        lambda: tiff(DEEP_COLOUR >> 4, t281=(4095, 4095, 4095)),
+        unit(DEEP_COLOUR >> 4, 4095),
+    ),
+    "tiff colour + alpha": (
+        lambda: tiff(DEEP_ALPHA, t338=(2,)),
+        unit(DEEP_COLOUR, 65535) * unit(DEEP, 65535)[..., None],
+    ),
+    "tiff float": (lambda: tiff(FLOATS), three(FLOATS)),
+    "tiff float with a range": (lambda: tiff(FLOATS * 900, t281=(1000,)), three(FLOATS * 0.9)),
+    "tiff int32 with a range": (lambda: tiff(TWELVE.astype(np.int32), t281=(4095,)), three(unit(TWELVE, 4095))),
+    "tiff uint32 with a range": (
+        lambda: tiff(DEEP.astype(np.uint32) << 16, t281=(2**32 - 1,)),
+        three(unit(DEEP.astype(np.uint64) << 16, 2**32 - 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP_BIT)
+def test_deeper_files_become_float32_of_their_declared_range(kind: str) -> None:
+    make, expected = DEEP_BIT[kind]
+    found = read_image(make())
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=3e-7)
+
+
+def test_sixteen_bit_keeps_its_lowest_bit() -> None:
+    """High bytes alone would make both pixels equal."""
+    pair = np.array([[[4096, 4097, 4098]]], dtype=np.uint16)
+    np.testing.assert_array_equal(np.rint(read_image(tiff(pair)) * 65535), pair)
+
+
+def test_twelve_packed_bits() -> None:
+    values = np.array([[0, 4095, 1, 2048]], dtype=np.uint16)
+    packed = bytes([0x00, 0x0F, 0xFF, 0x00, 0x18, 0x00])
+    data = tiff(np.frombuffer(packed, np.uint8)[None], t256=(4,), t258=(12,))
+    np.testing.assert_allclose(read_image(data), three(unit(values, 4095)), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tiff(FLOATS * 300), r"outside the declared range \[0, 1\]\. Rescale"),
+        (tiff(FLOATS - 0.5), "outside the declared range"),
+        (tiff(np.where(FLOATS > 0.5, np.nan, FLOATS).astype(np.float32)), "outside the declared range"),
+        (tiff(DEEP, t281=(4095,)), r"outside the declared range \[0, 4095\]"),
+        (tiff(TWELVE.astype(np.uint32)), "32-bit or signed integer samples without a declared range. Save as 16-bit"),
+        (tiff(TWELVE.astype(np.int16)), "32-bit or signed integer"),
+        (tiff(DEEP_COLOUR, t284=(2,), t273=(8, 382, 756), t279=(374, 374, 374)), "interleaved channels"),
+    ],
+)
+def test_a_range_that_is_unknown_or_a_lie_is_an_error(data: bytes, message: str) -> None:
+    with pytest.raises(ImageReadError, match=message):
+        read_image(data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "deep TIFF", "deep colour TIFF", "late PNG"])
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    smooth = cv2.GaussianBlur(COLOUR, (0, 0), 4)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(_with_orientation(Image.fromarray(smooth), orientation)))
+    tolerance = 0.0
+    if kind == "deep TIFF":
+        data = tiff(smooth[..., 0].astype(np.uint16) * 257, t274=(orientation,))
+        upright = three(upright[..., 0]) / 255
+    elif kind == "deep colour TIFF":
+        data = tiff(smooth.astype(np.uint16) * 257, t274=(orientation,))
+        upright = upright / 255
+    elif kind == "TIFF":
+        data = tiff(smooth, t274=(orientation,))
+    elif kind == "late PNG":
+        plain, body = encoded(Image.fromarray(smooth), "PNG"), exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+        data = plain[:-12] + chunk + plain[-12:]
+    else:
+        options = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
+        data = encoded(Image.fromarray(smooth), kind, exif=exif, **options)
+        tolerance = 4.0 if kind == "JPEG" else 0.0
+    found = read_image(data)
+    np.testing.assert_allclose(found.astype(float), upright.astype(float), atol=max(tolerance, 1e-6))
+    assert read_size(data) == found.shape[:2]
+
+
+def _with_orientation(image: Image.Image, orientation: int) -> Image.Image:
+    image.getexif()[0x0112] = orientation
+    return image
+
+
+def test_paths_bytes_and_open_files_give_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "größe 零件.PNG"
+    write_png(path, COLOUR)
+    with path.open("rb") as stream:
+        results = [read_image(path), read_image(str(path)), read_image(path.read_bytes()), read_image(stream)]
+    for result in results:
+        np.testing.assert_array_equal(result, COLOUR)
+
+
+def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(Image.fromarray(COLOUR), "BMP"))
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("data", "format", "mode", "bits"),
+    [
+        (cv_encoded(DEEP, ".png"), "PNG", "grey", 16),
+        (png(GREY_ALPHA, 4), "PNG", "grey + alpha", 16),
+        (cv_encoded(DEEP_COLOUR, ".tiff"), "TIFF", "RGB", 16),
+        (encoded(Image.fromarray(GREY > 9), "PNG"), "PNG", "grey", 1),
+        (paletted(), "PNG", "palette", 8),
+        (encoded(Image.fromarray(COLOUR), "JPEG"), "JPEG", "RGB", 8),
+        (tiff(FLOATS), "TIFF", "grey", 32),
+    ],
+)
+def test_header(data: bytes, format: str, mode: str, bits: int) -> None:
+    header = read_header(data)
+    assert (header.format, header.size, header.mode, header.bits) == (format, (11, 17), mode, bits)
+
+
+# --- bad files ---------------------------------------------------------------------------------------------------------
+
+
+def test_bad_paths_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not a picture")
+    cases = {
+        tmp_path / "absent.png": "no such file",
+        tmp_path: "this is a folder",
+        tmp_path / "empty.png": r"the file is empty \(0 bytes\)",
+        tmp_path / "text.png": "not an image. PNG, JPEG, BMP, TIFF and WebP can be read",
+    }
+    for path, reason in cases.items():
+        for read in (read_image, read_size):
+            with pytest.raises(ImageReadError, match=f"{re.escape(str(path))}: {reason}") as caught:
+                read(path)
+            assert caught.value.path == str(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(tmp_path: Path) -> None:
+    path = tmp_path / "locked.png"
+    write_png(path, GREY)
+    path.chmod(0)
+    with pytest.raises(ImageReadError, match="permission denied"):
+        read_image(path)
+
+
+BIG = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8), (0, 0), 1)
+WHOLE = {
+    "png": cv_encoded(BIG, ".png"),
+    "jpeg": cv_encoded(BIG, ".jpg"),
+    "progressive jpeg": encoded(Image.fromarray(BIG), "JPEG", progressive=True),
+    "bmp": cv_encoded(BIG, ".bmp"),
+    "tiff": tiff(BIG),
+    "tiff, pillow": encoded(Image.fromarray(BIG), "TIFF"),
+    "tiff lzw": encoded(Image.fromarray(BIG), "TIFF", compression="tiff_lzw"),
+    "deep colour tiff": cv_encoded(BIG.astype(np.uint16) * 257, ".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 1),
+    "deep colour png": cv_encoded(BIG.astype(np.uint16) * 257, ".png"),
+    "webp": cv_encoded(BIG, ".webp"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_truncated_file_is_an_error_and_never_half_a_picture(kind: str) -> None:
+    data = WHOLE[kind]
+    whole = read_image(data)
+    failures = 0
+    cuts = sorted({*range(1, 64), *range(64, len(data), max(1, len(data) // 40)), *range(len(data) - 20, len(data))})
+    for cut in cuts:
+        try:
+            np.testing.assert_array_equal(read_image(data[:cut]), whole)  # a lost trailer loses no pixels
+        except ImageReadError:
+            failures += 1
+    assert failures > 0.8 * len(cuts)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "deep colour png", "tiff lzw"])
+def test_a_tail_of_zeros_is_an_error(kind: str) -> None:
+    """What a copy interrupted on a sparse file system leaves behind. (BMP, raw TIFF and lossy WebP hold nothing to tell by.)"""
+    data = WHOLE[kind]
+    with pytest.raises(ImageReadError):
+        read_image(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+def test_leniency_switched_on_by_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ImageReadError, match="LOAD_TRUNCATED_IMAGES is switched on"):
+        read_image(WHOLE["png"])
+
+
+def test_random_damage_gives_an_image_or_an_image_read_error() -> None:
+    generator = np.random.default_rng(3)
+    for data in WHOLE.values():
+        for _ in range(30):
+            damaged = bytearray(data)
+            for at in generator.integers(0, len(data), 4):
+                damaged[at] = generator.integers(0, 256)
+            try:
+                assert read_image(bytes(damaged), max_pixels=10_000_000).shape[2] == 3
+            except ImageReadError:
+                pass
+
+
+def bomb(side: int) -> bytes:
+    """A PNG header that promises side x side pixels and brings none."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100)))]
+    body = b"".join(struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_too_many_pixels_are_refused_before_decoding() -> None:
+    limit, message = Image.MAX_IMAGE_PIXELS, r"50000 x 50000 = 2,500,000,000 pixels are more than max_pixels = 200,000,000"
+    with pytest.raises(ImageReadError, match=message):
+        read_image(bomb(50_000))
+    assert read_size(bomb(50_000)) == (50_000, 50_000)
+    with pytest.raises(ImageReadError, match="11 x 17 = 187 pixels are more than max_pixels = 186"):
+        read_image(tiff(GREY), max_pixels=186)
+    assert read_image(tiff(GREY), max_pixels=187).shape == (11, 17, 3)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP"])
+def test_our_limit_holds_and_not_the_one_of_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would warn (an error in these tests) above its limit and raise above twice that."""
+    data = encoded(Image.fromarray(COLOUR), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert read_image(data).shape == (11, 17, 3)
+
+
+# --- masks and writing ---------------------------------------------------------------------------------------------------
+
+
+def test_any_non_zero_pixel_of_a_mask_is_defect(tmp_path: Path) -> None:
+    mask = GREY > 200
+    for value in (1, 255):
+        write_png(tmp_path / "m.png", mask.astype(np.uint8) * np.uint8(value))
+        found = read_mask(tmp_path / "m.png", (11, 17))
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found, mask)
+    labels = mask.astype(np.uint16) * 3
+    np.testing.assert_array_equal(read_mask(cv_encoded(labels, ".png"), (11, 17)), mask)
+    np.testing.assert_array_equal(read_mask(tiff(mask.astype(np.int32) * 7), (11, 17)), mask)  # no range needed
+    blue = np.zeros((11, 17, 4), np.uint8)
+    blue[..., 2], blue[..., 3] = mask * 255, 255
+    np.testing.assert_array_equal(read_mask(encoded(Image.fromarray(blue), "PNG"), (11, 17)), mask)
+
+
+def test_a_mask_of_another_size_names_both(tmp_path: Path) -> None:
+    write_png(tmp_path / "m.png", GREY)
+    message = r"m\.png: the mask is 11 x 17 \(height x width\), its image 17 x 11"
+    with pytest.raises(DataError, match=message):
+        read_mask(tmp_path / "m.png", (17, 11))
+
+
+@pytest.mark.parametrize("array", [GREY, COLOUR, DEEP, GREY > 100], ids=["grey", "colour", "uint16", "bool"])
+def test_write_png_is_read_back_by_opencv(tmp_path: Path, array: np.ndarray) -> None:
+    path = tmp_path / "new" / "folder" / "x.png"
+    write_png(path, array)
+    write_png(path, array)  # replaces
+    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    expected = array[..., ::-1] if array.ndim == 3 else array * np.uint8(255) if array.dtype == bool else array
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert [p.name for p in path.parent.iterdir()] == ["x.png"]
+
+
+def test_write_png_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
+    for array in (FLOATS, DEEP_COLOUR, RGBA, GREY[None]):
+        with pytest.raises(UsageError, match=re.escape(f"Got {array.shape} {array.dtype}")):
+            write_png(tmp_path / "x.png", array)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.png"
+    write_png(path, GREY)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DataError, match=r"x\.png: can't be written \(No space left on device\)"):
+        write_png(path, DEEP)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="can't be written"):
+        write_png(tmp_path / "file" / "x.png", GREY)
+
+
+def test_file_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(ImageReadError, match="No such file"):
+        file_sha256(tmp_path / "b")
+
+
+def test_imports_stay_light() -> None:
+    code = (
+        "import sys, blemish.data.image_io, blemish.data.index, blemish.data.splits, blemish.data.check;"
+        "print([m for m in ('torch', 'lightning', 'pyarrow') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
