@@ -14,8 +14,8 @@ Exceptions form one tree, so that a caller can react to a kind of trouble instea
      +- WeightsError (RuntimeError)        backbone weights are absent, damaged or don't fit
      +- MissingExtraError (ImportError)    an optional dependency isn't installed
 
-A message says what was given, what is allowed and what to do. Where a built-in exception fits, the class inherits from it as
-well, so that `except ValueError` keeps working.
+A message says what was given, what is allowed and what to do. Where a built-in exception fits, the class inherits from
+it as well, so that `except ValueError` keeps working.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Images to feature maps: timm backbones and a classical filter bank behind one interface, with weights from files, a store or the hub."""
+"""Images to feature maps: timm backbones and a classical filter bank behind one interface."""

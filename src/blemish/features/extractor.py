@@ -1,8 +1,9 @@
 """Images to feature maps, by one frozen network cut off after the last layer that is needed.
 
-`FeatureExtractor` hides which network it is: the built-in filter bank or any timm model that can return feature maps. It stays in
-evaluation mode whatever its parents do, and has no parameter that asks for a gradient: a detector's features must not depend on the
-batch they came in.
+`FeatureExtractor` hides which network it is: the built-in filter bank or any timm model that can return feature maps.
+It stays in
+evaluation mode whatever its parents do, and has no parameter that asks for a gradient: a detector's features must not
+depend on the batch they came in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from blemish.errors import UsageError, WeightsError
-from blemish.features.filter_bank import FilterBank
+from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
 from blemish.features.weights import checksum, find_cached, find_local, missing_message, require_connection
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ class FeatureExtractor(nn.Module):
 
     Args:
         backbone: "filter_bank", or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
-        layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets). None takes
-            all layers of the filter bank, and is an error for timm models.
-        pretrained: load trained weights. False leaves a timm model at random weights drawn from `seed`, without any network use;
-            an artifact that is being loaded fills them afterwards.
-        weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the hub.
+        layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets).
+            None takes all layers of the filter bank, and is an error for timm models.
+        pretrained: load trained weights. False leaves a timm model at random weights drawn from `seed`, without any
+            network use; an artifact that is being loaded fills them afterwards.
+        weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the
+            hub.
         seed: seed of random weights; only used when `pretrained` is False.
 
     Attributes:
@@ -64,7 +66,10 @@ class FeatureExtractor(nn.Module):
         self.backbone = backbone
         if backbone == FILTER_BANK:
             if weights is not None:
-                raise UsageError("backbone='filter_bank' is computed from formulas and takes no weights. Drop weights=, or name the timm model.")
+                raise UsageError(
+                    "backbone='filter_bank' is computed from formulas and takes no weights. Drop weights=, or name "
+                    "the timm model."
+                )
             self.network: nn.Module = FilterBank()
             available = {**{f"scale{i}": (18, 8) for i in range(1, 5)}, "colour": (3, 8)}
             self.layers = _check_layers(backbone, layers or list(available), list(available))
@@ -85,7 +90,7 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, h, w) float32, normalised -> maps (N, channels[i], about h/strides[i], about w/strides[i]), in the order of `layers`."""
+        """(N, 3, h, w) float32, normalised -> maps (N, channels[i], ~h/strides[i], ~w/strides[i])."""
         maps = self.network(images)
         return [maps[name] for name in self.layers] if isinstance(maps, dict) else list(maps)
 
@@ -96,13 +101,13 @@ class FeatureExtractor(nn.Module):
         Raises:
             UsageError: if the image is too small for the backbone.
         """
-        if min(image_size) < 2 * max(self.strides):
+        smallest = MINIMUM_SIDE if self.backbone == FILTER_BANK else 2 * max(self.strides)
+        if min(image_size) < smallest:
             raise UsageError(
-                f"image_size {image_size} is too small for layers {self.layers} of {self.backbone!r}: both sides must be at least "
-                f"{2 * max(self.strides)} pixels. Use a larger image_size or an earlier layer."
+                f"image_size {image_size} is too small for layers {self.layers} of {self.backbone!r}: both sides must "
+                f"be at least "
+                f"{smallest} pixels. Use a larger image_size or an earlier layer."
             )
-        if self.backbone == FILTER_BANK and any(side % 8 for side in image_size):
-            raise UsageError(f"image_size must be a multiple of 8 for the filter bank. Got {image_size}.")
         try:
             maps = self(torch.zeros(1, 3, *image_size, device=next(self.network.buffers()).device))
         except (RuntimeError, AssertionError) as error:
@@ -117,7 +122,9 @@ class FeatureExtractor(nn.Module):
 def _check_layers(backbone: str, layers: Sequence[str], available: Sequence[str]) -> list[str]:
     unknown = [name for name in layers if name not in available]
     if unknown or not layers or len(set(layers)) != len(layers):
-        raise UsageError(f"layers must be distinct names out of {list(available)} for backbone {backbone!r}. Got {list(layers)}.")
+        raise UsageError(
+            f"layers must be distinct names out of {list(available)} for backbone {backbone!r}. Got {list(layers)}."
+        )
     return sorted(layers, key=list(available).index)
 
 
@@ -172,7 +179,9 @@ def _timm_network(
         if local is not None:
             try:
                 overlay = {"file": str(local)}
-                return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options), local.name
+                return timm.create_model(
+                    backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options
+                ), local.name
             except Exception as error:  # safetensors, torch.load and load_state_dict each raise their own kinds
                 raise WeightsError(f"{local} is not a state dict of backbone {backbone!r}: {error}") from error
         try:
@@ -184,7 +193,7 @@ def _timm_network(
 
 @contextmanager
 def _private_random_state(seed: int) -> Iterator[None]:
-    """timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
+    """Timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
     state = torch.random.get_rng_state()
     torch.random.default_generator.manual_seed(seed)
     try:

@@ -1,7 +1,8 @@
 """Where backbone weights come from: a given file, the local store, the hub's cache, the hub, in this order.
 
-A plant behind a proxy has no hub: what is in the store is used without a question to the network, and what is missing is one error
-that names the file and the place to put it. Every set of weights is identified by a checksum, recorded in the model file.
+A plant behind a proxy has no hub: what is in the store is used without a question to the network, and what is missing
+is one error that names the file and the place to put it. Every set of weights is identified by a checksum, recorded in
+the model file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def find_local(backbone: str, weights: str | os.PathLike[str] | None) -> Path | 
     """The weight file to use without network, or None if the hub has to be asked.
 
     Args:
-        backbone: timm name; in the store its file is `<backbone>.safetensors` (or .pth, .pt, .bin: read as tensors only).
+        backbone: timm name; in the store its file is `<backbone>.safetensors` (or .pth, .pt, .bin: read as tensors
+            only).
         weights: a file given by the user, which must exist.
 
     Raises:
@@ -39,7 +41,9 @@ def find_local(backbone: str, weights: str | os.PathLike[str] | None) -> Path | 
     if weights is not None:
         path = Path(weights)
         if not path.is_file():
-            raise WeightsError(f"There is no weight file at {path}. Give the path of a .safetensors or .pth state dict.")
+            raise WeightsError(
+                f"There is no weight file at {path}. Give the path of a .safetensors or .pth state dict."
+            )
         return path
     return next((path for suffix in SUFFIXES if (path := store() / f"{backbone}{suffix}").is_file()), None)
 
@@ -69,8 +73,10 @@ def missing_message(backbone: str, cause: BaseException) -> str:
     """What to tell a user whose download failed."""
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     return (
-        f"The weights of backbone {backbone!r} could not be downloaded ({reason[:200]}). Get the file on a machine with network "
-        f"(a timm state dict, .safetensors or .pth) and put it at {store() / (backbone + '.safetensors')}, or pass weights=FILE. "
+        f"The weights of backbone {backbone!r} could not be downloaded ({reason[:200]}). Get the file on a machine "
+        f"with network "
+        f"(a timm state dict, .safetensors or .pth) and put it at {store() / (backbone + '.safetensors')}, or pass "
+        f"weights=FILE. "
         f"BLEMISH_WEIGHTS names another store folder. backbone='filter_bank' needs no weights."
     )
 

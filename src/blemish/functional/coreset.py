@@ -1,18 +1,19 @@
 """Greedy k-centre selection (farthest point first), exact, at matrix-product speed.
 
-The textbook loop (Gonzalez 1985; PatchCore, arXiv 2106.08265, algorithm 1) takes, k times, the point farthest from everything chosen
-so far and updates all n distances with one matrix-vector product. That reads all points k times from memory. Here each round
+The textbook loop (Gonzalez 1985; PatchCore, arXiv 2106.08265, algorithm 1) takes, k times, the point farthest from
+everything chosen so far and updates all n distances with one matrix-vector product. That reads all points k times from
+memory. Here each round
 
-1. takes the B points with the largest current distance, and the (B+1)-th distance as a bound: no other point can exceed it, because
-   distances only shrink;
-2. runs the textbook loop among those B alone, with their pairwise distances, for as long as the best stays at or above the bound.
-   Every such choice is the global farthest point, so the selection is the textbook's;
+1. takes the B points with the largest current distance, and the (B+1)-th distance as a bound: no other point can
+   exceed it, because distances only shrink;
+2. runs the textbook loop among those B alone, with their pairwise distances, for as long as the best stays at or above
+   the bound. Every such choice is the global farthest point, so the selection is the textbook's;
 3. updates all n distances with *one* matrix-matrix product for all choices of the round.
 
-Precision: the product runs in float32 on centred points and only decides which points *may* have come closer (with a margin above its
-rounding error). Their distances are then recomputed from float64 differences, so the selection compares squared distances with a
-error of about 1e-15 |x|^2 (1e-6 |x|^2 where two centres are equally near within float32). Memory: O(n) beside the
-points, plus blocks of at most `BLOCK_BYTES`.
+Precision: the product runs in float32 on centred points and only decides which points *may* have come closer (with a
+margin above its rounding error). Their distances are then recomputed from float64 differences, so the selection
+compares squared distances with an error of about 1e-15 |x|^2 (1e-6 |x|^2 where two centres are equally near within
+float32). Memory: O(n) beside the points, plus blocks of at most `BLOCK_BYTES`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def greedy_k_center(
     points: Tensor,
     k: int,
     *,
-    start: int | None = None,
+    start: int | Tensor | None = None,
     generator: torch.Generator | None = None,
+    radius: float = 0.0,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> Tensor:
     """Chooses k points so that the farthest remaining point is as near as a greedy choice can make it.
@@ -45,13 +47,15 @@ def greedy_k_center(
     Args:
         points: (n, D) floating, finite, n at least 1; CPU or CUDA. Not modified.
         k: how many to choose, from 1 to n.
-        start: index of the first choice. None draws it from `generator`, or takes index 0 without one.
+        start: index of the first choice, or (m,) int64 distinct indices that count as chosen already and come first in
+            the result. None draws one from `generator`, or takes index 0 without one.
         generator: source of randomness for the first choice (a CPU generator).
-        on_progress: called after each round with (chosen, k, coverage radius): the largest distance of any point to its nearest
-            chosen one, in feature units. The radius of the last call is that of the result.
+        radius: stop as soon as every point is at most this far from a chosen one, in feature units.
+        on_progress: called after each round with (chosen, k, coverage radius): the largest distance of any point to its
+            nearest chosen one, in feature units. The radius of the last call is that of the result.
 
     Returns:
-        (k,) int64 indices in order of choice; fewer when there are fewer than k distinct points.
+        (k,) int64 indices in order of choice; fewer when there are fewer than k distinct points or `radius` is reached.
 
     Raises:
         ValueError: if k is not in 1..n.
@@ -66,15 +70,17 @@ def greedy_k_center(
     # Rounding of |x|^2 - 2 x.s + |s|^2 in float32, with room to spare.
     margin = 1e-5 * norms.max() + torch.finfo(torch.float32).tiny
     distance = torch.full((n,), torch.inf, dtype=torch.float64, device=points.device)  # squared, to the nearest chosen
-    chosen = [torch.tensor([start], device=points.device)]
-    done = 1
-    _update(distance, points, norms, chosen[0], margin)
+    first = start if isinstance(start, Tensor) else torch.tensor([start])
+    chosen = [first.to(points.device)]
+    done = len(first)
+    for part in chosen[0].split(CANDIDATES):
+        _update(distance, points, norms, part, margin)
     while done < k:
         top, candidates = distance.topk(min(CANDIDATES + 1, n))
+        if float(top[0]) <= radius**2:
+            break
         bound = float(top[CANDIDATES]) if n > CANDIDATES else 0.0
-        accepted = _textbook_loop(points[candidates[:CANDIDATES]], top[:CANDIDATES], bound, k - done)
-        if not len(accepted):
-            break  # every remaining point coincides with a chosen one
+        accepted = _textbook_loop(points[candidates[:CANDIDATES]], top[:CANDIDATES], max(bound, radius**2), k - done)
         new = candidates[accepted.to(candidates.device)]
         _update(distance, points, norms, new, margin)
         chosen.append(new)
@@ -92,8 +98,9 @@ def coverage_radius(points: Tensor, centers: Tensor) -> float:
 
 
 def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -> Tensor:
-    """Positions (m,) within the candidates of up to k farthest-first choices that no point outside can beat; m >= 1 unless all are 0."""
-    # A thousand tiny steps: NumPy's call overhead is a fifth of torch's, and on CUDA each step would wait for the device.
+    """Positions (m,) among the candidates of up to k farthest-first choices that no outside point can beat."""
+    # A thousand tiny steps: NumPy's call overhead is a fifth of torch's, and on CUDA each step would wait for the
+    # device.
     rows = candidates.double()
     norms = rows.square().sum(dim=1)
     pairs = torch.addmm(norms, rows, rows.mT, alpha=-2.0).add_(norms[:, None]).clamp_(min=0.0).cpu().numpy()  # (B, B)
@@ -101,7 +108,7 @@ def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -
     accepted: list[int] = []
     while len(accepted) < k:
         best = int(np.argmax(current))
-        if current[best] <= 0.0 or current[best] < bound:
+        if current[best] < bound or current[best] <= 0.0:
             break
         accepted.append(best)
         np.minimum(current, pairs[best], out=current)

@@ -1,9 +1,10 @@
 """Exact Euclidean nearest neighbours in bounded memory.
 
-|x - y|^2 = |x|^2 - 2 x.y + |y|^2 turns the search into one matrix product per block of the bank; only a running best is kept, the
-full (Q, M) matrix never exists. The product cancels digits when x is close to y (an absolute error of about 1e-7 |x|^2), so it only
-*ranks*: the distances that are returned are taken from the differences x - y themselves. Callers centre queries and bank on a common
-point near the data, which shrinks |x| and with it the error of the ranking.
+|x - y|^2 = |x|^2 - 2 x.y + |y|^2 turns the search into one matrix product per block of the bank; only a running best is
+kept, the full (Q, M) matrix never exists. The product cancels digits when x is close to y (an absolute error of about
+1e-7 |x|^2), so it only
+*ranks*: the distances that are returned are taken from the differences x - y themselves. Callers centre queries and
+bank on a common point near the data, which shrinks |x| and with it the error of the ranking.
 """
 
 from __future__ import annotations
@@ -55,3 +56,22 @@ def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbo
     distance = (queries[:, None, :] - bank[index].float()).square().sum(dim=2).sqrt()
     distance, order = distance.sort(dim=1)
     return Neighbours(distance, index.gather(1, order))
+
+
+def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
+    """Image score of PatchCore from its most abnormal patch (arXiv 2106.08265, equation 7).
+
+    s = (1 - exp(s*) / sum over b of exp(|m_test - m_b|)) s*: the score counts less when the bank rows around the
+    nearest one are just as far, that is, when the patch lies in a region that the bank covers well.
+
+    Args:
+        distance: (N,) s*, distance of the patch to its nearest bank row.
+        neighbours: (N, b) distances of the patch to the b bank rows nearest to that row, itself included.
+
+    Returns:
+        (N,) float32; `distance` itself where b is 1 (a softmax over one term would erase every score).
+    """
+    if neighbours.shape[1] < 2:
+        return distance
+    weight = 1.0 - torch.exp(distance - neighbours.logsumexp(dim=1))
+    return weight * distance

@@ -4,12 +4,13 @@ For position p, embeddings x_1 ... x_n give the mean mu_p and the covariance (eq
 
     Sigma_p = 1 / (n - 1) * sum_k (x_k - mu_p)(x_k - mu_p)^T + epsilon I
 
-and a test embedding the Mahalanobis distance (equation 2) M(x) = sqrt((x - mu)^T Sigma^-1 (x - mu)). With the Cholesky factor
-Sigma = L L^T and the whitening W = L^-1 that distance is the Euclidean norm |W (x - mu)|: one triangular product, always real,
-where the product with an explicit inverse can turn negative under the root.
+and a test embedding the Mahalanobis distance (equation 2) M(x) = sqrt((x - mu)^T Sigma^-1 (x - mu)). With the Cholesky
+factor Sigma = L L^T and the whitening W = L^-1 that distance is the Euclidean norm |W (x - mu)|: one triangular
+product, always real, where the product with an explicit inverse can turn negative under the root.
 
-Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centred on its own mean, so that large feature means
-don't cancel and memory depends on the number of positions, not of images. Axes: P positions, D channels, n images.
+Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centred on its own mean, so that large
+feature means don't cancel and memory depends on the number of positions, not of images. Axes: P positions, D channels,
+n images.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
 
 
 def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard deviations."""
+    """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard
+    deviations.
+    """
     centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
     return (whitening @ centred).square().sum(dim=1).sqrt().mT  # (P, D, N) -> (P, N) -> (N, P)
 
@@ -71,3 +74,10 @@ def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -
     """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
     centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
     return (centred * (inverse @ centred)).sum(dim=1).clamp(min=0.0).sqrt().mT
+
+
+def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Tensor:
+    """The inverse of `whitening_`, up to rounding: (P, D, D) factors back to scatter matrices of `count` images."""
+    identity = torch.eye(whitening.shape[-1], device=whitening.device)
+    factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
+    return (factor @ factor.mT - epsilon * identity) * (count - 1)

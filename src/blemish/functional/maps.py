@@ -1,8 +1,8 @@
 """From patch scores to a smooth map in image pixels: bilinear upsampling and Gaussian blur, both separable.
 
-Along one axis, upsampling is a matrix U and blurring with reflected borders a matrix B, so both together are the single product
-`(Bv Uv) m (Bh Uh)^T` on the small patch grid m. A 33 x 33 convolution over the full-size map does the same for a hundred times the
-arithmetic, and fails when the map is smaller than its kernel.
+Along one axis, upsampling is a matrix U and blurring with reflected borders a matrix B, so both together are the single
+product `(Bv Uv) m (Bh Uh)^T` on the small patch grid m. A 33 x 33 convolution over the full-size map does the same for
+a hundred times the arithmetic, and fails when the map is smaller than its kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def blur_weights(size: int, sigma: float) -> Tensor:
     """Gaussian blur of an axis of `size` pixels with mirrored borders (the border pixel isn't repeated) as a matrix.
 
     Returns:
-        (size, size) float32; rows sum to one. Also right when the kernel is wider than the axis: the mirror image repeats.
+        (size, size) float32; rows sum to one. Also right when the kernel is wider than the axis: the mirror image
+        repeats.
     """
     kernel = gaussian_kernel(sigma)
     radius = len(kernel) // 2
@@ -39,9 +40,7 @@ def blur_weights(size: int, sigma: float) -> Tensor:
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (..., H, W) maps. `sigma` in pixels, greater than 0."""
     height, width = maps.shape[-2:]
-    return apply_weights(
-        maps, blur_weights(height, sigma).to(maps.device), blur_weights(width, sigma).to(maps.device)
-    )
+    return apply_weights(maps, blur_weights(height, sigma).to(maps.device), blur_weights(width, sigma).to(maps.device))
 
 
 def upsample_weights(in_size: int, out_size: int, sigma: float) -> Tensor:

@@ -1,7 +1,8 @@
 """From feature maps to patch features: neighbourhood averaging, stacking of layers, flattening.
 
-PatchCore (arXiv 2106.08265, section 3.1) describes a position by the mean of its p x p neighbourhood and joins several layers by
-bringing the deeper, coarser ones to the resolution of the first. PaDiM (arXiv 2011.08785, section III-A) joins without averaging.
+PatchCore (arXiv 2106.08265, section 3.1) describes a position by the mean of its p x p neighbourhood and joins several
+layers by bringing the deeper, coarser ones to the resolution of the first. PaDiM (arXiv 2011.08785, section III-A)
+joins without averaging.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Antialiased linear resizing as two small matrix products.
 
-Every pixel of the output is a weighted mean of input pixels. With the triangle filter t(u) = max(0, 1 - |u|) and an axis that is
-mapped by `centre(i) = (i + 0.5) * scale + start`, the weights are
+Every pixel of the output is a weighted mean of input pixels. With the triangle filter t(u) = max(0, 1 - |u|) and an
+axis that is mapped by `centre(i) = (i + 0.5) * scale + start`, the weights are
 
     W[i, j] = t((j + 0.5 - centre(i)) / max(scale, 1)) / sum over j
 
-and an image (..., H, W) becomes `Wv @ image @ Wh^T`. The weights come from `arange` on the sizes, so the same arithmetic runs in a
-data-loader worker, in eager mode and in an exported graph whose H and W are free. `torch.nn.functional.interpolate` can't do that:
-its antialiased kernel has no ONNX counterpart, which is how exported models of other libraries come to see other pixels than the
-trained ones did. Weights are non-negative and sum to one: resizing never leaves the range of its input.
+and an image (..., H, W) becomes `Wv @ image @ Wh^T`. The weights come from `arange` on the sizes, so the same
+arithmetic runs in a data-loader worker, in eager mode and in an exported graph whose H and W are free.
+`torch.nn.functional.interpolate` can't do that: its antialiased kernel has no ONNX counterpart, which is how exported
+models of other libraries come to see other pixels than the trained ones did. Weights are non-negative and sum to one:
+resizing never leaves the range of its input.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def axis_weights(
     Args:
         in_size: pixels of the input along the axis, at least 1.
         out_size: pixels of the output, at least 1.
-        scale: input pixels per output pixel. None stretches the whole input over the whole output (`in_size / out_size`).
+        scale: input pixels per output pixel. None stretches the whole input over the whole output (`in_size /
+            out_size`).
         start: input coordinate of the left edge of output pixel 0.
         device: where to build the weights.
 

@@ -1,0 +1,207 @@
+"""A detector as one file: tensors and JSON, nothing that could run.
+
+A `.safetensors` file whose metadata key "blemish" holds a manifest: which detector with which arguments, what the
+thresholds rest on, and where everything came from. All weights are inside, so loading needs no network. Loading checks
+everything before it builds
+anything: the header's bounds (by safetensors itself), the schema, every key, every tensor's name and shape. The same
+model gives the same bytes.
+
+Writing goes to a temporary name in the same folder and ends with a rename: an interrupted save leaves no broken file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import blemish
+from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
+from blemish.models import detectors
+from blemish.models.base import AnomalyModule
+from blemish.post_processing import CalibrationRecord, PostProcessor
+
+SCHEMA = 1
+KEY = "blemish"
+MAX_SIDE = 16_384
+"""Largest model input that a manifest may ask for, in pixels per side."""
+
+
+class Weights(BaseModel):
+    """Where the backbone's weights came from. `sha256` is over their names, shapes and bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: str
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What the file says about itself.
+
+    `schema_number` is written as "schema". `calibration` is None before calibration; `data` is the fingerprint of the
+    images of the last fit; `versions` names the libraries that wrote the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    schema_number: int = Field(alias="schema")
+    detector: str
+    arguments: dict[str, Any]
+    post_processing: dict[str, float | None] | None
+    calibration: CalibrationRecord | None
+    weights: Weights
+    data: str | None
+    versions: dict[str, str]
+
+
+def manifest_of(model: AnomalyModule) -> Manifest:
+    """The manifest that `save` would write for `model`.
+
+    Raises:
+        UsageError: if the model holds a post-processor class of the user's own, which a file without code can't carry.
+    """
+    processor = model.post_processor
+    if processor is not None and type(processor) is not PostProcessor:
+        raise UsageError(
+            f"A file without code can't hold a post-processor of class {type(processor).__name__}. Save the model with "
+            f"blemish.PostProcessor or post_processor=False, and attach your own after loading."
+        )
+    return Manifest(
+        schema_number=SCHEMA,
+        detector=model.name,
+        arguments=model.arguments(),
+        post_processing=None if processor is None else {"max_false_alarm_rate": processor.max_false_alarm_rate},
+        calibration=None if processor is None else processor.record,
+        weights=Weights(source=model.extractor.source, sha256=model.extractor.checksum()),
+        data=model.data_fingerprint,
+        versions={"blemish": blemish.__version__, "python": platform.python_version(), "torch": str(torch.__version__)},
+    )
+
+
+def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
+    """Writes a fitted detector to `path`; parents are created, an existing file is replaced in one step.
+
+    Raises:
+        NotFittedError: if there is nothing to save. UsageError: see `manifest_of`. ArtifactError: if the file can't be
+            written.
+    """
+    if not model.is_fitted:
+        raise NotFittedError(
+            f"This {type(model).__name__} is not fitted, so there is nothing to save. Run Engine.fit first."
+        )
+    text = json.dumps(manifest_of(model).model_dump(by_alias=True, mode="json"), sort_keys=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={KEY: text})
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest of a model file, without reading its tensors.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, of another program, or of a newer schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"There is no model file at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path} is not a model file, or it is damaged: {error}. Fit again, or copy it again."
+        ) from error
+    if KEY not in metadata:
+        raise ArtifactError(f"{path} is a safetensors file, but not one that blemish wrote.")
+    try:
+        content = json.loads(metadata[KEY])
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            wrote = (
+                content.get("versions", {}).get("blemish", "a newer version")
+                if isinstance(content.get("versions"), dict)
+                else "?"
+            )
+            raise ArtifactError(
+                f"{path} has schema {schema}; this blemish ({blemish.__version__}) reads up to {SCHEMA}. blemish "
+                f"{wrote} "
+                f"wrote it: upgrade with pip install --upgrade blemish."
+            )
+        return Manifest.model_validate(content)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactError(f"The manifest of {path} is not JSON: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ArtifactError(f"The manifest of {path} is not valid: {where}: {first['msg']}.") from error
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AnomalyModule:
+    """Rebuilds a detector from its file; never touches the network, never runs code from the file.
+
+    Args:
+        path: a file written by `save`.
+        device: where the detector shall live.
+
+    Returns:
+        The detector, in evaluation mode, with its thresholds.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, foreign, of a newer schema, or asks for absurd sizes.
+    """
+    manifest = read_manifest(path)
+    classes = detectors()
+    if manifest.detector not in classes:
+        raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(classes)}.")
+    sides = manifest.arguments.get("image_size")
+    if not (
+        isinstance(sides, list) and len(sides) == 2 and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
+    ):
+        raise ArtifactError(f"image_size in {path} must be two numbers between 1 and {MAX_SIDE}. Got {sides!r}.")
+    try:
+        processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)  # type: ignore[arg-type]
+        model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)
+    except (BlemishError, TypeError, ValueError) as error:
+        raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
+    try:
+        with safe_open(Path(path), framework="pt", device="cpu") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        model.check_state()
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ArtifactError(f"The tensors of {path} do not fit its manifest: {error}") from error
+    if not model.is_fitted:
+        raise ArtifactError(f"{path} holds a detector without fitted state. Fit again.")
+    model.extractor.source = manifest.weights.source
+    model.data_fingerprint = manifest.data
+    if isinstance(model.post_processor, PostProcessor):
+        model.post_processor.record = manifest.calibration
+    return model.eval().to(device)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` if the block succeeds and vanishes if it doesn't.
+
+    Raises:
+        ArtifactError: if the folder or the file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        temporary.touch()
+        yield temporary
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} can't be written: {error}. Choose another place with -o / path.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

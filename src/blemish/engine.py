@@ -1,0 +1,198 @@
+"""The few verbs of a user, over `lightning.Trainer`: fit, update, validate, test, predict.
+
+The trainer brings devices, data loading and callbacks; the engine sets what fitting a detector needs (one pass, no
+optimiser, no checkpoints of a half-fitted model, no logger) and hands the model's own pre-processor to the data loader,
+so that there is one resize.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from blemish.data.batch import InferenceBatch
+from blemish.data.datamodule import ImageDataModule
+from blemish.metrics.evaluation import EvaluationResult
+from blemish.models.base import AnomalyModule, silent
+
+# Lightning's remarks on things that are meant to be so here.
+_EXPECTED = (
+    ".*configure_optimizers.*returned.*None.*",  # nothing is optimised
+    ".*does not have many workers.*",  # the data module chooses the number of workers
+    ".*have no `val_dataloader`.*",  # fitting without calibration is allowed
+    ".*GPU available but not used.*",  # the user chose the CPU
+)
+
+
+class Engine:
+    """Runs detectors over data.
+
+    Args:
+        accelerator: "auto", "cpu", "cuda" or "mps", as `lightning.Trainer` takes it.
+        progress: show a progress bar with rate and remaining time for every long phase. Bars appear on terminals only.
+    """
+
+    def __init__(self, accelerator: str = "auto", *, progress: bool = True) -> None:
+        self.accelerator = accelerator
+        self.progress = progress
+
+    def fit(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+        """Fits on the good training images and calibrates on the images the data module sets aside. Starts afresh each
+        time.
+
+        Raises:
+            DataError, CalibrationError, NonFiniteError: if the images can't support a detector; the message says which
+                and why.
+        """
+        self._prepare(model, datamodule)
+        with self._trainer() as trainer:
+            trainer.fit(model, datamodule=datamodule)
+        model.data_fingerprint = datamodule.fingerprint()
+        model.eval()
+
+    def update(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+        """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
+
+        Raises:
+            NotFittedError: before `fit`. Others as in `fit`.
+        """
+        model.resume()
+        self.fit(model, datamodule)
+
+    def validate(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+        """Calibrates a fitted detector again: new thresholds, same features."""
+        self._prepare(model, datamodule)
+        with self._trainer() as trainer:
+            trainer.validate(model, datamodule=datamodule, verbose=False)
+
+    def test(self, model: AnomalyModule, datamodule: ImageDataModule) -> EvaluationResult:
+        """Measures a detector on the test images, on raw scores and in original pixels."""
+        self._prepare(model, datamodule)
+        with self._trainer() as trainer:
+            trainer.test(model, datamodule=datamodule, verbose=False)
+        return model.evaluator.compute()
+
+    def predict(self, model: AnomalyModule, datamodule: ImageDataModule) -> list[InferenceBatch]:
+        """Verdicts, maps and masks for the data module's prediction images.
+
+        The result holds all maps in memory; for streams of any length use `blemish.runtime`.
+        """
+        self._prepare(model, datamodule)
+        with self._trainer() as trainer:
+            batches: list[Any] = trainer.predict(model, datamodule=datamodule) or []
+        return batches
+
+    def _prepare(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+        # A copy: loader workers resize on the CPU while the model may live on a GPU.
+        datamodule.transform = copy.deepcopy(model.pre_processor).cpu()
+
+    @contextmanager
+    def _trainer(self) -> Iterator[Trainer]:
+        """A trainer for one pass; Lightning's banner and expected remarks are kept off the terminal meanwhile."""
+        log = logging.getLogger("lightning.pytorch")
+        level = log.level
+        with warnings.catch_warnings():
+            for message in _EXPECTED:
+                warnings.filterwarnings("ignore", message)
+            log.setLevel(logging.WARNING)
+            try:
+                yield Trainer(
+                    accelerator=self.accelerator,
+                    devices=1,
+                    max_epochs=1,
+                    logger=False,
+                    enable_checkpointing=False,
+                    enable_progress_bar=False,
+                    enable_model_summary=False,
+                    num_sanity_val_steps=0,
+                    callbacks=[_ProgressBars()] if self.progress else [],
+                )
+            finally:
+                log.setLevel(level)
+
+
+class _ProgressBars(Callback):
+    """A bar per phase: features, coreset, calibration, test, prediction. Images are counted, not batches."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
+
+    def show(self, phase: str, done: int, total: int) -> None:
+        """Moves the bar of `phase`; work that starts over gets a bar of its own."""
+        if phase not in self._tasks or done < self._done[phase]:
+            self._tasks[phase] = self._bars.add_task(phase, total=total)
+        self._done[phase] = done
+        self._bars.update(self._tasks[phase], completed=done, total=total)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Opens the bars."""
+        self._bars.start()
+        if isinstance(pl_module, AnomalyModule):
+            pl_module.progress = self.show
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the bars."""
+        self._bars.stop()
+        if isinstance(pl_module, AnomalyModule):
+            pl_module.progress = silent
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the bars after an error or an interruption, too."""
+        self.teardown(trainer, pl_module, "exception")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Counts images whose features were taken."""
+        self._advance("features", trainer.train_dataloader, batch)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Counts calibration images."""
+        self._advance("calibration", trainer.val_dataloaders, batch)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Counts test images."""
+        self._advance("test", trainer.test_dataloaders, batch)
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Counts predicted images."""
+        self._advance("prediction", trainer.predict_dataloaders, batch)
+
+    def _advance(self, phase: str, loader: Any, batch: Any) -> None:
+        self.show(phase, self._done.get(phase, 0) + len(batch), len(loader.dataset))
+
+
+class _Rate(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")

@@ -1,0 +1,300 @@
+"""What all detectors share: the path of an image, and how Lightning drives it.
+
+A detector has three verbs. `observe` takes the features of good images, one batch after the other; `finish` turns what
+was observed into a model; `score` gives raw scores and maps. This class joins them to the pre-processor, the backbone
+and the post-processor:
+
+    forward(images uint8)  =  post_processor(inspect(pre_processor(images)))
+
+and every use of a detector - calibration, test, prediction, export, serving - runs these same modules. Nothing here
+asks whether the module is training; fitting needs one pass and no optimiser.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+
+from blemish.data.batch import ImageBatch, InferenceBatch
+from blemish.errors import NonFiniteError, NotFittedError, UsageError
+from blemish.features.extractor import FeatureExtractor
+from blemish.metrics.evaluation import Evaluator
+from blemish.models.components.map_maker import MapMaker
+from blemish.models.components.tiler import Tiler
+from blemish.post_processing import BasePostProcessor, PostProcessor
+from blemish.pre_processing import PreProcessor
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, total) during long work."""
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """The `Progress` that shows nothing."""
+
+
+class AnomalyModule(LightningModule, ABC):
+    """Base class of detectors.
+
+    Args:
+        backbone: "filter_bank" or a timm name, see `FeatureExtractor`.
+        layers: layers of the backbone; None takes `default_layers`.
+        image_size: (h, w) at which images are inspected, or one number for a square.
+        fit_mode: "stretch" or "letterbox", see `PreProcessor`.
+        pretrained, weights: see `FeatureExtractor`.
+        tile_size, tile_stride: inspect the image in overlapping tiles of this size, see `Tiler`. None inspects it
+            whole.
+        sigma: standard deviation of the blur of maps, in pixels of `image_size`.
+        seed: for everything that is drawn at random.
+        post_processor: a `BasePostProcessor`; True or None for the detector's default; False for none.
+
+    Attributes:
+        pre_processor, extractor, post_processor: the parts of the path; `post_processor` may be None.
+        grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
+        progress: called with (phase, done, total) by long work; replaced by the engine.
+        evaluator: what the last test measured.
+        data_fingerprint: identifies the images of the last fit; None when it isn't known.
+    """
+
+    default_layers: ClassVar[Sequence[str]]
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "filter_bank",
+        layers: Sequence[str] | None = None,
+        image_size: int | Sequence[int] = 256,
+        fit_mode: Literal["stretch", "letterbox"] = "stretch",
+        pretrained: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        tile_size: int | Sequence[int] | None = None,
+        tile_stride: int | Sequence[int] | None = None,
+        sigma: float = 4.0,
+        seed: int = 0,
+        post_processor: BasePostProcessor | bool | None = None,
+    ) -> None:
+        super().__init__()
+        if layers is None and backbone != "filter_bank":
+            layers = self.default_layers
+        self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
+        self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode)
+        self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)
+        if tile_size is None and tile_stride is not None:
+            raise UsageError("tile_stride was given without tile_size. Give both, or neither.")
+        if not sigma > 0.0:
+            raise UsageError(f"sigma must be above 0 pixels. Got {sigma}.")
+        self.sigma = sigma
+        self.seed = seed
+        self.automatic_optimization = False
+        self.progress: Progress = silent
+        self.evaluator = Evaluator()
+        self.data_fingerprint: str | None = None
+        if isinstance(post_processor, BasePostProcessor):
+            self.post_processor: BasePostProcessor | None = post_processor
+        else:
+            self.post_processor = None if post_processor is False else self.configure_post_processor()
+        self.grid = self._grid()
+        self.map_maker = MapMaker(self.grid, self.pre_processor.image_size, sigma)
+        self.channels = sum(self.extractor.channels)
+        self._observing = False
+
+    @staticmethod
+    def configure_post_processor() -> BasePostProcessor:
+        """The post-processor a detector gets when none is given."""
+        return PostProcessor()
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `finish` has run, or fitted state was loaded."""
+        return not self._observing and self._has_state()
+
+    @abstractmethod
+    def _has_state(self) -> bool:
+        """Whether there is fitted state; decided on shapes, so that a graph can be exported."""
+
+    @abstractmethod
+    def check_state(self) -> None:
+        """Checks that loaded state fits this detector.
+
+        Raises:
+            ValueError: naming the tensor whose shape doesn't fit.
+        """
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments that, with the state dict, rebuild this detector without network: JSON values
+        only.
+        """
+        return {
+            "backbone": self.extractor.backbone,
+            "layers": self.extractor.layers,
+            "image_size": list(self.pre_processor.image_size),
+            "fit_mode": self.pre_processor.fit,
+            "tile_size": None if self.tiler is None else list(self.tiler.tile_size),
+            "tile_stride": None if self.tiler is None else list(self.tiler.tile_stride),
+            "sigma": self.sigma,
+            "seed": self.seed,
+        }
+
+    @abstractmethod
+    def start(self) -> None:
+        """Forgets everything observed: a second fit starts afresh."""
+
+    def resume(self) -> None:
+        """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        self._observing = True
+
+    @abstractmethod
+    def observe(self, features: Tensor) -> None:
+        """Takes patch features (N, D, gh, gw) float32 of good images."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Turns what was observed into the fitted model."""
+
+    @abstractmethod
+    def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch features (N, D, gh, gw) -> raw scores (N,) and raw maps (N, 1, h, w), both float32; higher is more
+        abnormal.
+        """
+
+    @abstractmethod
+    def embed(self, layers: Sequence[Tensor]) -> Tensor:
+        """Feature maps of the backbone, finest first -> patch features (N, D, gh, gw)."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pre-processed images (N, 3, h, w) -> patch features (N, D, gh, gw); tiles, where asked for, are blended here.
+
+        Raises:
+            NonFiniteError: in eager mode, if a feature is NaN or infinite.
+        """
+        layers = self.extractor(images) if self.tiler is None else self.tiler(self.extractor, images)
+        embedding = self.embed(layers)
+        if not torch.compiler.is_exporting() and not bool(embedding.isfinite().all()):
+            raise NonFiniteError(
+                f"Backbone {self.extractor.backbone!r} returned features that are NaN or infinite. Check its weights "
+                f"and the images."
+            )
+        return embedding
+
+    def inspect(self, images: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> InferenceBatch:
+        """Raw predictions for pre-processed images.
+
+        Args:
+            images: (N, 3, h, w) float32 from `pre_processor`.
+            size: original (H, W) of all images, or N of them.
+
+        Returns:
+            `pred_score` (N,) and `anomaly_map` in original pixels, both raw.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        score, maps = self.score(self.features(images))
+        return InferenceBatch(pred_score=score, anomaly_map=self.pre_processor.restore(maps, size))
+
+    def forward(self, images: Tensor) -> InferenceBatch:
+        """The whole path: (N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> verdicts, maps and masks at (H, W).
+
+        Raises:
+            NotFittedError: before `fit`. NonFiniteError: in eager mode, for scores without a meaning.
+        """
+        raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
+        return raw if self.post_processor is None else self.post_processor(raw)
+
+    # What Lightning calls. Steps return raw predictions; the post-processor, a callback, completes them.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the detector to one .safetensors file, see `blemish.artifact.save`."""
+        # The one call upwards: a method is the spelling users expect, and the artifact has to know the detectors.
+        importlib.import_module("blemish.artifact").save(self, path)
+
+    def configure_optimizers(self) -> Any:
+        """None: there is nothing to optimise."""
+        return None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The post-processor calibrates itself and completes predictions through its hooks."""
+        return [] if self.post_processor is None else [self.post_processor]
+
+    def on_train_start(self) -> None:
+        """Starts observing: afresh, unless `resume` was called just before."""
+        if not self._observing:
+            self.start()
+            self._observing = True
+
+    @torch.no_grad()
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Observes a batch of good images."""
+        self.observe(self.features(batch.image))
+
+    def on_validation_start(self) -> None:
+        """Finishes fitting before calibration."""
+        self._finish_once()
+
+    def on_train_end(self) -> None:
+        """Finishes fitting where there is no calibration."""
+        self._finish_once()
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> InferenceBatch | None:
+        """Raw predictions with labels, for calibration; nothing while Lightning only checks its own plumbing."""
+        return None if self.trainer.sanity_checking else self._step(batch)
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> InferenceBatch:
+        """Raw predictions with labels."""
+        return self._step(batch)
+
+    def on_test_start(self) -> None:
+        """Starts measuring afresh."""
+        self.evaluator.reset()
+
+    def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        """Measures a batch, after the post-processor's hook has completed it."""
+        self.evaluator.update(outputs)
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> InferenceBatch:
+        """Raw predictions."""
+        return self._step(batch)
+
+    def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
+        """Moves the tensors the detector computes on; masks follow, paths stay."""
+        masks = batch.gt_mask
+        moved = (
+            masks.to(device) if isinstance(masks, Tensor) else None if masks is None else [m.to(device) for m in masks]
+        )
+        label = None if batch.gt_label is None else batch.gt_label.to(device)
+        return replace(batch, image=batch.image.to(device), gt_label=label, gt_mask=moved)
+
+    def _step(self, batch: ImageBatch) -> InferenceBatch:
+        raw = self.inspect(batch.image, batch.size)
+        return replace(raw, path=batch.path, gt_label=batch.gt_label, gt_mask=batch.gt_mask, defect=batch.defect)
+
+    def _require_fitted(self) -> None:
+        if not self.is_fitted:
+            raise NotFittedError(
+                f"This {type(self).__name__} has not seen any good images yet. Run Engine.fit(model, datamodule) first."
+            )
+
+    def _finish_once(self) -> None:
+        if self._observing and not self.trainer.sanity_checking:
+            self._observing = False
+            self.finish()
+
+    def _grid(self) -> tuple[int, int]:
+        if self.tiler is None:
+            return self.extractor.grid(self.pre_processor.image_size)
+        tile = self.extractor.grid(self.tiler.tile_size)
+        return self.tiler.grid(tile, self.extractor.strides)

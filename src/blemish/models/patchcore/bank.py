@@ -1,0 +1,160 @@
+"""The memory bank: what good patches look like, within a fixed number of rows.
+
+Patches stream through a buffer of bounded size. While it doesn't overflow, the bank is the plain greedy k-centre
+selection of all patches. When it does, it is reduced to the largest bank that is allowed, and filled on (merge and
+reduce): memory never depends on the number of images. Every reduction can add its own coverage radius to that of the
+bank, which is why the buffer is large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from blemish.errors import DataError
+from blemish.functional.coreset import coverage_radius, greedy_k_center
+from blemish.functional.distances import Neighbours, nearest, reweighted_score, square_norms
+from blemish.models.components.dynamic_buffer import DynamicBufferModule
+
+BUFFER_BYTES = 256 * 2**20
+"""Size of the buffer, unless twice the bank is more."""
+
+Progress = Callable[[int, int, float], None]
+
+
+class MemoryBank(DynamicBufferModule):
+    """Bank of (M, D) patch features with exact nearest-neighbour search.
+
+    Args:
+        ratio: rows to keep, as a share of all patches, in (0, 1].
+        size: most rows to keep; None keeps `ratio` of everything, at the price of memory that grows with the images.
+        dtype: how rows are stored; arithmetic is float32 either way.
+        seed: draws the first row of the coreset.
+
+    Attributes:
+        center: (D,) float32, mean of the patches; rows and queries are taken relative to it, for precision.
+        rows: (M, D), centred; M = 0 before fitting. norms: (M,) float32, their squared lengths.
+        radius: () float32, largest distance of a patch that was reduced last to the bank.
+    """
+
+    center: Tensor
+    rows: Tensor
+    norms: Tensor
+    radius: Tensor
+
+    def __init__(
+        self,
+        ratio: float = 0.1,
+        size: int | None = 10_000,
+        dtype: Literal["float32", "float16"] = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.ratio, self.size, self.seed = ratio, size, seed
+        self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
+        self.register_buffer("center", torch.empty(0))
+        self.register_buffer("rows", torch.empty(0, 0, dtype=self.dtype))
+        self.register_buffer("norms", torch.empty(0))
+        self.register_buffer("radius", torch.tensor(0.0))
+        self._buffer = torch.empty(0, 0)
+        self._filled = 0
+        self._seen = 0
+        self._kept: Tensor | None = None
+
+    def start(self) -> None:
+        """Forgets everything."""
+        self.rows = torch.empty(0, 0, dtype=self.dtype, device=self.rows.device)
+        self.resume()
+
+    def resume(self) -> None:
+        """Observes more patches, to be added to the rows there are."""
+        self._buffer = torch.empty(0, 0)
+        self._filled = self._seen = 0
+        self._kept = self.rows.float() + self.center if len(self.rows) else None
+
+    def observe(self, patches: Tensor, on_progress: Progress | None = None) -> None:
+        """Takes (n, D) float32 patches. Reduces the buffer when it is full; `on_progress` as in `greedy_k_center`."""
+        if not len(self._buffer):
+            self._buffer = patches.new_empty(self._capacity(patches.shape[1]), patches.shape[1])
+        self._seen += len(patches)
+        while len(patches):
+            if self._filled == len(self._buffer):
+                self._make_room(on_progress)
+            take = patches[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(take)] = take
+            self._filled += len(take)
+            patches = patches[len(take) :]
+
+    def finish(self, on_progress: Progress | None = None) -> None:
+        """Reduces what was observed to the bank.
+
+        Raises:
+            DataError: if no patch was observed.
+        """
+        if not self._filled:
+            raise DataError(
+                "No good image was seen, so there is nothing to compare with. Give at least one batch of good images."
+            )
+        observed = self._buffer[: self._filled]
+        if self._kept is not None:
+            bank = self._extend(self._kept, observed, on_progress)
+        else:
+            wanted = max(1, math.ceil(self.ratio * self._seen))
+            bank = self._reduce(observed, min(wanted, self.size or wanted), on_progress)
+        self.center = bank.mean(dim=0)
+        self.rows = (bank - self.center).to(self.dtype)
+        self.norms = square_norms(self.rows)
+        self._buffer, self._kept, self._filled = torch.empty(0, 0), None, 0
+
+    def nearest(self, patches: Tensor, k: int = 1) -> Neighbours:
+        """The k nearest rows of each of (Q, D) patches, see `functional.distances.nearest`."""
+        return nearest(patches - self.center, self.rows, self.norms, k)
+
+    def image_scores(self, patches: Tensor, found: Neighbours, images: int, num_neighbors: int) -> Tensor:
+        """Re-weighted score of each image's most abnormal patch.
+
+        Args:
+            patches: (N * P, D), image by image. found: their nearest rows, k = 1.
+            images: N. num_neighbors: b of equation 7.
+
+        Returns:
+            (N,) float32.
+        """
+        distance, patch = found.distance.view(images, -1).max(dim=1)  # (N,), (N,)
+        each = torch.arange(images, device=patches.device)
+        row = found.index.view(images, -1)[each, patch]
+        worst = patches.view(images, -1, patches.shape[1])[each, patch] - self.center  # (N, D)
+        around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).index  # (N, b)
+        neighbours = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
+        return reweighted_score(distance, neighbours)
+
+    def _capacity(self, channels: int) -> int:
+        rows = BUFFER_BYTES // (4 * channels)
+        return max(rows, 2 * (self.size or 0), 2)
+
+    def _make_room(self, on_progress: Progress | None) -> None:
+        if self.size is None:
+            self._buffer = torch.cat([self._buffer, torch.empty_like(self._buffer)])
+            return
+        kept = self._reduce(self._buffer, self.size, on_progress)
+        self._buffer[: len(kept)] = kept
+        self._filled = len(kept)
+
+    def _reduce(self, patches: Tensor, k: int, on_progress: Progress | None) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = patches[greedy_k_center(patches, min(k, len(patches)), generator=generator, on_progress=on_progress)]
+        self.radius.fill_(coverage_radius(patches, kept))
+        return kept
+
+    def _extend(self, bank: Tensor, observed: Tensor, on_progress: Progress | None) -> Tensor:
+        """Adds the patches that lie farther from the bank than its radius; reduces again if that makes it too large."""
+        together = torch.cat([bank, observed])
+        own = torch.arange(len(bank))
+        chosen = greedy_k_center(together, len(together), start=own, radius=float(self.radius), on_progress=on_progress)
+        if self.size is not None and len(chosen) > self.size:
+            return self._reduce(together[chosen], self.size, on_progress)
+        return together[chosen]

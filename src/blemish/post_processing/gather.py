@@ -1,0 +1,45 @@
+"""Calibration over several processes: everyone's evidence, each image once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def own_share(trainer: Any, seen: int) -> int | None:
+    """How many more images of this process count; None without limit.
+
+    A distributed sampler repeats images so that every process gets the same number. Process r of W really owns the
+    images r, r + W, r + 2 W, ...; what comes after them is a repetition, and would count twice.
+    """
+    world = getattr(trainer, "world_size", 1)
+    loader = getattr(trainer, "val_dataloaders", None)
+    if world == 1 or not hasattr(getattr(loader, "dataset", None), "__len__"):
+        return None
+    return max(0, len(range(trainer.global_rank, len(loader.dataset), world)) - seen)
+
+
+def gather_rows(rows: Tensor, histogram: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows (n, C) of all processes, one after the other, and the sum of their histograms; unchanged in a single
+    process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows, histogram
+    world = dist.get_world_size()
+    count = torch.tensor([len(rows), 0 if histogram is None else len(histogram.flatten())], device=device)
+    counts = [torch.zeros_like(count) for _ in range(world)]
+    dist.all_gather(counts, count)
+    longest = max(int(one[0]) for one in counts)
+    padded = torch.zeros(longest, rows.shape[1], dtype=rows.dtype, device=device)
+    padded[: len(rows)] = rows.to(device)
+    parts = [torch.zeros_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    merged = torch.cat([part[: int(one[0])].cpu() for part, one in zip(parts, counts, strict=True)])
+    bins = max(int(one[1]) for one in counts) // 2
+    if bins:
+        histogram = torch.zeros(2, bins, dtype=torch.int64, device=device) if histogram is None else histogram
+        dist.all_reduce(histogram)
+    return merged, histogram

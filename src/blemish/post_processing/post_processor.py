@@ -1,0 +1,428 @@
+"""The default post-processor: one decision rule, calibrated once, the same in every runtime.
+
+With raw threshold theta, calibration range [lo, hi] and sensitivity alpha (DESIGN of the rule, for images and pixels
+alike)
+
+    normalised = clip((s - theta) / (hi - lo) + 0.5, 0, 1)        anomalous  <=>  normalised >= 1 - alpha
+
+which on raw scores is `s >= theta + (0.5 - alpha)(hi - lo)`. The verdict is always taken on raw scores, so that
+rounding of the normalised ones can't flip it. NaN and infinity are anomalous in a graph and an error in Python: nothing
+broken passes as normal.
+
+Thresholds: with normal images only, the highest normal score, which one more normal image reaches with probability 1 /
+(n + 1) (split conformal prediction); with a wanted false-alarm rate, the matching order statistic; with labelled
+anomalies, the highest score that maximises F1. Pixels follow the same rule on each normal map's maximum, unless masks
+are given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blemish.data.batch import InferenceBatch, PerImage
+from blemish.errors import CalibrationError, NonFiniteError, NotCalibratedError, UsageError
+from blemish.functional.histogram import accumulate, empty_histogram
+from blemish.functional.thresholds import (
+    certified_rate,
+    f1_threshold,
+    f1_threshold_from_histogram,
+    is_anomalous,
+    normal_threshold,
+    normalize_consistently,
+    raw_threshold,
+)
+from blemish.post_processing.base import BasePostProcessor
+from blemish.post_processing.gather import gather_rows, own_share
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a threshold rests on; part of the model, its artifact and its reports.
+
+    Attributes:
+        policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
+        pixel_policy: the same for the pixel threshold.
+        source: "held_out", "validation" or "test": which images; "test" is an oracle no one has in production.
+        normal, anomalous: how many images.
+        certified_false_alarm_rate: the probability with which one more normal image from the same line is called
+            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
+        f1: F1 at the image threshold on the calibration images; None without anomalous ones.
+    """
+
+    policy: str
+    pixel_policy: str
+    source: str
+    normal: int
+    anomalous: int
+    certified_false_alarm_rate: float | None
+    f1: float | None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether test images chose the threshold, so that test figures flatter."""
+        return self.source == "test"
+
+
+class PostProcessor(BasePostProcessor):
+    """Thresholds, normalises and masks raw predictions; calibrates itself during Lightning's validation loop.
+
+    Args:
+        image_sensitivity: alpha in [0, 1] for images; higher calls more anomalous. None means 0.5: exactly the
+            threshold.
+        pixel_sensitivity: the same for pixels.
+        max_false_alarm_rate: wanted share of good images called anomalous, in (0, 1). None takes the highest normal
+            score, or the F1 optimum when the calibration images include labelled anomalies.
+
+    Raises:
+        UsageError: for numbers outside their range.
+    """
+
+    _image_threshold: Tensor
+    _image_min: Tensor
+    _image_max: Tensor
+    _image_sensitivity: Tensor
+    _pixel_threshold: Tensor
+    _pixel_min: Tensor
+    _pixel_max: Tensor
+    _pixel_sensitivity: Tensor
+
+    def __init__(
+        self,
+        image_sensitivity: float | None = None,
+        pixel_sensitivity: float | None = None,
+        *,
+        max_false_alarm_rate: float | None = None,
+    ) -> None:
+        super().__init__()
+        if max_false_alarm_rate is not None and not 0.0 < max_false_alarm_rate < 1.0:
+            raise UsageError(
+                f"max_false_alarm_rate must be between 0 and 1, both excluded. Got {max_false_alarm_rate}."
+            )
+        self.max_false_alarm_rate = max_false_alarm_rate
+        for scale in ("image", "pixel"):
+            for name in ("threshold", "min", "max"):
+                self.register_buffer(f"_{scale}_{name}", torch.tensor(torch.nan))
+            self.register_buffer(f"_{scale}_sensitivity", torch.tensor(0.5))
+        self.image_sensitivity = 0.5 if image_sensitivity is None else image_sensitivity
+        self.pixel_sensitivity = 0.5 if pixel_sensitivity is None else pixel_sensitivity
+        self.record: CalibrationRecord | None = None
+        self._calibrated = False
+        self._evidence: _Evidence | None = None
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Raw predictions to verdicts. Running it again on its own result changes nothing.
+
+        Args:
+            predictions: with `pred_score` (N,), `anomaly_map` (N, H, W), or both; raw. Without a score, an image's
+                score is the maximum of its map.
+
+        Returns:
+            A new batch with `raw_score` and `raw_map`, `pred_score` and `anomaly_map` normalised to [0, 1],
+            `pred_label` and `pred_mask`. Before calibration scores and maps stay raw and the verdicts None.
+
+        Raises:
+            ValueError: if neither a score nor a map is given.
+            NonFiniteError: in eager mode, if a score is NaN or infinite.
+        """
+        score, maps = _raw(predictions)
+        done = replace(predictions, pred_score=score, anomaly_map=maps, raw_score=score, raw_map=maps)
+        if self._calibrated:
+            self.normalize_batch(done)
+            self.threshold_batch(done)
+        return done
+
+    def normalize_batch(self, batch: InferenceBatch) -> None:
+        """Puts normalised scores and maps into `batch`, in place; `raw_score` and `raw_map` keep the raw ones.
+
+        Raises:
+            NotCalibratedError: without thresholds. ValueError: without score and map.
+        """
+        self._require_calibration()
+        batch.raw_score, batch.raw_map = _raw(batch)
+        image, pixel = self._statistics("image"), self._statistics("pixel")
+        batch.pred_score = normalize_consistently(batch.raw_score, *image)
+        batch.anomaly_map = _each(batch.raw_map, lambda values: normalize_consistently(values, *pixel))
+
+    def threshold_batch(self, batch: InferenceBatch) -> None:
+        """Puts `pred_label` and `pred_mask` into `batch`, in place, decided on raw values.
+
+        Raises:
+            NotCalibratedError: without thresholds. ValueError: without score and map.
+        """
+        self._require_calibration()
+        score, maps = _raw(batch)
+        image, pixel = raw_threshold(*self._statistics("image")), raw_threshold(*self._statistics("pixel"))
+        batch.pred_label = is_anomalous(score, image)
+        batch.pred_mask = _each(maps, lambda values: is_anomalous(values, pixel))
+
+    def post_process_batch(self, batch: InferenceBatch) -> None:
+        """`forward`, in place: fills `batch` with normalised scores, raw scores and verdicts."""
+        vars(batch).update(vars(self(batch)))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the evidence of an earlier calibration."""
+        self._evidence = _Evidence()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Adds a batch of raw predictions with `gt_label` (and `gt_mask`, where there is one) to the evidence.
+
+        Raises:
+            CalibrationError: if the batch has no labels.
+        """
+        if isinstance(outputs, InferenceBatch):
+            self._evidence = self._evidence or _Evidence()
+            self._evidence.add(outputs, own_share(trainer, self._evidence.images))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Chooses thresholds and ranges from the evidence of all processes.
+
+        Raises:
+            CalibrationError: without normal images, or with too few for `max_false_alarm_rate`.
+        """
+        if self._evidence is not None and not getattr(trainer, "sanity_checking", False):
+            datamodule = getattr(trainer, "datamodule", None)
+            self._calibrate(self._evidence, source=getattr(datamodule, "policy", "validation"))
+        self._evidence = None
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Post-processes the batch in place."""
+        if isinstance(outputs, InferenceBatch):
+            self.post_process_batch(outputs)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Post-processes the batch in place."""
+        if isinstance(outputs, InferenceBatch):
+            self.post_process_batch(outputs)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether thresholds exist."""
+        return self._calibrated
+
+    @property
+    def image_sensitivity(self) -> float:
+        """Alpha for images, in [0, 1]; may be set at any time."""
+        return float(self._image_sensitivity)
+
+    @image_sensitivity.setter
+    def image_sensitivity(self, value: float) -> None:
+        self._image_sensitivity.fill_(_checked_sensitivity("image_sensitivity", value))
+
+    @property
+    def pixel_sensitivity(self) -> float:
+        """Alpha for pixels, in [0, 1]; may be set at any time."""
+        return float(self._pixel_sensitivity)
+
+    @pixel_sensitivity.setter
+    def pixel_sensitivity(self, value: float) -> None:
+        self._pixel_sensitivity.fill_(_checked_sensitivity("pixel_sensitivity", value))
+
+    @property
+    def image_min(self) -> float:
+        """Lowest raw score of the calibration images; NaN before calibration."""
+        return float(self._image_min)
+
+    @property
+    def image_max(self) -> float:
+        """Highest raw score of the calibration images; NaN before calibration."""
+        return float(self._image_max)
+
+    @property
+    def pixel_min(self) -> float:
+        """Lowest raw map value of the calibration images; NaN before calibration."""
+        return float(self._pixel_min)
+
+    @property
+    def pixel_max(self) -> float:
+        """Highest raw map value of the calibration images; NaN before calibration."""
+        return float(self._pixel_max)
+
+    @property
+    def raw_image_threshold(self) -> float:
+        """Theta for images, before sensitivity; NaN before calibration."""
+        return float(self._image_threshold)
+
+    @property
+    def raw_pixel_threshold(self) -> float:
+        """Theta for pixels, before sensitivity; NaN before calibration."""
+        return float(self._pixel_threshold)
+
+    @property
+    def effective_image_threshold(self) -> float:
+        """The raw score from which an image is anomalous at the current sensitivity; NaN before calibration."""
+        return float(raw_threshold(*self._statistics("image")))
+
+    @property
+    def effective_pixel_threshold(self) -> float:
+        """The raw map value from which a pixel is anomalous at the current sensitivity; NaN before calibration."""
+        return float(raw_threshold(*self._statistics("pixel")))
+
+    @property
+    def normalized_image_threshold(self) -> float:
+        """1 - alpha: the normalised score from which an image is anomalous."""
+        return 1.0 - self.image_sensitivity
+
+    @property
+    def normalized_pixel_threshold(self) -> float:
+        """1 - alpha: the normalised map value from which a pixel is anomalous."""
+        return 1.0 - self.pixel_sensitivity
+
+    def extra_repr(self) -> str:
+        """Thresholds and ranges, shown by `print`."""
+        if not self._calibrated:
+            return "not calibrated"
+        return "\n".join(
+            f"{scale}: threshold={getattr(self, f'raw_{scale}_threshold'):.4g}, min={getattr(self, f'{scale}_min'):.4g}, "
+            f"max={getattr(self, f'{scale}_max'):.4g}, sensitivity={getattr(self, f'{scale}_sensitivity'):.2g}"
+            for scale in ("image", "pixel")
+        )
+
+    def _statistics(self, scale: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Threshold, min, max and sensitivity of one scale, as the functions of `functional.thresholds` take them."""
+        threshold, low, high, sensitivity = (
+            getattr(self, f"_{scale}_{name}") for name in ("threshold", "min", "max", "sensitivity")
+        )
+        return threshold, low, high, sensitivity
+
+    def _require_calibration(self) -> None:
+        if not self._calibrated:
+            raise NotCalibratedError(
+                "The post-processor has no thresholds yet. Run Engine.fit or Engine.validate with calibration images "
+                "first."
+            )
+
+    def _calibrate(self, evidence: _Evidence, source: str) -> None:
+        scores, labels, map_maxima, map_minima, histogram = evidence.merged(self._image_threshold.device)
+        normal = scores[~labels]
+        if not len(normal):
+            raise CalibrationError(f"Calibration needs normal images. Got {len(labels)} images, none of them normal.")
+        rate = self.max_false_alarm_rate
+        f1: float | None = None
+        if labels.any() and rate is None:
+            policy = "maximum F1"
+            threshold, f1 = f1_threshold(scores, labels)
+        else:
+            policy = "highest normal score" if rate is None else "false-alarm rate"
+            threshold = normal_threshold(normal, rate)
+        rank = int((normal < threshold).sum()) + 1  # with ties, the lowest of their ranks: certify less, not more
+        certified = None if policy == "maximum F1" else certified_rate(len(normal), rank)
+        if policy == "maximum F1" and histogram is not None and bool(histogram[1].any()):
+            pixel_policy = policy
+            pixel_threshold, _ = f1_threshold_from_histogram(histogram)
+        else:
+            pixel_policy = "highest normal score" if rate is None else "false-alarm rate"
+            pixel_threshold = normal_threshold(map_maxima[~labels], rate)
+        self._image_threshold.fill_(threshold)
+        self._image_min.copy_(scores.min())
+        self._image_max.copy_(scores.max())
+        self._pixel_threshold.fill_(pixel_threshold)
+        self._pixel_min.copy_(map_minima.min())
+        self._pixel_max.copy_(map_maxima.max())
+        self._calibrated = True
+        anomalous = int(labels.sum())
+        self.record = CalibrationRecord(policy, pixel_policy, source, len(normal), anomalous, certified, f1)
+        if not anomalous:
+            _LOG.info(
+                "Calibrated on %d normal images and no anomalous one: the threshold is the %s observed among them.",
+                len(normal),
+                "highest score" if rate is None else "order statistic for the wanted false-alarm rate",
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        # A Python flag, because a graph that is being exported can't branch on the value of a buffer.
+        self._calibrated = not bool(self._image_threshold.isnan())
+
+
+OneClassPostProcessor = PostProcessor
+"""The name of `PostProcessor` in an older library."""
+
+
+class _Evidence:
+    """What calibration needs to know of the images seen by this process: four numbers each, and one histogram."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._rows: list[Tensor] = []  # (n, 4) float64: score, label, map maximum, map minimum
+        self._histogram: Tensor | None = None
+
+    def add(self, batch: InferenceBatch, limit: int | None) -> None:
+        score, maps = _raw(batch)
+        if batch.gt_label is None:
+            raise CalibrationError(
+                "Calibration images need labels (normal or anomalous). Got a batch without gt_label."
+            )
+        if maps is None:
+            maps = list(score[:, None, None])  # a detector without maps: one pixel per image
+        take = len(score) if limit is None else min(len(score), limit)
+        self.images += len(score)
+        for i in range(take):
+            low, high = maps[i].aminmax()
+            row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()
+            if not bool(row.isfinite().all()):
+                raise NonFiniteError(
+                    f"The score of {_name(batch, i)} is not finite. Check the image and the backbone's weights."
+                )
+            self._rows.append(row.cpu())
+            if batch.gt_mask is not None:
+                if self._histogram is None:
+                    self._histogram = empty_histogram(device=score.device)
+                accumulate(self._histogram, maps[i], batch.gt_mask[i])
+
+    def merged(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Scores, labels, map maxima and minima of all processes, each (n,), and the pixel histogram."""
+        rows = torch.stack(self._rows) if self._rows else torch.empty(0, 4, dtype=torch.float64)
+        rows, histogram = gather_rows(rows, self._histogram, device)
+        score, label, high, low = rows.unbind(dim=1)
+        return score.float(), label.bool(), high.float(), low.float(), histogram
+
+
+def _raw(batch: InferenceBatch) -> tuple[Tensor, PerImage | None]:
+    """The raw score and map of a batch, whether or not it was post-processed already."""
+    maps = batch.raw_map if batch.raw_map is not None else batch.anomaly_map
+    score = batch.raw_score if batch.raw_score is not None else batch.pred_score
+    if score is None:
+        if maps is None:
+            raise ValueError("At least one of pred_score and anomaly_map must be given. Got neither.")
+        score = maps.amax(dim=(-2, -1)) if isinstance(maps, Tensor) else torch.stack([one.max() for one in maps])
+    if not torch.compiler.is_exporting() and not bool(score.isfinite().all()):
+        broken = int((~score.isfinite()).nonzero()[0])
+        raise NonFiniteError(
+            f"The score of {_name(batch, broken)} is {float(score[broken])}, so there is no verdict. Check the image "
+            f"and the "
+            f"backbone's weights."
+        )
+    return score, maps
+
+
+def _each(maps: PerImage | None, function: Callable[[Tensor], Tensor]) -> PerImage | None:
+    if maps is None:
+        return None
+    return function(maps) if isinstance(maps, Tensor) else [function(one) for one in maps]
+
+
+def _name(batch: InferenceBatch, index: int) -> str:
+    return batch.path[index] if index < len(batch.path) and batch.path[index] else f"image {index} of the batch"
+
+
+def _checked_sensitivity(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"{name} must be between 0 and 1. Got {value}.")
+    return float(value)

@@ -1,0 +1,122 @@
+"""The only place where images change size or range.
+
+The data loader, eager mode and exported graphs all run this module, so a model can't meet other pixels in service than
+it was fitted on. It knows both directions: `forward` takes images to the size of the model, `restore` takes maps back
+to the pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blemish.data.batch import PerImage
+from blemish.errors import UsageError
+from blemish.functional.resize import apply_weights, axis_weights, letterbox_geometry
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class PreProcessor(nn.Module):
+    """Resizes to `image_size` and normalises with `mean` and `std`.
+
+    Args:
+        image_size: (h, w) in pixels that the backbone sees; one number means a square.
+        mean, std: per RGB channel, for values in [0, 1].
+        fit: "stretch" scales height and width independently; "letterbox" keeps the aspect ratio and pads with the mean
+            colour.
+
+    Raises:
+        UsageError: for sizes below 1, a std of 0, or an unknown `fit`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 256,
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        fit: Literal["stretch", "letterbox"] = "stretch",
+    ) -> None:
+        super().__init__()
+        sides = (image_size, image_size) if isinstance(image_size, int) else tuple(int(side) for side in image_size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise UsageError(f"image_size must be one number or (height, width), each at least 1. Got {image_size!r}.")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UsageError(f"mean and std need 3 numbers each, std above 0. Got mean={list(mean)}, std={list(std)}.")
+        if fit not in ("stretch", "letterbox"):
+            raise UsageError(f"fit must be 'stretch' or 'letterbox'. Got {fit!r}.")
+        self.image_size: tuple[int, int] = (sides[0], sides[1])
+        self.fit = fit
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])  # (3, 1, 1)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) RGB, uint8 in [0, 255] or float32 in [0, 1] -> (N, 3, h, w) float32, normalised.
+
+        Raises:
+            UsageError: for another layout, channel count or dtype.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype not in (torch.uint8, torch.float32):
+            raise UsageError(
+                f"images must be (N, H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {tuple(images.shape)}, "
+                f"{images.dtype}."
+            )
+        values = images.permute(0, 3, 1, 2).to(torch.float32)
+        if images.dtype == torch.uint8:
+            values = values / 255.0
+        vertical, horizontal = self._weights((images.shape[1], images.shape[2]), images.device)
+        # Padding has weight 0 in every row or column that lies outside, so it is exactly 0 (the mean colour) after
+        # normalisation.
+        covered = vertical.sum(dim=1)[:, None] * horizontal.sum(dim=1)  # (h, w)
+        return (apply_weights(values, vertical, horizontal) - self.mean * covered) / self.std
+
+    def restore(self, maps: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> PerImage:
+        """Maps (N, 1, h, w) at model size -> maps in original pixels.
+
+        Args:
+            maps: float32.
+            size: one (H, W) for all, or N of them.
+
+        Returns:
+            (N, H, W) float32 if all sizes are equal, else a list of N tensors (H, W). Values stay within the range of
+            `maps`.
+        """
+        if isinstance(size[0], (int, torch.SymInt)):
+            return self._restore(maps, (size[0], size[1]))[:, 0]  # type: ignore[arg-type]
+        sizes = [(int(height), int(width)) for height, width in size]  # type: ignore[misc]
+        if len(set(sizes)) == 1:
+            return self._restore(maps, sizes[0])[:, 0]
+        return [self._restore(single, one)[0] for single, one in zip(maps, sizes, strict=True)]
+
+    def extra_repr(self) -> str:
+        """Shown by `print`."""
+        return f"image_size={self.image_size}, fit={self.fit!r}"
+
+    def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        scale: float | None = None
+        pad = (0.0, 0.0)
+        if self.fit == "letterbox":
+            scale, pad = letterbox_geometry(original, self.image_size)
+        starts = (-pad[0] * (scale or 1.0), -pad[1] * (scale or 1.0))
+        return (
+            axis_weights(original[0], self.image_size[0], scale=scale, start=starts[0], device=device),
+            axis_weights(original[1], self.image_size[1], scale=scale, start=starts[1], device=device),
+        )
+
+    def _restore(self, maps: Tensor, original: tuple[int, int]) -> Tensor:
+        scale: float | None = None
+        pad = (0.0, 0.0)
+        if self.fit == "letterbox":
+            scale, pad = letterbox_geometry(original, self.image_size)
+            scale = 1.0 / scale
+        return apply_weights(
+            maps,
+            axis_weights(self.image_size[0], original[0], scale=scale, start=pad[0], device=maps.device),
+            axis_weights(self.image_size[1], original[1], scale=scale, start=pad[1], device=maps.device),
+        )
