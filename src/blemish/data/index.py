@@ -1,7 +1,7 @@
 """A folder or a manifest becomes an `Index`: every image with what is known about it, and every file that needs a look.
 
-Indexing reads names, not pixels, so that a folder of a hundred thousand images opens at once; `blemish.data.check` looks
-into the files. The order is that of the relative paths and doesn't depend on the file system.
+Indexing reads names, not pixels, so that a folder of a hundred thousand images opens at once; `blemish.data.check`
+looks into the files. The order is that of the relative paths and doesn't depend on the file system.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def index_folder(path: str | os.PathLike[str]) -> Index:
         )
     if not any(sample.label is False for sample in index.samples):
         raise DataError(
-            f"{root}: none of the {len(index.samples)} images is known to be good; a detector is fitted on good images. "
+            f"{root}: none of the {len(index.samples)} images is known to be good; a detector is fitted on those. "
             f"Put them into a folder called good/, or label them so (accepted: {', '.join(GOOD_NAMES)}, 0)."
         )
     return index

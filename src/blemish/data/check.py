@@ -1,0 +1,235 @@
+"""Look into every file before a night of fitting: what would be used for what, why, and what is wrong.
+
+One pass reads each image once, holds one image at a time and keeps only digests, so that memory doesn't grow with the
+images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from blemish.data.image_io import MAX_PIXELS, file_sha256, read_header, read_image, read_mask
+from blemish.data.index import Index, Sample
+from blemish.data.splits import Split
+from blemish.errors import DataError, ImageReadError
+
+_SHOWN = 5  # file names quoted in one finding; the report's fields hold them all
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One remark. "error": fitting or testing would fail or mislead; "warning": worth a look; "note": the plan."""
+
+    severity: Literal["error", "warning", "note"]
+    message: str
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """Counts of one set: images, good and anomalous ones, masks, and images per kind of defect."""
+
+    images: int
+    good: int
+    anomalous: int
+    masks: int
+    defects: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The state of a data folder.
+
+    Attributes:
+        root: folder or manifest.
+        layout: see `Index.layout`.
+        policy: which set chooses the thresholds, see `Split.policy`.
+        sets: summaries under "fit", "calibrate", "validation", "test" and "unused" (images in no set).
+        sizes: "H x W" -> number of images, most frequent first.
+        modes: such as "grey 16 bit" -> number of images.
+        ignored: hidden and non-image files passed over.
+        unreadable: relative path -> reason.
+        mask_problems: relative path -> reason; also files left out by the layout.
+        duplicates: groups of (set, relative path) with identical bytes, where a group reaches over more than one set.
+        findings: everything above in words, errors first.
+    """
+
+    root: str
+    layout: str
+    policy: str
+    sets: dict[str, SetSummary]
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    ignored: int
+    unreadable: dict[str, str]
+    mask_problems: dict[str, str]
+    duplicates: list[list[tuple[str, str]]]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """True when no finding is an error."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers, ready for JSON."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def check(
+    index: Index,
+    split: Split,
+    *,
+    min_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+) -> CheckReport:
+    """Read every image and mask once and report.
+
+    Args:
+        index: what lies in the folder.
+        split: how it would be divided.
+        min_size: images with a side shorter than this are reported.
+        max_pixels: as in `read_image`.
+        progress: wraps the sequence of samples to show a bar, such as `rich.progress.track`.
+    """
+    members = {"fit": split.fit, "calibrate": split.calibrate, "validation": split.validation, "test": split.test}
+    home = {sample.relative: name for name, chosen in members.items() for sample in chosen}
+    unused = tuple(sample for sample in index.samples if sample.relative not in home)
+
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    unreadable: dict[str, str] = {}
+    mask_problems = {problem.path: problem.reason for problem in index.problems}
+    small: list[str] = []
+    spotted_good: list[str] = []
+    same_bytes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    looks: dict[str, set[bytes]] = defaultdict(set)
+    for sample in progress(index.samples):
+        where = home.get(sample.relative, "unused")
+        try:
+            header = read_header(sample.path)
+            pixels = read_image(sample.path, max_pixels=max_pixels)
+            digest = file_sha256(sample.path)
+        except ImageReadError as error:
+            unreadable[sample.relative] = error.reason
+            continue
+        height, width = pixels.shape[:2]
+        sizes[f"{height} x {width}"] += 1
+        modes[f"{header.mode} {header.bits} bit"] += 1
+        if min(height, width) < min_size:
+            small.append(f"{sample.relative} ({height} x {width})")
+        same_bytes[digest].append((where, sample.relative))
+        looks[where].add(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+        if sample.mask is not None:
+            try:
+                marked = bool(read_mask(sample.mask, (height, width)).any())
+            except DataError as error:
+                mask_problems[sample.relative] = str(error)
+            else:
+                if sample.label and not marked:
+                    mask_problems[sample.relative] = "anomalous, but its mask is empty"
+                elif sample.label is False and marked:
+                    spotted_good.append(sample.relative)
+
+    report = CheckReport(
+        root=str(index.root),
+        layout=index.layout,
+        policy=split.policy,
+        sets={name: _summary(chosen) for name, chosen in (members | {"unused": unused}).items()},
+        sizes=dict(sizes.most_common()),
+        modes=dict(modes.most_common()),
+        ignored=index.ignored,
+        unreadable=unreadable,
+        mask_problems=mask_problems,
+        duplicates=[group for group in same_bytes.values() if len({where for where, _ in group}) > 1],
+    )
+    readable = sum(sample.relative not in unreadable for sample in split.fit)
+    identical = readable > 1 and len(looks["fit"]) == 1
+    findings = [*_trouble(report, small, spotted_good, identical, min_size), *_plan(report, split)]
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return replace(report, findings=sorted(findings, key=lambda finding: rank[finding.severity]))
+
+
+def masks_complete(samples: Iterable[Sample]) -> bool:
+    """Whether pixels can be judged: some image is anomalous and every anomalous image has a mask."""
+    anomalous = [sample for sample in samples if sample.label]
+    return bool(anomalous) and all(sample.mask is not None for sample in anomalous)
+
+
+def _trouble(
+    report: CheckReport, small: list[str], spotted_good: list[str], identical: bool, min_size: int
+) -> Iterable[Finding]:
+    if report.unreadable:
+        yield Finding("error", f"{_count(report.unreadable, 'file')} can't be read: {_names(report.unreadable)}.")
+    if identical:
+        yield Finding("error", "All images to fit on are identical; a detector needs to see how good parts differ.")
+    if spotted_good:
+        text = f"{_count(spotted_good, 'good image')} with defects marked in the mask: {_names(spotted_good)}."
+        yield Finding("error", text)
+    for group in report.duplicates:
+        names = [f"{name} ({where})" for where, name in group]
+        learnt = {where for where, _ in group} & {"fit", "calibrate"}
+        yield Finding("error" if learnt else "warning", f"The same file lies in several sets: {_names(names)}.")
+    if report.mask_problems:
+        text = "; ".join(f"{name}: {reason}" for name, reason in list(report.mask_problems.items())[:_SHOWN])
+        more = ", ..." if len(report.mask_problems) > _SHOWN else ""
+        yield Finding("warning", f"{_count(report.mask_problems, 'problem')} with masks or placing: {text}{more}.")
+    if small:
+        yield Finding("warning", f"{_count(small, 'image')} with a side below {min_size} pixels: {_names(small)}.")
+
+
+def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
+    sets = report.sets
+    yield Finding("note", f"Layout {report.layout}: {sets['fit'].images} good images would be fitted on.")
+    n = len(split.calibration)
+    if split.policy == "held_out":
+        kinds = {sample.label for sample in split.validation}
+        lacking = "the validation set lacks good or anomalous images" if kinds else "there is no validation set"
+        reason = "was asked for" if len(kinds) == 2 else lacking
+        yield Finding(
+            "note",
+            f"Thresholds would come from {n} good images held out from fitting, as {reason}. "
+            f"They can certify a false-alarm rate of 1/{n + 1} = {1 / (n + 1):.2%}.",
+        )
+    elif split.policy == "validation":
+        yield Finding("note", f"Thresholds would come from the {n} images of the validation set; nothing is held out.")
+    else:
+        yield Finding("warning", "Thresholds would come from the test set (oracle): its figures will flatter.")
+    if not split.test:
+        yield Finding("note", "Nothing to test on: there are no labelled images besides those for fitting.")
+    elif len({sample.label for sample in split.test}) == 1:
+        kind = "anomalous" if split.test[0].label else "good"
+        yield Finding("warning", f"All test images are {kind}: AUROC and F1 can't be given.")
+    if sets["test"].anomalous and not masks_complete(split.test):
+        bare = [sample.relative for sample in split.test if sample.label and sample.mask is None]
+        yield Finding(
+            "note", f"No pixel metrics: {_count(bare, 'anomalous test image')} without a mask: {_names(bare)}."
+        )
+    if sets["unused"].images:
+        yield Finding("note", f"{sets['unused'].images} images have no label; they can only be predicted.")
+    if report.ignored:
+        yield Finding("note", f"{report.ignored} hidden or non-image files are passed over.")
+
+
+def _summary(samples: Sequence[Sample]) -> SetSummary:
+    defects = Counter(sample.defect for sample in samples if sample.label)
+    return SetSummary(
+        images=len(samples),
+        good=sum(sample.label is False for sample in samples),
+        anomalous=sum(sample.label is True for sample in samples),
+        masks=sum(sample.mask is not None for sample in samples),
+        defects=dict(sorted(defects.items())),
+    )
+
+
+def _count(items: Sequence[str] | dict[str, str], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def _names(items: Iterable[str]) -> str:
+    names = list(items)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,0 +1,203 @@
+"""Samples become batches: read at full depth, then pre-processed one by one with the model's own `PreProcessor`.
+
+The data set never resizes; what the model will do with an image in production is what happens to it here. In loader
+workers this also spreads the resizing over the cores.
+
+`make_loader` exists because torch rebuilds a worker's exception from its text alone: an `ImageReadError` would reach
+the user as a RuntimeError around a traceback. Here a worker hands errors over as values and the main process raises
+them, or collects the files that can't be read and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from blemish.data.batch import ImageBatch, PerImage
+from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.data.index import Sample
+from blemish.errors import DataError, ImageReadError, UsageError
+
+Transform: TypeAlias = Callable[[Tensor], Tensor]
+"""(1, H, W, 3) uint8, or float32 in [0, 1], RGB -> (1, 3, h, w) float32: a `PreProcessor`."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One pre-processed image.
+
+    Attributes:
+        image: (3, h, w) float32.
+        size: (H, W) on disk, after EXIF rotation.
+        sample: what the index says about it.
+        mask: (H, W) bool, True on defect pixels; None when the data set was built without masks.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    sample: Sample
+    mask: Tensor | None
+
+
+class ImageDataset(Dataset[Item]):
+    """Samples, read and transformed when asked for.
+
+    Args:
+        samples: what to read, in this order.
+        transform: see `Transform`. It runs in loader workers and must therefore live on the CPU.
+        max_pixels: as in `read_image`.
+        with_masks: give every item a mask. A good image without a mask file has an all-False one. For an anomalous
+            image a missing mask would have to be made up, so such samples are refused; see
+            `blemish.data.check.masks_complete`.
+
+    Raises:
+        UsageError: `with_masks` while an anomalous or unlabelled sample has no mask.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], transform: Transform, *, max_pixels: int = MAX_PIXELS, with_masks: bool = False
+    ) -> None:
+        bare = [sample.relative for sample in samples if sample.label is not False and sample.mask is None]
+        if with_masks and bare:
+            raise UsageError(
+                f"with_masks needs a mask for every image not known to be good. {len(bare)} lack one, first {bare[0]}. "
+                "Add the masks, or pass with_masks=False."
+            )
+        self.samples = tuple(samples)
+        self.transform = transform
+        self.max_pixels = max_pixels
+        self.with_masks = with_masks
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self.samples[index]
+        pixels = torch.from_numpy(read_image(sample.path, max_pixels=self.max_pixels))  # (H, W, 3)
+        size = (pixels.shape[0], pixels.shape[1])
+        with torch.no_grad():
+            image = self.transform(pixels[None])[0]  # (3, h, w)
+        mask = None
+        if self.with_masks:
+            drawn = read_mask(sample.mask, size) if sample.mask else np.zeros(size, dtype=np.bool_)
+            mask = torch.from_numpy(drawn)
+        return Item(image, size, sample, mask)
+
+
+def collate(items: Sequence[Item]) -> ImageBatch:
+    """Stack items into a batch.
+
+    `gt_label` and `defect` are None when a label is unknown; `gt_mask` is stacked when all images have one size, a list
+    when they don't, and None without masks.
+
+    Raises:
+        DataError: the transformed images differ in shape. Nothing is stretched to fit.
+    """
+    first = items[0]
+    for item in items[1:]:
+        if item.image.shape != first.image.shape:
+            raise DataError(
+                f"Images of one batch must have one shape after pre-processing. {first.sample.path} has "
+                f"{tuple(first.image.shape)}, {item.sample.path} has {tuple(item.image.shape)}. "
+                "Give the pre-processor a fixed image size, or use batch_size=1."
+            )
+    samples = [item.sample for item in items]
+    labels = [sample.label for sample in samples if sample.label is not None]
+    known = len(labels) == len(samples)
+    masks = [item.mask for item in items if item.mask is not None]
+    gt_mask: PerImage | None = None
+    if len(masks) == len(items):
+        gt_mask = torch.stack(masks) if len({item.size for item in items}) == 1 else masks
+    return ImageBatch(
+        image=torch.stack([item.image for item in items]),
+        size=[item.size for item in items],
+        path=[str(sample.path) for sample in samples],
+        gt_label=torch.tensor(labels) if known else None,
+        gt_mask=gt_mask,
+        defect=[sample.defect for sample in samples] if known else None,
+    )
+
+
+def make_loader(
+    dataset: ImageDataset, *, batch_size: int, num_workers: int, unreadable: list[ImageReadError] | None = None
+) -> DataLoader[Any]:
+    """Load batches in the order of the samples.
+
+    Args:
+        dataset: what to load.
+        batch_size: images per batch.
+        num_workers: processes that read and pre-process; 0 does it in this one.
+        unreadable: a list that collects the errors of unreadable files, which are then left out of their batches. With
+            None the first one is raised.
+
+    Returns:
+        A `DataLoader` that yields `ImageBatch`; a batch without any readable image is skipped.
+    """
+    return _Loader(
+        _ErrorsAsValues(dataset, unreadable), batch_size=batch_size, num_workers=num_workers, collate_fn=_collate_good
+    )
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way out of a worker: class and constructor arguments, which always survive pickling."""
+
+    kind: type[DataError]
+    arguments: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, error: DataError) -> _Failure:
+        if isinstance(error, ImageReadError):
+            return cls(ImageReadError, (error.path, error.reason))
+        return cls(type(error), error.args)
+
+    def error(self) -> DataError:
+        return self.kind(*self.arguments)
+
+
+class _ErrorsAsValues(Dataset[Item | _Failure]):
+    def __init__(self, dataset: ImageDataset, unreadable: list[ImageReadError] | None) -> None:
+        self.dataset = dataset
+        self.unreadable = unreadable
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Item | _Failure:
+        try:
+            return self.dataset[index]
+        except DataError as error:
+            return _Failure.of(error)
+
+
+class _Loader(DataLoader[Any]):
+    """Raises or collects what `_ErrorsAsValues` brought.
+
+    It has no constructor of its own, because Lightning rebuilds loaders through theirs.
+    """
+
+    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
+        unreadable = self.dataset.unreadable  # type: ignore[attr-defined]
+        for batch, failures in super().__iter__():
+            for failure in failures:
+                error = failure.error()
+                if unreadable is None or not isinstance(error, ImageReadError):
+                    raise error
+                unreadable.append(error)
+            if batch is not None:
+                yield batch
+
+
+def _collate_good(items: Sequence[Item | _Failure]) -> tuple[ImageBatch | None, list[_Failure]]:
+    good = [item for item in items if isinstance(item, Item)]
+    failures = [item for item in items if isinstance(item, _Failure)]
+    try:
+        return (collate(good) if good else None), failures
+    except DataError as error:
+        return None, [*failures, _Failure.of(error)]

@@ -1,0 +1,193 @@
+"""Who is fitted on, who calibrates, who tests: disjoint, and the same on every machine and in every run.
+
+Good images are ranked by sha256(f"{seed}/{key}"), where the key is the relative path, or the group it belongs to. The
+head of the ranking calibrates, the tail tests (where the owner made no test set), the middle is fitted on:
+
+    |-- ceil(calibration_fraction * n) --|---------- fit ----------|-- ceil(test_fraction * n) --|
+
+A shuffle would deal all cards anew when one image arrives; here only the images next to a boundary can change sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from blemish.data.index import Index, Sample
+from blemish.errors import DataError, UsageError
+
+Policy: TypeAlias = Literal["held_out", "validation", "test"]
+CALIBRATE_ON = ("auto", "held_out", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Four disjoint sets of samples, each in the order of the index.
+
+    Attributes:
+        fit: good images the detector learns from.
+        calibrate: good images held out from fitting to choose the thresholds; empty under the other policies.
+        validation: labelled images the owner set aside for validation.
+        test: labelled images to measure on.
+        policy: which set chooses the thresholds. "test" is an oracle: figures measured on that set flatter.
+    """
+
+    fit: tuple[Sample, ...]
+    calibrate: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    policy: Policy = "held_out"
+
+    @property
+    def calibration(self) -> tuple[Sample, ...]:
+        """The samples on which thresholds are chosen, by the policy."""
+        return {"held_out": self.calibrate, "validation": self.validation, "test": self.test}[self.policy]
+
+
+def split(
+    index: Index,
+    *,
+    calibration_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    group: str | None = None,
+    seed: int = 0,
+    calibrate_on: str = "auto",
+) -> Split:
+    """Divide an index into disjoint sets.
+
+    Sets made by the owner (test/, validation/, the split column) stay as they are. Images without a label are in no
+    set: they can only be predicted. Anomalous images that nobody assigned are tested on, with `test_fraction` of the
+    good ones; where there are none, nothing is kept back for testing.
+
+    Args:
+        index: what lies in the folder.
+        calibration_fraction: in (0, 1); share of the good images to fit on that is held out to calibrate.
+        test_fraction: in [0, 1); share of the good images kept for testing where the owner made no test set.
+        group: regular expression searched in the relative path; its first group, or the whole match, names what belongs
+            together (one part photographed several times). Groups are never divided, and good images in the group of an
+            anomalous one are tested on with it.
+        seed: another seed gives another, equally fixed, division.
+        calibrate_on: "held_out" good images, the "validation" set, the "test" set, or "auto": validation when it has
+            good and anomalous images, else held_out. Nothing is held out under the policies "validation" and "test".
+
+    Raises:
+        UsageError: an argument out of range.
+        DataError: fewer than two good images (or groups) to fit on, a file that `group` doesn't match, or an empty set
+            to calibrate on.
+    """
+    validate_arguments(calibration_fraction, test_fraction, group, calibrate_on)
+    samples = index.samples
+    pool = [s for s in samples if s.label is False and s.subset in ("train", None)]
+    loose_bad = [s for s in samples if s.label and s.subset is None]
+    if len(pool) < 2:
+        raise DataError(
+            f"{index.root}: {len(pool)} good image(s) to fit on; at least 2 are needed, "
+            "one to fit and one to calibrate. Add images of good parts."
+        )
+    keys = {s: _key(s, group) for s in [*pool, *loose_bad]}
+    bad_keys = {keys[s] for s in loose_bad}
+    test = {s for s in samples if s.subset == "test" and s.label is not None} | set(loose_bad)
+    beside_bad = {s for s in pool if s.subset is None and keys[s] in bad_keys}
+    test_target = 0
+    if loose_bad and not any(s.subset == "test" for s in samples):
+        test_target = _ceil(test_fraction * len(pool)) - len(beside_bad)
+    pool = [s for s in pool if s not in beside_bad]
+    test |= beside_bad
+
+    validation = {s for s in samples if s.subset == "validation" and s.label is not None}
+    policy = _policy(index, calibrate_on, validation, test)
+    ranking = _ranked(pool, keys, seed)
+    if len(ranking) < 2:
+        raise DataError(
+            f"{index.root}: the group pattern {group!r} leaves {len(ranking)} group(s) of good images to fit on; "
+            "at least 2 are needed, one to fit and one to calibrate. Use a finer pattern."
+        )
+    calibrate: set[Sample] = set()
+    if policy == "held_out":
+        calibrate = _take(ranking[:-1], max(1, _ceil(calibration_fraction * len(pool))))
+    free = [members for members in ranking if not calibrate.issuperset(members)]
+    free_for_test = [members for members in free if all(s.subset is None for s in members)]
+    test |= _take(free_for_test[::-1][: len(free) - 1], test_target)
+    fit = set(pool) - calibrate - test
+
+    def ordered(chosen: set[Sample]) -> tuple[Sample, ...]:
+        return tuple(s for s in samples if s in chosen)
+
+    return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy)
+
+
+def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:
+    """Check the arguments of `split` without looking at data. Raises `UsageError`."""
+    if not 0 < calibration_fraction < 1:
+        raise UsageError(f"calibration_fraction must lie between 0 and 1, both excluded. Got {calibration_fraction}.")
+    if not 0 <= test_fraction < 1:
+        raise UsageError(f"test_fraction must be at least 0 and below 1. Got {test_fraction}.")
+    if calibration_fraction + test_fraction >= 1:
+        raise UsageError(
+            f"calibration_fraction + test_fraction must be below 1, or nothing is left to fit on. Got "
+            f"{calibration_fraction} + {test_fraction}."
+        )
+    if calibrate_on not in CALIBRATE_ON:
+        raise UsageError(f"calibrate_on must be one of {', '.join(CALIBRATE_ON)}. Got {calibrate_on!r}.")
+    if group is not None:
+        try:
+            re.compile(group)
+        except re.error as error:
+            raise UsageError(f"group must be a regular expression. Got {group!r}: {error}.") from error
+
+
+def _policy(index: Index, calibrate_on: str, validation: set[Sample], test: set[Sample]) -> Policy:
+    if calibrate_on == "auto":
+        return "validation" if {s.label for s in validation} == {True, False} else "held_out"
+    if calibrate_on == "held_out":
+        return "held_out"
+    chosen: tuple[Policy, set[Sample]] = ("test", test) if calibrate_on == "test" else ("validation", validation)
+    if not chosen[1]:
+        raise DataError(
+            f"{index.root}: calibrate_on={calibrate_on!r}, but there are no labelled {calibrate_on} images. "
+            "Add them, or use calibrate_on='held_out'."
+        )
+    return chosen[0]
+
+
+def _key(sample: Sample, group: str | None) -> str:
+    if group is None:
+        return sample.relative
+    match = re.search(group, sample.relative)
+    key = match and match.group(1 if match.re.groups else 0)
+    if key is None:
+        raise DataError(
+            f"{sample.relative}: the group pattern {group!r} doesn't match this file. Widen it to match all files."
+        )
+    return key
+
+
+def _ranked(pool: list[Sample], keys: dict[Sample, str], seed: int) -> list[list[Sample]]:
+    """Groups in the order of their hashes."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in pool:
+        groups[keys[sample]].append(sample)
+
+    def rank(key: str) -> str:
+        return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
+
+    return [groups[key] for key in sorted(groups, key=rank)]
+
+
+def _ceil(count: float) -> int:
+    return math.ceil(count - 1e-9)  # 0.07 * 100 is more than 7 in floating point
+
+
+def _take(groups: Iterable[list[Sample]], target: int) -> set[Sample]:
+    """Whole groups from the front until `target` samples are reached."""
+    taken: set[Sample] = set()
+    for members in groups:
+        if len(taken) >= target:
+            break
+        taken.update(members)
+    return taken
