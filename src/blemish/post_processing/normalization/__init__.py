@@ -1,1 +1,1 @@
-"""TODO."""
+"""Normalisation of raw scores for people to read: `min_max` (the default) and `cdf`."""

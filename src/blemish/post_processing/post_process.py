@@ -1,0 +1,17 @@
+"""Older address of the functions in `blemish.visualization.classic`, kept for code that imports them from here."""
+
+from blemish.visualization.classic import (
+    add_anomalous_label,
+    add_normal_label,
+    anomaly_map_to_color_map,
+    compute_mask,
+    superimpose_anomaly_map,
+)
+
+__all__ = [
+    "add_anomalous_label",
+    "add_normal_label",
+    "anomaly_map_to_color_map",
+    "compute_mask",
+    "superimpose_anomaly_map",
+]

@@ -1,0 +1,181 @@
+"""A picture of a verdict whose colours mean the same on every image of a model.
+
+A heat map stretched to each image's own minimum and maximum paints a perfect part in alarming red. Here colour is
+anchored to the calibrated pixel threshold: below it nothing is painted at all, and from it upwards
+
+    t = (value - threshold) / (1 - threshold)        t in [0, 1] -> `HEAT`, light yellow to dark red, ever darker
+
+so a hot pixel is a pixel over the threshold, and the same colour is the same normalised value everywhere.
+
+Axes: (H, W) are the pixels of the image as it lies on disk; the picture keeps them, and a caption is added below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.errors import UsageError
+from blemish.functional.regions import Region
+from blemish.visualization.drawing import (
+    MIN_TEXT,
+    Colour,
+    Mask,
+    Picture,
+    as_map,
+    as_mask,
+    as_picture,
+    contour,
+    line_width,
+    same_size,
+    text_box,
+    text_tile,
+)
+
+HEAT: npt.NDArray[np.float64] = np.array(
+    [(255, 236, 120), (254, 184, 64), (246, 110, 44), (214, 34, 60), (148, 0, 84)], dtype=np.float64
+)
+"""Stops of the ramp, evenly spaced from the threshold to 1; lightness falls throughout, so it also works in grey."""
+
+PREDICTED: Colour = (255, 0, 170)
+TRUTH: Colour = (0, 205, 255)
+_PAPER: Colour = (24, 25, 28)
+_INK: Colour = (232, 232, 232)
+_VERDICT: dict[str, tuple[Colour, Colour]] = {
+    "normal": ((12, 60, 28), (140, 222, 160)),
+    "anomalous": ((255, 255, 255), (200, 30, 48)),
+}
+"""Verdict -> text and background colour."""
+
+
+def overlay(
+    image: npt.ArrayLike,
+    anomaly_map: npt.ArrayLike,
+    *,
+    threshold: float = 0.5,
+    mask: npt.ArrayLike | None = None,
+    regions: Iterable[Region] = (),
+    label: str | None = None,
+    score: float | None = None,
+    score_threshold: float | None = None,
+    gt_mask: npt.ArrayLike | None = None,
+    opacity: float = 0.6,
+    caption: bool = True,
+) -> Picture:
+    """Paint what a model found onto the image it found it in.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or grey (H, W).
+        anomaly_map: (H, W) normalised values; values outside [0, 1] are painted as the nearest end.
+        threshold: the normalised value in [0, 1] from which a pixel is anomalous.
+        mask: (H, W) predicted mask whose outline is drawn; None for the pixels at or over the threshold.
+        regions: their boxes are drawn.
+        label: "normal" or "anomalous", printed in the caption.
+        score: the image's normalised score, printed.
+        score_threshold: the normalised image threshold, printed beside the score.
+        gt_mask: (H, W) true mask, outlined in another colour.
+        opacity: of the hot colours, in [0, 1].
+        caption: add a strip below with the verdict and a colour bar. It is left out where it could not be read: on
+            pictures too narrow for its words or not twice as high as the strip.
+
+    Returns:
+        (H + strip, W, 3) uint8. The first H rows are the picture.
+
+    Raises:
+        UsageError: sizes differ, or a number or label is out of its range.
+        NonFiniteError: the map holds NaN or infinity.
+    """
+    picture, values = as_picture(image), as_map(anomaly_map)
+    same_size(picture, values, "anomaly_map")
+    for name, number in (("threshold", threshold), ("opacity", opacity)):
+        if not 0 <= number <= 1:
+            raise UsageError(f"{name} must lie between 0 and 1. Got {number}.")
+    if label is not None and label not in _VERDICT:
+        raise UsageError(f'label must be "normal" or "anomalous". Got {label!r}.')
+
+    hot = values >= threshold
+    drawn = np.array(picture)
+    blended = (1 - opacity) * picture[hot] + opacity * heat(values[hot], threshold)
+    drawn[hot] = np.rint(blended).astype(np.uint8)
+
+    thick = line_width(picture)
+    found = hot if mask is None else as_mask(mask)
+    same_size(picture, found, "mask")
+    drawn[contour(found, thick)] = PREDICTED
+    for region in regions:
+        drawn[_frame(region.box, picture.shape[:2], thick)] = PREDICTED
+    if gt_mask is not None:
+        truth = as_mask(gt_mask)
+        same_size(picture, truth, "gt_mask")
+        drawn[contour(truth, thick)] = TRUTH
+
+    if not caption:
+        return drawn
+    strip = _caption(drawn.shape[1], label, score, score_threshold, threshold, gt_mask is not None)
+    if strip is None or 2 * len(strip) > len(drawn):
+        return drawn
+    return np.concatenate([drawn, strip])
+
+
+def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.float64]:
+    """Colours (..., 3) in [0, 255] of normalised values at or over the threshold."""
+    span = 1 - threshold
+    t = np.clip((values - threshold) / span, 0, 1) if span > 0 else np.ones_like(values)
+    stops = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(t, stops, HEAT[:, channel]) for channel in range(3)], axis=-1)
+
+
+def _frame(box: tuple[int, int, int, int], size: Sequence[int], thick: int) -> Mask:
+    """Pixels of a rectangle drawn just outside the half-open box (x0, y0, x1, y1), as far as the picture reaches."""
+    x0, y0, x1, y1 = box
+    framed = np.zeros(size, dtype=bool)
+    framed[max(y0 - thick, 0) : y1 + thick, max(x0 - thick, 0) : x1 + thick] = True
+    framed[max(y0, 0) : y1, max(x0, 0) : x1] = False
+    return framed
+
+
+def _caption(
+    width: int, label: str | None, score: float | None, score_threshold: float | None, threshold: float, truth: bool
+) -> Picture | None:
+    """Return the strip below the picture, its pieces wrapped to the width; None when a piece is wider than that."""
+    size = max(MIN_TEXT, round(width / 55))
+    pieces = []
+    if label is not None:
+        pieces.append(text_tile(label.upper(), size, *_VERDICT[label]))
+    if score is not None:
+        words = f"score {score:.2f}" + (f" (threshold {score_threshold:.2f})" if score_threshold is not None else "")
+        pieces.append(text_tile(words, size, _INK, _PAPER))
+    pieces.append(_colour_bar(size, threshold))
+    if truth:
+        pieces += [text_tile("predicted", size, PREDICTED, _PAPER), text_tile("true", size, TRUTH, _PAPER)]
+    if max(piece.shape[1] for piece in pieces) > width:
+        return None
+    gap = size // 2
+    line = text_box("", size)[1]
+    rows, x = 0, 0
+    strip = np.full((gap + len(pieces) * (line + gap), width, 3), _PAPER, dtype=np.uint8)
+    for piece in pieces:
+        if x + piece.shape[1] > width:
+            rows, x = rows + 1, 0
+        top = gap + rows * (line + gap)
+        left = min(x + gap, width - piece.shape[1])
+        strip[top : top + line, left : left + piece.shape[1]] = piece
+        x = left + piece.shape[1]
+    return strip[: gap + (rows + 1) * (line + gap)]
+
+
+def _colour_bar(size: int, threshold: float) -> Picture:
+    """Return a bar from 0 to 1: empty below the threshold, the heat ramp from it upwards, a tick and a number at it."""
+    height = text_box("", size)[1]
+    values = np.linspace(0, 1, 8 * size)
+    bar = np.full((height, len(values), 3), _PAPER, dtype=np.uint8)
+    inside = slice(height // 4, height - height // 4)
+    bar[inside] = (70, 71, 74)
+    hot = values >= threshold
+    bar[inside, hot] = np.rint(heat(values[hot], threshold)).astype(np.uint8)
+    tick = min(int(np.argmax(hot)), len(values) - 2) if hot.any() else len(values) - 2
+    bar[:, tick : tick + max(2, size // 8)] = _INK
+    caption = text_tile(f"pixel threshold {threshold:.2f}", size, _INK, _PAPER)
+    return np.concatenate([np.full((height, size // 2, 3), _PAPER, dtype=np.uint8), bar, caption], axis=1)
