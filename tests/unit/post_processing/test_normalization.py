@@ -43,7 +43,7 @@ def test_min_max_calls_nothing_normal_that_is_not_finite(kind: str) -> None:
 finite = st.floats(-1e6, 1e6, width=32)
 
 
-@given(scores=st.lists(st.floats(width=32), min_size=1, max_size=9), threshold=finite, a=finite, b=finite)
+@given(scores=st.lists(st.floats(width=32), min_size=1, max_size=9), threshold=finite, low=finite, high=finite)
 def test_arrays_and_tensors_are_normalized_alike(
     scores: list[float], threshold: float, low: float, high: float
 ) -> None:
