@@ -27,7 +27,8 @@ def roc_curve(tally: Tally) -> tuple[Tensor, Tensor]:
 
 def auroc(tally: Tally) -> float:
     """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half."""
-    return partial_area(*roc_curve(tally), limit=1.0)
+    outranked = _at_or_above(tally.positive) - tally.positive / 2  # by how many positives a negative is
+    return float((outranked * tally.negative).sum() / (tally.negative.sum() * tally.positive.sum().double()))
 
 
 def precision_recall_curve(tally: Tally) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,7 @@ def f1_curve(tally: Tally) -> Tensor:
 
 def f1_max(tally: Tally) -> float:
     """The highest F1 that any threshold reaches."""
-    return float(f1_curve(tally).max()) if len(tally.value) and bool(tally.positive.any()) else math.nan
+    return float(f1_curve(tally).max()) if bool(tally.positive.any()) else math.nan
 
 
 def aupro(tally: Tally, fpr_limit: float = 0.3) -> float:
@@ -65,7 +66,7 @@ def aupro(tally: Tally, fpr_limit: float = 0.3) -> float:
     """
     if not 0 < fpr_limit <= 1:
         raise UsageError(f"fpr_limit must lie in (0, 1]. Got {fpr_limit}.")
-    return partial_area(*roc_curve(tally), limit=fpr_limit) / fpr_limit
+    return _partial_area(*roc_curve(tally), limit=fpr_limit) / fpr_limit
 
 
 def aupimo_credit(shared: Tensor, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Tensor:
@@ -93,9 +94,9 @@ def aupimo_credit(shared: Tensor, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)
     return (torch.log(high / rate) / math.log(high / low)).clamp(0, 1)
 
 
-def partial_area(x: Tensor, y: Tensor, limit: float) -> float:
-    """Trapezoid area under a curve with ascending x from x[0] to `limit`, interpolated there. NaN for a NaN curve."""
-    if len(x) < 2 or bool(torch.isnan(x[-1]) | torch.isnan(y[-1])):
+def _partial_area(x: Tensor, y: Tensor, limit: float) -> float:
+    """Trapezoid area under a curve with x ascending from 0 to 1, up to `limit` and interpolated there; NaN if it is."""
+    if bool(torch.isnan(x[-1]) | torch.isnan(y[-1])):
         return math.nan
     end = int(torch.searchsorted(x, limit))  # the first point at or beyond the limit
     share = (limit - x[end - 1]) / (x[end] - x[end - 1])
