@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import blemish
+from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
 from blemish.models import detectors
 from blemish.models.base import AnomalyModule
@@ -47,18 +48,18 @@ class Weights(BaseModel):
 class Manifest(BaseModel):
     """What the file says about itself.
 
-    `schema_number` is written as "schema". `calibration` is None before calibration; `data` is the fingerprint of the
+    `calibration` is None before calibration; `data` is the fingerprint of the
     images of the last fit; `versions` names the libraries that wrote the file.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    schema_number: int = Field(alias="schema")
+    model_config = ConfigDict(extra="forbid")
+    schema_number: int
     detector: str
     arguments: dict[str, Any]
     post_processing: dict[str, float | None] | None
     calibration: CalibrationRecord | None
     weights: Weights
-    data: str | None
+    data: DataRecord | None
     versions: dict[str, str]
 
 
@@ -81,7 +82,7 @@ def manifest_of(model: AnomalyModule) -> Manifest:
         post_processing=None if processor is None else {"max_false_alarm_rate": processor.max_false_alarm_rate},
         calibration=None if processor is None else processor.record,
         weights=Weights(source=model.extractor.source, sha256=model.extractor.checksum()),
-        data=model.data_fingerprint,
+        data=model.data_record,
         versions={"blemish": blemish.__version__, "python": platform.python_version(), "torch": str(torch.__version__)},
     )
 
@@ -97,7 +98,7 @@ def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
         raise NotFittedError(
             f"This {type(model).__name__} is not fitted, so there is nothing to save. Run Engine.fit first."
         )
-    text = json.dumps(manifest_of(model).model_dump(by_alias=True, mode="json"), sort_keys=True)
+    text = json.dumps(manifest_of(model).model_dump(mode="json"), sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
@@ -123,7 +124,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ArtifactError(f"{path} is a safetensors file, but not one that blemish wrote.")
     try:
         content = json.loads(metadata[KEY])
-        schema = content.get("schema") if isinstance(content, dict) else None
+        schema = content.get("schema_number") if isinstance(content, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
             wrote = (
                 content.get("versions", {}).get("blemish", "a newer version")
@@ -167,7 +168,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     ):
         raise ArtifactError(f"image_size in {path} must be two numbers between 1 and {MAX_SIDE}. Got {sides!r}.")
     try:
-        processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)  # type: ignore[arg-type]
+        processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
         model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)
     except (BlemishError, TypeError, ValueError) as error:
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
@@ -180,7 +181,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     if not model.is_fitted:
         raise ArtifactError(f"{path} holds a detector without fitted state. Fit again.")
     model.extractor.source = manifest.weights.source
-    model.data_fingerprint = manifest.data
+    model.data_record = manifest.data
     if isinstance(model.post_processor, PostProcessor):
         model.post_processor.record = manifest.calibration
     return model.eval().to(device)

@@ -1,1 +1,52 @@
-"""TODO."""
+"""The command line: one module per verb.
+
+Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input. Verbs import what
+they need when they run, so that `blemish --help` loads neither torch nor lightning.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from blemish import __version__
+from blemish.cli.console import BAD_INPUT, USAGE, complain
+from blemish.cli.data import data
+from blemish.cli.demo import demo
+from blemish.cli.doctor import doctor
+from blemish.cli.fit import fit
+from blemish.cli.inspect import inspect
+from blemish.cli.predict import predict
+from blemish.cli.test import test
+from blemish.errors import BlemishError, MissingExtraError, UsageError
+
+app = typer.Typer(
+    name="blemish",
+    help="Finds what is wrong in pictures after seeing only pictures that are right.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for verb in (fit, test, predict, inspect, doctor, demo):
+    app.command()(verb)
+app.add_typer(data, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script: deliberate errors become one line on stderr and an exit code."""
+    try:
+        app()
+    except BlemishError as error:
+        complain(str(error))
+        sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
+    except KeyboardInterrupt:
+        complain("interrupted; nothing was written")
+        sys.exit(130)

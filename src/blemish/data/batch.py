@@ -1,8 +1,8 @@
 """What travels between the data loader, the detector and the post-processor.
 
-Two plain dataclasses, so that a reader sees every field and its shape in one place. N is the batch size, (H, W) the size of an
-image as it lies on disk (after EXIF rotation), (h, w) the size the model works at. Images of one batch may have different
-(H, W): whatever lives in original pixels is then a list of N tensors instead of one stacked tensor.
+Two plain dataclasses, so that a reader sees every field and its shape in one place. N is the batch size, (H, W) the
+size of an image as it lies on disk (after EXIF rotation), (h, w) the size the model works at. Images of one batch may
+have different (H, W): whatever lives in original pixels is then a list of N tensors instead of one stacked tensor.
 """
 
 from __future__ import annotations
@@ -17,6 +17,23 @@ PerImage: TypeAlias = Tensor | list[Tensor]
 """One (N, H, W) tensor when all images have one size, else a list of N tensors (H, W)."""
 
 
+@dataclass(frozen=True)
+class DataRecord:
+    """Which images a model was made from, and how they were dealt; part of its artifact.
+
+    Attributes:
+        fingerprint: hex SHA-256 over names and bytes of the images that were fitted and calibrated on.
+        calibration_fraction, test_fraction, group, seed: see `blemish.data.splits.split`; a later test deals the same way,
+            so that it never measures on images that were fitted on.
+    """
+
+    fingerprint: str
+    calibration_fraction: float
+    test_fraction: float
+    group: str | None
+    seed: int
+
+
 @dataclass
 class ImageBatch:
     """Pre-processed images with what is known about them.
@@ -26,8 +43,8 @@ class ImageBatch:
         size: N pairs (H, W): the size of each image on disk, to which maps and masks return.
         path: N file paths; empty strings for images that never were files.
         gt_label: (N,) bool, True for anomalous; None when nothing is known.
-        gt_mask: (N, H, W) bool (or a list, see `PerImage`), True on defect pixels; None when the batch has no masks. An image
-            known to be good has an all-False mask.
+        gt_mask: (N, H, W) bool (or a list, see `PerImage`), True on defect pixels; None when the batch has no masks. An
+            image known to be good has an all-False mask.
         defect: N names of the defect kind ("good" for good images); None when nothing is known.
     """
 

@@ -1,7 +1,6 @@
 """Look into every file before a night of fitting: what would be used for what, why, and what is wrong.
 
-One pass reads each image once, holds one image at a time and keeps only digests, so that memory doesn't grow with the
-images.
+One pass reads each image once, holds one image at a time and keeps only digests of the others.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from blemish.data.batch import DataRecord
 from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
 from blemish.data.image_io import MAX_PIXELS, file_sha256
@@ -137,6 +138,10 @@ class ImageDataModule(LightningDataModule):
                     f"{name}\0{sample.relative}\0{file_sha256(sample.path)}\n".encode("utf-8", "surrogateescape")
                 )
         return digest.hexdigest()
+
+    def record(self) -> DataRecord:
+        """What a model remembers of this data; reads every file once for the fingerprint."""
+        return DataRecord(self.fingerprint(), self.calibration_fraction, self.test_fraction, self.group, self.seed)
 
     def _loader(
         self, samples: Sequence[Sample], *, with_masks: bool, unreadable: list[ImageReadError] | None = None

@@ -78,8 +78,8 @@ class FeatureExtractor(nn.Module):
         else:
             available, self.layers = _timm_layers(backbone, layers)
             self.network, self.source = _timm_network(backbone, self.layers, list(available), pretrained, weights, seed)
-            config = self.network.pretrained_cfg  # type: ignore[union-attr]
-            self.mean, self.std = tuple(config["mean"]), tuple(config["std"])  # type: ignore[index,arg-type]
+            config: Any = self.network.pretrained_cfg
+            self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.channels = [available[name][0] for name in self.layers]
         self.strides = [available[name][1] for name in self.layers]
         self.requires_grad_(False)
@@ -195,7 +195,7 @@ def _timm_network(
 def _private_random_state(seed: int) -> Iterator[None]:
     """Timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
     state = torch.random.get_rng_state()
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

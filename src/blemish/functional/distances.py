@@ -19,10 +19,10 @@ BLOCK_ROWS = 4096
 
 
 class Neighbours(NamedTuple):
-    """`distance` (Q, k) float32, ascending, in feature units; `index` (Q, k) int64 rows of the bank."""
+    """`distance` (Q, k) float32, ascending, in feature units; `row` (Q, k) int64 indices into the bank."""
 
     distance: Tensor
-    index: Tensor
+    row: Tensor
 
 
 def square_norms(points: Tensor) -> Tensor:

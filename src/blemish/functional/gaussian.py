@@ -80,4 +80,5 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Ten
     """The inverse of `whitening_`, up to rounding: (P, D, D) factors back to scatter matrices of `count` images."""
     identity = torch.eye(whitening.shape[-1], device=whitening.device)
     factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
-    return (factor @ factor.mT - epsilon * identity) * (count - 1)
+    scatter: Tensor = (factor @ factor.mT - epsilon * identity) * (count - 1)
+    return scatter

@@ -38,8 +38,8 @@ def axis_weights(
         scale = in_size / out_size
     centre = (torch.arange(out_size, dtype=torch.float32, device=device) + 0.5) * scale + start  # (out,)
     pixel = torch.arange(in_size, dtype=torch.float32, device=device) + 0.5  # (in,)
-    support = torch.sym_max(scale, 1.0)
-    weights = (1.0 - (pixel[None, :] - centre[:, None]).abs() / support).clamp(min=0.0)  # (out, in)
+    support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment] # max, for sizes that are symbols of a graph too
+    weights: Tensor = (1.0 - (pixel[None, :] - centre[:, None]).abs() / support).clamp(min=0.0)  # (out, in)
     inside = (centre > 0.0) & (centre < in_size)
     return weights * inside[:, None] / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
@@ -68,5 +68,5 @@ def letterbox_geometry(original: tuple[int, int], size: tuple[int, int]) -> tupl
     Returns:
         Original pixels per fitted pixel, and the padding (top, left) in fitted pixels.
     """
-    scale = torch.sym_max(original[0] / size[0], original[1] / size[1])
+    scale: float = torch.sym_max(original[0] / size[0], original[1] / size[1])  # type: ignore[assignment]
     return scale, ((size[0] - original[0] / scale) / 2, (size[1] - original[1] / scale) / 2)

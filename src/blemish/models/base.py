@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from blemish.data.batch import ImageBatch, InferenceBatch
+from blemish.data.batch import DataRecord, ImageBatch, InferenceBatch
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.extractor import FeatureExtractor
 from blemish.metrics.evaluation import Evaluator
@@ -60,7 +60,7 @@ class AnomalyModule(LightningModule, ABC):
         grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
         progress: called with (phase, done, total) by long work; replaced by the engine.
         evaluator: what the last test measured.
-        data_fingerprint: identifies the images of the last fit; None when it isn't known.
+        data_record: which images the last fit used; None when it isn't known.
     """
 
     default_layers: ClassVar[Sequence[str]]
@@ -96,7 +96,7 @@ class AnomalyModule(LightningModule, ABC):
         self.automatic_optimization = False
         self.progress: Progress = silent
         self.evaluator = Evaluator()
-        self.data_fingerprint: str | None = None
+        self.data_record: DataRecord | None = None
         if isinstance(post_processor, BasePostProcessor):
             self.post_processor: BasePostProcessor | None = post_processor
         else:
@@ -249,11 +249,11 @@ class AnomalyModule(LightningModule, ABC):
         """Finishes fitting where there is no calibration."""
         self._finish_once()
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> InferenceBatch | None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Raw predictions with labels, for calibration; nothing while Lightning only checks its own plumbing."""
         return None if self.trainer.sanity_checking else self._step(batch)
 
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> InferenceBatch:
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Raw predictions with labels."""
         return self._step(batch)
 

@@ -1,8 +1,42 @@
-"""Raw scores to verdicts: thresholds, normalisation, labels and masks; and the classic picture functions under their
-old address.
+"""Raw scores to verdicts: thresholds, normalisation, labels and masks; and the classic picture functions by their old
+names.
+
+Names are resolved on first use: pictures need no torch, and `normalization` works on plain arrays.
 """
 
-from blemish.post_processing.base import BasePostProcessor
-from blemish.post_processing.post_processor import CalibrationRecord, OneClassPostProcessor, PostProcessor
+from __future__ import annotations
 
-__all__ = ["BasePostProcessor", "CalibrationRecord", "OneClassPostProcessor", "PostProcessor"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blemish.post_processing.base import BasePostProcessor as BasePostProcessor
+    from blemish.post_processing.post_processor import CalibrationRecord as CalibrationRecord
+    from blemish.post_processing.post_processor import OneClassPostProcessor as OneClassPostProcessor
+    from blemish.post_processing.post_processor import PostProcessor as PostProcessor
+
+_HOME = {
+    "BasePostProcessor": "blemish.post_processing.base",
+    "CalibrationRecord": "blemish.post_processing.post_processor",
+    "OneClassPostProcessor": "blemish.post_processing.post_processor",
+    "PostProcessor": "blemish.post_processing.post_processor",
+    "ImageResult": "blemish.post_processing.visualizer",
+    "Visualizer": "blemish.post_processing.visualizer",
+    "add_anomalous_label": "blemish.post_processing.post_process",
+    "add_normal_label": "blemish.post_processing.post_process",
+    "anomaly_map_to_color_map": "blemish.post_processing.post_process",
+    "compute_mask": "blemish.post_processing.post_process",
+    "superimpose_anomaly_map": "blemish.post_processing.post_process",
+}
+
+__all__ = list(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ def own_share(trainer: Any, seen: int) -> int | None:
     images r, r + W, r + 2 W, ...; what comes after them is a repetition, and would count twice.
     """
     world = getattr(trainer, "world_size", 1)
-    loader = getattr(trainer, "val_dataloaders", None)
-    if world == 1 or not hasattr(getattr(loader, "dataset", None), "__len__"):
+    dataset = getattr(getattr(trainer, "val_dataloaders", None), "dataset", None)
+    if world == 1 or not isinstance(dataset, Sized):
         return None
-    return max(0, len(range(trainer.global_rank, len(loader.dataset), world)) - seen)
+    return max(0, len(range(trainer.global_rank, len(dataset), world)) - seen)
 
 
 def gather_rows(rows: Tensor, histogram: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:

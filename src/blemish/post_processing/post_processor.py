@@ -346,7 +346,7 @@ class PostProcessor(BasePostProcessor):
             )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         # A Python flag, because a graph that is being exported can't branch on the value of a buffer.
         self._calibrated = not bool(self._image_threshold.isnan())
 

@@ -31,4 +31,4 @@ class DynamicBufferModule(nn.Module):
             loaded = state_dict.get(prefix + name)
             if isinstance(loaded, Tensor) and loaded.shape != buffer.shape:
                 setattr(self, name, torch.empty(loaded.shape, dtype=loaded.dtype, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -118,17 +118,19 @@ class MemoryBank(DynamicBufferModule):
         """Re-weighted score of each image's most abnormal patch.
 
         Args:
-            patches: (N * P, D), image by image. found: their nearest rows, k = 1.
-            images: N. num_neighbors: b of equation 7.
+            patches: (N * P, D), image by image.
+            found: their nearest rows, k = 1.
+            images: N.
+            num_neighbors: b of the paper's equation 7.
 
         Returns:
             (N,) float32.
         """
         distance, patch = found.distance.view(images, -1).max(dim=1)  # (N,), (N,)
         each = torch.arange(images, device=patches.device)
-        row = found.index.view(images, -1)[each, patch]
+        row = found.row.view(images, -1)[each, patch]
         worst = patches.view(images, -1, patches.shape[1])[each, patch] - self.center  # (N, D)
-        around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).index  # (N, b)
+        around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).row  # (N, b)
         neighbours = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
         return reweighted_score(distance, neighbours)
 

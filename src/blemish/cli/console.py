@@ -1,0 +1,53 @@
+"""What goes to which stream, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+ANOMALIES = 1
+USAGE = 2
+BAD_INPUT = 3
+
+
+def out() -> Console:
+    """The console for results. Made on use, so that redirection of stdout is honoured."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """One error on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}")
+
+
+def remark(message: str) -> None:
+    """Something worth knowing, on stderr, so that stdout stays machine-readable."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message), style="dim")
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One JSON object on stdout. NaN is never written."""
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; numbers to the right."""
+    drawn = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row[i], (int, float)) or row[i] == "-" for row in rows) and bool(rows)
+        drawn.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        drawn.add_row(*(escape(number(cell)) for cell in row))
+    out().print(drawn)
+
+
+def number(value: Any) -> str:
+    """A figure as people read it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""`blemish doctor`: is this machine ready?"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from blemish import __version__
+from blemish.cli.console import print_json, table
+
+PACKAGES = {
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "lightning": "train",
+    "pyarrow": "parquet",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+}
+
+
+def doctor(as_json: bool = typer.Option(False, "--json", help="Print one JSON object.")) -> None:
+    """Show versions, devices, the weight store and what is missing."""
+    report = examine()
+    if as_json:
+        print_json(report)
+        return
+    rows = [(key, str(value)) for key, value in report.items() if not isinstance(value, dict)]
+    table("machine", ("what", "value"), rows)
+    hint = {name: f'pip install "blemish[{extra}]"' for name, extra in PACKAGES.items()}
+    rows = [(n, v or "not installed", "" if v else hint[n]) for n, v in report["packages"].items()]
+    table("packages", ("package", "version", "to install"), rows)
+
+
+def examine() -> dict[str, Any]:
+    """What `doctor` prints, as plain values."""
+    packages = {name: _version(name) for name in PACKAGES}
+    store = Path(os.environ.get("BLEMISH_WEIGHTS") or Path.home() / ".cache" / "blemish" / "weights")
+    weights = sorted(one.name for one in store.iterdir()) if store.is_dir() else []
+    report: dict[str, Any] = {
+        "blemish": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "weight_store": str(store),
+        "stored_weights": ", ".join(weights) or "none",
+        "devices": "none: torch is not installed",
+        "packages": packages,
+    }
+    if packages["torch"]:
+        torch = importlib.import_module("torch")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = [torch.cuda.get_device_name(i) for i in range(count)]
+        report["devices"] = ", ".join([f"cpu ({torch.get_num_threads()} threads)", *gpus])
+    return report
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,50 @@
+"""Paths that users give: outputs that can be written, inputs that exist."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from blemish.data.image_io import IMAGE_SUFFIXES
+from blemish.errors import DataError, UsageError
+
+
+def check_writable(path: Path, suffix: str) -> None:
+    """Fails before hours of work if their result could not be written.
+
+    Raises:
+        UsageError: naming what stands in the way.
+    """
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"The output must end in {suffix}. Got {str(path)!r}.")
+    folder = next(parent for parent in (path.absolute().parent, *path.absolute().parents) if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"{path} can't be written ({folder} is no writable folder, or the path is a folder).")
+
+
+def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Images named by files, folders (searched through) and glob patterns, each with its path relative to what was
+    named.
+
+    Raises:
+        DataError: if an input matches nothing.
+    """
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(one for one in path.rglob("*") if _is_image(one))
+            yield from ((one, one.relative_to(path)) for one in found)
+        elif path.exists():
+            found = [path]
+            yield path, Path(path.name)
+        else:
+            found = sorted(Path(one) for one in glob.glob(text, recursive=True) if Path(one).is_file())
+            yield from ((one, Path(one.name)) for one in found)
+        if not found:
+            raise DataError(f"{text!r} is no file, no folder with images and no pattern that matches. Check the path.")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

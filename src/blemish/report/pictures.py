@@ -1,0 +1,76 @@
+"""Pictures of predictions as files, in a tree that mirrors the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.data.image_io import read_image, write_png
+from blemish.errors import UsageError
+from blemish.runtime.session import Result
+from blemish.visualization import overlay
+
+
+def _overlay(result: Result, pixel_cut: float) -> npt.NDArray[Any]:
+    image = read_image(result.path)
+    if image.dtype != np.uint8:
+        image = np.rint(image * 255).astype(np.uint8)
+    return overlay(
+        image,
+        result.anomaly_map,
+        threshold=pixel_cut,
+        mask=result.mask,
+        regions=result.regions,
+        label=result.label,
+        score=result.score,
+    )
+
+
+KINDS: dict[str, Callable[[Result, float], npt.NDArray[Any]]] = {
+    "overlay": _overlay,
+    "mask": lambda result, _: result.mask,
+    "map": lambda result, _: np.rint(result.anomaly_map * 65535).astype(np.uint16),
+}
+"""What `--save` can write. The map is a 16-bit PNG: normalised value times 65535."""
+
+
+class PictureFolder:
+    """Writes pictures of results below `folder`, under the image's path relative to `root`, with the kind in the name.
+
+    Args:
+        folder: where to write; created when the first picture comes.
+        kinds: out of `KINDS`.
+        pixel_cut: normalised map value from which a pixel is anomalous.
+
+    Raises:
+        UsageError: for an unknown kind.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], kinds: Sequence[str], pixel_cut: float) -> None:
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown or not kinds:
+            raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
+        self.folder, self.kinds, self.pixel_cut = Path(folder), tuple(kinds), pixel_cut
+
+    def write(self, result: Result, relative: Path) -> list[Path]:
+        """Writes the pictures of one result and returns their paths.
+
+        Raises:
+            UsageError: if a file is there already, or can't be written. Nothing is overwritten.
+        """
+        written = []
+        for kind in self.kinds:
+            path = self.folder / relative.parent / f"{relative.name}.{kind}.png"
+            if path.exists():
+                raise UsageError(f"{path} exists and is not overwritten. Choose an empty folder with --save-dir.")
+            try:
+                write_png(path, KINDS[kind](result, self.pixel_cut))
+            except OSError as error:
+                raise UsageError(f"{path} can't be written: {error.strerror}. Choose another --save-dir.") from error
+            written.append(path)
+        return written

@@ -1,0 +1,193 @@
+"""From files to results: what every runtime has in common.
+
+A runtime contributes one function, `Backend.run`, from a stack of equally sized images to arrays in their own pixels.
+Reading, micro-batching, regions and errors are here, once. Images of a folder have many sizes, and a stack has one:
+neighbours of equal size share a stack, others go alone. NumPy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from blemish.data.image_io import MAX_PIXELS, read_image
+from blemish.errors import ImageReadError, NonFiniteError, UsageError
+from blemish.functional.regions import Region, find_regions
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
+"""A file name, an encoded image, a picture, or HWC RGB: uint8, or float32 in [0, 1]."""
+
+
+class Outputs(NamedTuple):
+    """What a graph returns for N images of one size (H, W)."""
+
+    raw_score: npt.NDArray[np.float32]  # (N,)
+    pred_score: npt.NDArray[np.float32]  # (N,) in [0, 1]
+    pred_label: npt.NDArray[np.bool_]  # (N,)
+    anomaly_map: npt.NDArray[np.float32]  # (N, H, W) in [0, 1]
+    pred_mask: npt.NDArray[np.bool_]  # (N, H, W)
+
+
+class Backend(Protocol):
+    """A model in some runtime. `threshold` is the raw score from which it says anomalous, `pixel_cut` the normalised
+    map value from which it marks a pixel.
+    """
+
+    threshold: float
+    pixel_cut: float
+
+    def run(self, images: npt.NDArray[Any]) -> Outputs:
+        """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on one image.
+
+    Attributes:
+        path: where it came from; "" if it never was a file.
+        label: "normal" or "anomalous".
+        raw_score: the detector's own score, unbounded; the label is `raw_score >= threshold`.
+        score: the score normalised to [0, 1], for people.
+        threshold: raw threshold at the current sensitivity.
+        anomaly_map: (H, W) float32 in [0, 1], in the pixels of the image.
+        mask: (H, W) bool, True on anomalous pixels.
+        regions: connected parts of the mask, worst first; box, area and peak in pixels of the image.
+        seconds: time for reading and for inspecting (an equal share of its stack).
+    """
+
+    path: str
+    label: Literal["normal", "anomalous"]
+    raw_score: float
+    score: float
+    threshold: float
+    anomaly_map: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    regions: tuple[Region, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a verdict, and why. Never to be counted as normal."""
+
+    path: str
+    reason: str
+
+
+class _Item(NamedTuple):
+    path: str
+    image: npt.NDArray[Any]
+    seconds: float
+
+
+class Session:
+    """A loaded model that takes images in whatever form they come.
+
+    Args:
+        backend: the model in its runtime.
+        batch_size: how many images of equal size are stacked at most, at least 1.
+        max_pixels: refuse larger images, see `read_image`.
+    """
+
+    def __init__(self, backend: Backend, *, batch_size: int = 8, max_pixels: int = MAX_PIXELS) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1. Got {batch_size}.")
+        self.backend = backend
+        self.batch_size = batch_size
+        self.max_pixels = max_pixels
+
+    def __call__(self, images: Source | Iterable[Source]) -> list[Result]:
+        """Verdicts for one image or several, in their order.
+
+        Raises:
+            ImageReadError: for the first image that can't be read. NonFiniteError: for a score without a meaning.
+        """
+        single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+        results = []
+        for result in self.stream([images] if single else images):  # type: ignore[list-item,arg-type]
+            if isinstance(result, Failure):
+                raise ImageReadError(result.path or "image", result.reason)
+            results.append(result)
+        return results
+
+    def stream(self, images: Iterable[Source]) -> Iterator[Result | Failure]:
+        """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its
+        place.
+        """
+        stack: list[_Item] = []
+        for source in images:
+            item = self._read(source)
+            if isinstance(item, Failure) or (stack and not _stackable(stack[0].image, item.image)):
+                yield from self._inspect(stack)
+                stack = []
+            if isinstance(item, Failure):
+                yield item
+                continue
+            stack.append(item)
+            if len(stack) == self.batch_size:
+                yield from self._inspect(stack)
+                stack = []
+        yield from self._inspect(stack)
+
+    def _read(self, source: Source) -> _Item | Failure:
+        started = time.perf_counter()
+        path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+        try:
+            if isinstance(source, Image.Image):
+                image: npt.NDArray[Any] = np.asarray(source.convert("RGB"))
+            elif isinstance(source, np.ndarray):
+                image = _checked(source)
+            else:
+                image = read_image(source, max_pixels=self.max_pixels)
+        except ImageReadError as error:
+            return Failure(path, error.reason)
+        return _Item(path, image, time.perf_counter() - started)
+
+    def _inspect(self, stack: list[_Item]) -> Iterator[Result | Failure]:
+        if not stack:
+            return
+        started = time.perf_counter()
+        try:
+            outputs = self.backend.run(np.stack([item.image for item in stack]))
+        except NonFiniteError as error:
+            if len(stack) > 1:  # one bad image must not take its neighbours along
+                for item in stack:
+                    yield from self._inspect([item])
+            else:
+                yield Failure(stack[0].path, str(error))
+            return
+        share = (time.perf_counter() - started) / len(stack)
+        for i, item in enumerate(stack):
+            regions = find_regions(outputs.pred_mask[i], outputs.anomaly_map[i])
+            yield Result(
+                path=item.path,
+                label="anomalous" if outputs.pred_label[i] else "normal",
+                raw_score=float(outputs.raw_score[i]),
+                score=float(outputs.pred_score[i]),
+                threshold=self.backend.threshold,
+                anomaly_map=outputs.anomaly_map[i],
+                mask=outputs.pred_mask[i],
+                regions=tuple(regions),
+                seconds={"read": item.seconds, "inspect": share},
+            )
+
+
+def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1 or image.dtype not in (np.uint8, np.float32):
+        raise UsageError(
+            f"An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {image.shape}, {image.dtype}."
+        )
+    return image
+
+
+def _stackable(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype

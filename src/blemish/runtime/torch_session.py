@@ -1,0 +1,42 @@
+"""The artifact itself as a session: the module that was fitted, in torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from blemish.artifact import load
+from blemish.data.batch import InferenceBatch
+from blemish.errors import NotCalibratedError
+from blemish.models.base import AnomalyModule
+from blemish.post_processing import PostProcessor
+from blemish.runtime.session import Outputs, Session
+
+
+class TorchBackend:
+    """A detector as a `Backend`."""
+
+    def __init__(self, model: AnomalyModule) -> None:
+        processor = model.post_processor
+        if not isinstance(processor, PostProcessor) or not processor.is_calibrated:
+            raise NotCalibratedError(
+                "This model has no thresholds, so it can't give verdicts. Calibrate it with Engine.validate."
+            )
+        self.model = model.eval()
+        self.threshold = processor.effective_image_threshold
+        self.pixel_cut = processor.normalized_pixel_threshold
+
+    @torch.inference_mode()
+    def run(self, images: npt.NDArray[Any]) -> Outputs:
+        """See `Backend.run`."""
+        batch: InferenceBatch = self.model(torch.from_numpy(images).to(self.model.device))
+        names = Outputs._fields
+        return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
+
+
+def open_session(path: str | os.PathLike[str], device: str) -> Session:
+    """See `blemish.runtime.load`."""
+    return Session(TorchBackend(load(path, device)))
