@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -40,7 +41,7 @@ def cv_encoded(array: np.ndarray, suffix: str, *parameters: int) -> bytes:
 
 
 def tiff(array: np.ndarray, *, big_endian: bool = False, **tags: tuple[int, ...]) -> bytes:
-    """A one-strip TIFF with any tags (t258=(12,) sets BitsPerSample), written by hand: no writer lets one lie this freely."""
+    """A one-strip TIFF with any tags (t258=(12,) sets BitsPerSample). No library's writer lets one lie this freely."""
     order = ">" if big_endian else "<"
     pixels = array.astype(array.dtype.newbyteorder(order)).tobytes()
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -78,7 +79,13 @@ def png(array: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) -> byt
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
     early = b"".join(chunk(*item) for item in extra)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + early + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + early
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def three(grey: np.ndarray) -> np.ndarray:
@@ -173,7 +180,7 @@ DEEP_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
     ),
     "png grey, one see-through value": (
         lambda: png(DEEP, 0, (b"tRNS", struct.pack(">H", DEEP[3, 4]))),
-        three(unit(np.where(DEEP == DEEP[3, 4], 0, DEEP), 65535)),
+        three(unit(np.where(DEEP[3, 4] == DEEP, 0, DEEP), 65535)),
     ),
     "png with sBIT": (lambda: png(DEEP, 0, (b"sBIT", b"\x0c")), three(unit(DEEP, 65535))),
     "tiff grey": (lambda: tiff(DEEP), three(unit(DEEP, 65535))),
@@ -307,7 +314,7 @@ def test_header(data: bytes, format: str, mode: str, bits: int) -> None:
     assert (header.format, header.size, header.mode, header.bits) == (format, (11, 17), mode, bits)
 
 
-# --- bad files ---------------------------------------------------------------------------------------------------------
+# --- bad files ---
 
 
 def test_bad_paths_are_named(tmp_path: Path) -> None:
@@ -366,7 +373,7 @@ def test_a_truncated_file_is_an_error_and_never_half_a_picture(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "deep colour png", "tiff lzw"])
 def test_a_tail_of_zeros_is_an_error(kind: str) -> None:
-    """What a copy interrupted on a sparse file system leaves behind. (BMP, raw TIFF and lossy WebP hold nothing to tell by.)"""
+    """What an interrupted copy leaves behind. (BMP, raw TIFF and lossy WebP hold nothing to tell it by.)"""
     data = WHOLE[kind]
     with pytest.raises(ImageReadError):
         read_image(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
@@ -385,10 +392,8 @@ def test_random_damage_gives_an_image_or_an_image_read_error() -> None:
             damaged = bytearray(data)
             for at in generator.integers(0, len(data), 4):
                 damaged[at] = generator.integers(0, 256)
-            try:
+            with contextlib.suppress(ImageReadError):
                 assert read_image(bytes(damaged), max_pixels=10_000_000).shape[2] == 3
-            except ImageReadError:
-                pass
 
 
 def bomb(side: int) -> bytes:
@@ -400,7 +405,10 @@ def bomb(side: int) -> bytes:
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
-    limit, message = Image.MAX_IMAGE_PIXELS, r"50000 x 50000 = 2,500,000,000 pixels are more than max_pixels = 200,000,000"
+    limit, message = (
+        Image.MAX_IMAGE_PIXELS,
+        r"50000 x 50000 = 2,500,000,000 pixels are more than max_pixels = 200,000,000",
+    )
     with pytest.raises(ImageReadError, match=message):
         read_image(bomb(50_000))
     assert read_size(bomb(50_000)) == (50_000, 50_000)
@@ -418,7 +426,7 @@ def test_our_limit_holds_and_not_the_one_of_pillow(kind: str, monkeypatch: pytes
     assert read_image(data).shape == (11, 17, 3)
 
 
-# --- masks and writing ---------------------------------------------------------------------------------------------------
+# --- masks and writing ---
 
 
 def test_any_non_zero_pixel_of_a_mask_is_defect(tmp_path: Path) -> None:
