@@ -29,7 +29,7 @@ _HOME = {
     "superimpose_anomaly_map": "blemish.post_processing.post_process",
 }
 
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

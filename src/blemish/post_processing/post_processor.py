@@ -288,11 +288,11 @@ class PostProcessor(BasePostProcessor):
         """Thresholds and ranges, shown by `print`."""
         if not self._calibrated:
             return "not calibrated"
-        return "\n".join(
-            f"{scale}: threshold={getattr(self, f'raw_{scale}_threshold'):.4g}, min={getattr(self, f'{scale}_min'):.4g}, "
-            f"max={getattr(self, f'{scale}_max'):.4g}, sensitivity={getattr(self, f'{scale}_sensitivity'):.2g}"
-            for scale in ("image", "pixel")
-        )
+        lines = []
+        for scale in ("image", "pixel"):
+            threshold, low, high, sensitivity = (float(value) for value in self._statistics(scale))
+            lines.append(f"{scale}: {threshold=:.4g}, min={low:.4g}, max={high:.4g}, {sensitivity=:.2g}")
+        return "\n".join(lines)
 
     def _statistics(self, scale: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Threshold, min, max and sensitivity of one scale, as the functions of `functional.thresholds` take them."""
