@@ -158,6 +158,10 @@ def test_default_workers(monkeypatch: pytest.MonkeyPatch, cores: int | None, wor
     assert ImageDataModule("x", num_workers=1).num_workers == 1
 
 
+def test_no_more_workers_than_images(folder: Path) -> None:
+    assert module(folder, num_workers=8).predict_dataloader([folder / "a.png"]).num_workers == 1
+
+
 class Recorder(LightningModule):
     """A model that only looks."""
 

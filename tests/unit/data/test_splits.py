@@ -50,7 +50,7 @@ def indices(draw: st.DrawFn) -> Index:
     for number in numbers:
         label, subset = draw(kinds)
         samples.append(
-            sample(f"{number % 7}/{number}.png", label, None if label is not False and subset == "train" else subset)
+            sample(f"{number % 23}/{number}.png", label, None if label is not False and subset == "train" else subset)
         )
     return index(*samples)
 
@@ -85,6 +85,7 @@ def test_the_sets_are_disjoint_and_hold_what_they_should(
     assert all(s.label is False for s in result.fit + result.calibrate)
     assert all(s.subset in ("train", None) for s in result.fit + result.calibrate)
     assert all(s.subset == "validation" for s in result.validation)
+    assert all(s.subset in ("test", None) for s in result.test)
     assert bool(result.calibrate) == (result.policy == "held_out")
     assert result.calibration
     assert not set(result.calibration) & set(result.fit)
@@ -138,6 +139,7 @@ def test_the_ranking_is_the_one_documented() -> None:
     [
         (good(10), {}, (8, 2, 0, 0), "held_out"),  # flat: nothing is kept back for a test without defects
         (good(2), {}, (1, 1, 0, 0), "held_out"),
+        (good(2), {"calibration_fraction": 0.9, "test_fraction": 0}, (1, 1, 0, 0), "held_out"),  # never all
         (good(11), {}, (8, 3, 0, 0), "held_out"),
         (good(100), {"calibration_fraction": 0.07}, (93, 7, 0, 0), "held_out"),
         (good(100), {"calibration_fraction": 1e-12}, (99, 1, 0, 0), "held_out"),
@@ -184,8 +186,20 @@ def test_another_seed_is_another_split() -> None:
 
 def test_good_pictures_of_an_anomalous_part_are_tested_with_it() -> None:
     samples = [sample(f"good/part{i}_{j}.png") for i in range(10) for j in range(3)]
-    result = split(index(*samples, sample("bad/part3_9.png", True)), group=r"part(\d+)", test_fraction=0.1)
-    assert names(result.test) == {"bad/part3_9.png", "good/part3_0.png", "good/part3_1.png", "good/part3_2.png"}
+    data = index(*samples, sample("bad/part3_9.png", True))
+    part3 = {"bad/part3_9.png", "good/part3_0.png", "good/part3_1.png", "good/part3_2.png"}
+    for seed in range(12):
+        result = split(data, group=r"part(\d+)", test_fraction=0.1, seed=seed)
+        assert names(result.test) == part3
+        assert not names(result.fit + result.calibrate) & part3
+        assert sizes(result) == (27 - 6, 6, 0, 4)
+
+
+def test_images_put_into_train_are_never_taken_for_testing() -> None:
+    loose = [sample(f"loose/{i}.png") for i in range(3)]
+    for seed in range(12):
+        result = split(index(*good(10, "train"), *loose, *bad(2)), seed=seed, test_fraction=0.5)
+        assert names(result.test) <= names((*loose, *bad(2)))
 
 
 def test_bad_arguments_and_data() -> None:
