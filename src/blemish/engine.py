@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,11 +67,7 @@ class Engine:
             DataError, CalibrationError, NonFiniteError: if the images can't support a detector; the message says which
                 and why.
         """
-        self._prepare(model, datamodule)
-        with self._trainer() as trainer:
-            trainer.fit(model, datamodule=datamodule)
-        model.data_record = datamodule.record()
-        model.eval()
+        self._fit(model, datamodule, model.start)
 
     def update(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
         """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
@@ -78,8 +75,7 @@ class Engine:
         Raises:
             NotFittedError: before `fit`. Others as in `fit`.
         """
-        model.resume()
-        self.fit(model, datamodule)
+        self._fit(model, datamodule, model.resume)
 
     def validate(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
         """Calibrates a fitted detector again: new thresholds, same features."""
@@ -104,6 +100,15 @@ class Engine:
             batches: list[Any] = trainer.predict(model, datamodule=datamodule) or []
         return batches
 
+    def _fit(self, model: AnomalyModule, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
+        self._prepare(model, datamodule)
+        with self._trainer() as trainer:
+            _ = datamodule.split  # a folder or a device that can't be used leaves the detector as it was
+            begin()
+            trainer.fit(model, datamodule=datamodule)
+        model.data_record = datamodule.record()
+        model.eval()
+
     def _prepare(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
         # A copy: loader workers resize on the CPU while the model may live on a GPU.
         datamodule.transform = copy.deepcopy(model.pre_processor).cpu()
@@ -113,6 +118,7 @@ class Engine:
         """A trainer for one pass; Lightning's banner and expected remarks are kept off the terminal meanwhile."""
         log = logging.getLogger("lightning.pytorch")
         level = log.level
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
         with warnings.catch_warnings():
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
@@ -129,6 +135,12 @@ class Engine:
                     num_sanity_val_steps=0,
                     callbacks=[_ProgressBars()] if self.progress else [],
                 )
+            except SystemExit as error:
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                # Lightning exits with 1 and leaves Ctrl-C switched off: a program that goes on must get both back.
+                signal.signal(signal.SIGINT, on_ctrl_c)
+                raise KeyboardInterrupt from error
             finally:
                 log.setLevel(level)
 

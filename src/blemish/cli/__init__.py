@@ -47,6 +47,3 @@ def main() -> None:
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
-    except KeyboardInterrupt:
-        complain("interrupted; nothing was written")
-        sys.exit(130)

@@ -104,7 +104,7 @@ class AnomalyModule(LightningModule, ABC):
         self.grid = self._grid()
         self.map_maker = MapMaker(self.grid, self.pre_processor.image_size, sigma)
         self.channels = sum(self.extractor.channels)
-        self._observing = False
+        self._observing = self._resumed = False
 
     @staticmethod
     def configure_post_processor() -> BasePostProcessor:
@@ -143,9 +143,9 @@ class AnomalyModule(LightningModule, ABC):
             "seed": self.seed,
         }
 
-    @abstractmethod
     def start(self) -> None:
         """Forgets everything observed: a second fit starts afresh."""
+        self._observing, self._resumed = True, False
 
     def resume(self) -> None:
         """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
@@ -154,15 +154,15 @@ class AnomalyModule(LightningModule, ABC):
             NotFittedError: before `fit`.
         """
         self._require_fitted()
-        self._observing = True
+        self._observing = self._resumed = True
 
     @abstractmethod
     def observe(self, features: Tensor) -> None:
         """Takes patch features (N, D, gh, gw) float32 of good images."""
 
-    @abstractmethod
     def finish(self) -> None:
         """Turns what was observed into the fitted model."""
+        self._observing = False
 
     @abstractmethod
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,9 +232,9 @@ class AnomalyModule(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Starts observing: afresh, unless `resume` was called just before."""
-        if not self._observing:
+        if not self._resumed:  # an interrupted fit leaves `_observing` behind, and nothing to go on from
             self.start()
-            self._observing = True
+        self._resumed = False
 
     @torch.no_grad()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -290,7 +290,6 @@ class AnomalyModule(LightningModule, ABC):
 
     def _finish_once(self) -> None:
         if self._observing and not self.trainer.sanity_checking:
-            self._observing = False
             self.finish()
 
     def _grid(self) -> tuple[int, int]:

@@ -105,6 +105,7 @@ class Padim(AnomalyModule):
 
     def start(self) -> None:
         """See `AnomalyModule.start`."""
+        super().start()
         self.gaussians.start()
 
     def resume(self) -> None:
@@ -119,6 +120,7 @@ class Padim(AnomalyModule):
     def finish(self) -> None:
         """Factors the covariances."""
         self.gaussians.finish()
+        super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Joins the layers at the resolution of the finest and keeps the drawn channels."""

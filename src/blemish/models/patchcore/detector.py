@@ -102,6 +102,7 @@ class Patchcore(AnomalyModule):
 
     def start(self) -> None:
         """See `AnomalyModule.start`."""
+        super().start()
         self.bank.start()
 
     def resume(self) -> None:
@@ -116,6 +117,7 @@ class Patchcore(AnomalyModule):
     def finish(self) -> None:
         """Selects the coreset."""
         self.bank.finish(self._report_coreset)
+        super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Averages 3 x 3 neighbourhoods, then joins the layers at the resolution of the finest."""
