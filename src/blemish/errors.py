@@ -43,6 +43,9 @@ class ImageReadError(DataError):
         self.path = os.fspath(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageReadError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # crosses processes: exceptions rebuild themselves from args
+
 
 class NotFittedError(BlemishError, RuntimeError):
     """A detector was asked for a score before it was fitted."""

@@ -35,8 +35,8 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print one JSON ob
     rows = [(key, str(value)) for key, value in report.items() if not isinstance(value, dict)]
     table("machine", ("what", "value"), rows)
     hint = {name: f'pip install "blemish[{extra}]"' for name, extra in PACKAGES.items()}
-    rows = [(n, v or "not installed", "" if v else hint[n]) for n, v in report["packages"].items()]
-    table("packages", ("package", "version", "to install"), rows)
+    found = [(n, v or "not installed", "" if v else hint[n]) for n, v in report["packages"].items()]
+    table("packages", ("package", "version", "to install"), found)
 
 
 def examine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -28,7 +28,7 @@ from blemish.cli.console import out, print_json, remark
 if TYPE_CHECKING:
     from blemish.data.datamodule import ImageDataModule
     from blemish.models.base import AnomalyModule
-    from blemish.post_processing import CalibrationRecord
+    from blemish.post_processing import CalibrationRecord, PostProcessor
 
 
 def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,8 +118,8 @@ def fit(
     Engine(settings.accelerator).fit(model, datamodule)
     seconds = time.perf_counter() - started
     save(model, output)
-    record = model.post_processor.record  # type: ignore[union-attr]
-    assert record is not None
+    processor = cast("PostProcessor", model.post_processor)
+    record = cast("CalibrationRecord", processor.record)
     if as_json:
         print_json(
             {
@@ -127,7 +127,7 @@ def fit(
                 "detector": model.name,
                 "fitted_on": len(split.fit),
                 "calibration": {**vars(record), "oracle": record.oracle},
-                "threshold": model.post_processor.raw_image_threshold,  # type: ignore[union-attr]
+                "threshold": processor.raw_image_threshold,
                 "seconds": round(seconds, 3),
                 "bytes": output.stat().st_size,
             }

@@ -23,8 +23,8 @@ class DataRecord:
 
     Attributes:
         fingerprint: hex SHA-256 over names and bytes of the images that were fitted and calibrated on.
-        calibration_fraction, test_fraction, group, seed: see `blemish.data.splits.split`; a later test deals the same
-            way, so that it never measures on images that were fitted on.
+        calibration_fraction, test_fraction, group, seed, calibrate_on: see `blemish.data.splits.split`; a later test
+            deals the same way, so that it never measures on images that were fitted on.
     """
 
     fingerprint: str
@@ -32,6 +32,7 @@ class DataRecord:
     test_fraction: float
     group: str | None
     seed: int
+    calibrate_on: str
 
 
 @dataclass

@@ -141,7 +141,9 @@ class ImageDataModule(LightningDataModule):
 
     def record(self) -> DataRecord:
         """What a model remembers of this data; reads every file once for the fingerprint."""
-        return DataRecord(self.fingerprint(), self.calibration_fraction, self.test_fraction, self.group, self.seed)
+        return DataRecord(
+            self.fingerprint(), self.calibration_fraction, self.test_fraction, self.group, self.seed, self.calibrate_on
+        )
 
     def _loader(
         self, samples: Sequence[Sample], *, with_masks: bool, unreadable: list[ImageReadError] | None = None

@@ -29,8 +29,8 @@ from blemish.functional.distances import nearest, square_norms
 CANDIDATES = 1024
 """Points considered per round: large enough for a full matrix product, small enough that their pairs fit in 8 MB."""
 
-BLOCK_BYTES = 64 * 2**20
-"""Upper bound on every temporary block."""
+BLOCK_BYTES = 16 * 2**20
+"""Size of temporary blocks: small enough for the allocator to reuse them, see `functional.distances`."""
 
 
 def greedy_k_center(

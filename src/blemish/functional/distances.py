@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 BLOCK_ROWS = 4096
-"""Bank rows per product: (Q, 4096) float32 for 1,024 patches is 16 MB, which stays near the cache."""
+QUERY_ROWS = 1024
+"""Bank and query rows per product. Their 16 MB result is reused from the heap; larger ones the allocator fetches from
+the system each time, and the page faults cost more than the arithmetic."""
 
 
 class Neighbours(NamedTuple):
@@ -43,19 +45,10 @@ def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbo
         `Neighbours` with min(k, M) columns.
     """
     k = min(k, len(bank))
-    values: list[Tensor] = []
-    indices: list[Tensor] = []
-    for start in range(0, len(bank), BLOCK_ROWS):
-        block = bank[start : start + BLOCK_ROWS].float()  # (B, D)
-        rank = torch.addmm(norms[start : start + BLOCK_ROWS], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
-        value, index = rank.topk(min(k, len(block)), dim=1, largest=False) if k > 1 else rank.min(dim=1, keepdim=True)
-        values.append(value)
-        indices.append(index + start)
-    rank, index = torch.cat(values, dim=1), torch.cat(indices, dim=1)
-    index = index.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
-    distance = (queries[:, None, :] - bank[index].float()).square().sum(dim=2).sqrt()
-    distance, order = distance.sort(dim=1)
-    return Neighbours(distance, index.gather(1, order))
+    # A graph's runtime plans its own memory, and a graph can't loop over a batch whose size is free.
+    parts = (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_ROWS)
+    found = [_nearest(part, bank, norms, k) for part in parts]
+    return Neighbours(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
 def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
@@ -75,3 +68,20 @@ def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
         return distance
     weight = 1.0 - torch.exp(distance - neighbours.logsumexp(dim=1))
     return weight * distance
+
+
+def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbours:
+    """`nearest` for queries whose product with a block of the bank fits in memory; k is at most M."""
+    values: list[Tensor] = []
+    rows: list[Tensor] = []
+    for start in range(0, len(bank), BLOCK_ROWS):
+        block = bank[start : start + BLOCK_ROWS].float()  # (B, D)
+        rank = torch.addmm(norms[start : start + BLOCK_ROWS], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
+        value, row = rank.topk(min(k, len(block)), dim=1, largest=False) if k > 1 else rank.min(dim=1, keepdim=True)
+        values.append(value)
+        rows.append(row + start)
+    rank, row = torch.cat(values, dim=1), torch.cat(rows, dim=1)
+    row = row.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
+    distance = (queries[:, None, :] - bank[row].float()).square().sum(dim=2).sqrt()
+    distance, order = distance.sort(dim=1)
+    return Neighbours(distance, row.gather(1, order))
