@@ -104,12 +104,18 @@ def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -
     rows = candidates.double()
     norms = rows.square().sum(dim=1)
     pairs = torch.addmm(norms, rows, rows.mT, alpha=-2.0).add_(norms[:, None]).clamp_(min=0.0).cpu().numpy()  # (B, B)
+    rounding = (4 * torch.finfo(torch.float64).eps * rows.shape[1] * norms).cpu().numpy()  # (B,)
     current = distance.cpu().numpy().copy()
     accepted: list[int] = []
     while len(accepted) < k:
         best = int(np.argmax(current))
         if current[best] < bound or current[best] <= 0.0:
             break
+        if accepted and current[best] <= rounding[best]:  # perhaps a copy of an accepted point
+            exact = (rows[accepted] - rows[best]).square().sum(dim=1).min().minimum(distance[best])
+            if float(exact) != current[best]:
+                current[best] = float(exact)
+                continue
         accepted.append(best)
         np.minimum(current, pairs[best], out=current)
     return torch.tensor(accepted, dtype=torch.int64)
@@ -129,3 +135,4 @@ def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor, margin
             difference = points[block][part].double() - centers[nearest[part]].double()
             exact = difference.square().sum(dim=1)
             distance[first + part] = torch.minimum(distance[first + part], exact)
+    distance[new] = 0.0  # a chosen point may have been compared with a close neighbour that was chosen with it
