@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blemish.errors import UsageError
+
 
 def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> int:
     """Adds a chunk of images to running moments, in place.
@@ -54,10 +56,19 @@ def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
 
     Returns:
         `scatter`, now holding (P, D, D) lower-triangular factors.
+
+    Raises:
+        UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
     identity = torch.eye(scatter.shape[-1], device=scatter.device)
     for block in scatter.split(max(1, 2**22 // scatter.shape[-1] ** 2)):
-        factor = torch.linalg.cholesky(block / (count - 1) + epsilon * identity)
+        covariance = block / (count - 1) + epsilon * identity
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if bool(failed.any()):
+            raise UsageError(
+                f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
+                f"Got {epsilon}: raise it, or fit on more than {count} images."
+            )
         block.copy_(torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False))
     return scatter
 
