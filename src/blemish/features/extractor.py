@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILTER_BANK = "filter_bank"
+_LOADING_SEED = 0x1EAF5EED  # no weight file was ever drawn from it, see `_still_equal`
 IDENTITY_NORM = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -169,7 +170,7 @@ def _timm_network(
     """A timm feature network that ends at the last needed layer, and where its weights came from."""
     timm = _import_timm()
     options: dict[str, Any] = {"features_only": True, "out_indices": [available.index(name) for name in layers]}
-    with _private_random_state(seed):
+    with _private_random_state(_LOADING_SEED if pretrained else seed):
         if not pretrained:
             if weights is not None:
                 raise UsageError("weights= was given together with pretrained=False. Give one of the two.")
@@ -179,16 +180,35 @@ def _timm_network(
         if local is not None:
             try:
                 overlay = {"file": str(local)}
-                return timm.create_model(
-                    backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options
-                ), local.name
+                network = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
             except Exception as error:  # safetensors, torch.load and load_state_dict each raise their own kinds
                 raise WeightsError(f"{local} is not a state dict of backbone {backbone!r}: {error}") from error
+            torch.default_generator.manual_seed(_LOADING_SEED)
+            absent = _still_equal(network, timm.create_model(backbone, pretrained=False, **options))
+            if absent:
+                raise WeightsError(
+                    f"{local} is not a state dict of backbone {backbone!r}: it has no weights for {len(absent)} of its "
+                    f"parameters, first {absent[0]}."
+                )
+            return network, local.name
         try:
             require_connection()
             return timm.create_model(backbone, pretrained=True, **options), hub_id or "hub"
         except Exception as error:  # whatever huggingface_hub, urllib or the socket layer raise
             raise WeightsError(missing_message(backbone, error)) from error
+
+
+def _still_equal(network: nn.Module, fresh: nn.Module) -> list[str]:
+    """Parameters that loading left as they were drawn: timm passes over what a file lacks, with a log line.
+
+    Constants don't count; normalisation layers may rightly be at their initial 0 or 1.
+    """
+    drawn = dict(fresh.named_parameters())
+    return [
+        name
+        for name, value in network.named_parameters()
+        if bool((value != value.flatten()[0]).any()) and torch.equal(value, drawn[name])
+    ]
 
 
 @contextmanager
