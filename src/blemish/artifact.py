@@ -15,12 +15,12 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -53,7 +53,7 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    schema_number: int
+    schema_number: int = Field(ge=1, le=SCHEMA)
     detector: str
     arguments: dict[str, Any]
     post_processing: dict[str, float | None] | None
@@ -124,6 +124,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ArtifactError(f"{path} is a safetensors file, but not one that blemish wrote.")
     try:
         content = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python converts
+        raise ArtifactError(f"The manifest of {path} is not JSON: {error}.") from error
+    try:
         schema = content.get("schema_number") if isinstance(content, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
             wrote = (
@@ -137,8 +140,6 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 f"wrote it: upgrade with pip install --upgrade blemish."
             )
         return Manifest.model_validate(content)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"The manifest of {path} is not JSON: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
@@ -170,7 +171,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     try:
         processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
         model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)
-    except (BlemishError, TypeError, ValueError) as error:
+    except (BlemishError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
     try:
         with safe_open(Path(path), framework="pt", device="cpu") as file:
@@ -205,4 +206,5 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path} can't be written: {error}. Choose another place with -o / path.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what stood in the way of writing stands in the way of removing
+            temporary.unlink()

@@ -82,6 +82,8 @@ class AnomalyModule(LightningModule, ABC):
         post_processor: BasePostProcessor | bool | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise UsageError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
         if layers is None and backbone != "filter_bank":
             layers = self.default_layers
         self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
@@ -89,8 +91,11 @@ class AnomalyModule(LightningModule, ABC):
         self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)
         if tile_size is None and tile_stride is not None:
             raise UsageError("tile_stride was given without tile_size. Give both, or neither.")
-        if not sigma > 0.0:
-            raise UsageError(f"sigma must be above 0 pixels. Got {sigma}.")
+        longer = max(self.pre_processor.image_size)
+        if not 0.0 < sigma <= longer:
+            raise UsageError(
+                f"sigma must be above 0 and at most {longer} pixels, the longer side of image_size. Got {sigma}."
+            )
         self.sigma = sigma
         self.seed = seed
         self.automatic_optimization = False

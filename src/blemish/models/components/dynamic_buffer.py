@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -30,5 +29,5 @@ class DynamicBufferModule(nn.Module):
         for name, buffer in self.named_buffers(recurse=False):
             loaded = state_dict.get(prefix + name)
             if isinstance(loaded, Tensor) and loaded.shape != buffer.shape:
-                setattr(self, name, torch.empty(loaded.shape, dtype=loaded.dtype, device=buffer.device))
+                setattr(self, name, buffer.new_empty(loaded.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
