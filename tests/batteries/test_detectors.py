@@ -1,0 +1,230 @@
+"""Runs every check on every detector, with formula features and with a timm backbone at random weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import detector_checks
+import pytest
+import torch
+from detector_checks import MODEL_SIZE, Make, fitted, parts, raw, same_state
+
+from blemish.errors import UsageError
+from blemish.models import detectors
+from blemish.models.base import AnomalyModule
+from blemish.models.padim import Padim
+from blemish.models.patchcore import Patchcore
+from blemish.post_processing import PostProcessor
+
+CHECKS = [function for name, function in vars(detector_checks).items() if name.startswith("check_")]
+BACKBONES: dict[str, dict[str, Any]] = {
+    "filter_bank": {},
+    "resnet18": {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pretrained": False},
+}
+
+
+def maker(detector: str, backbone: str) -> Make:
+    def make(**arguments: Any) -> AnomalyModule:
+        small = {"n_features": 40} if detector == "padim" else {}
+        return detectors()[detector](**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
+
+    return make
+
+
+@pytest.fixture(scope="module", params=[(d, b) for d in detectors() for b in BACKBONES], ids="-".join)
+def make(request: pytest.FixtureRequest) -> Make:
+    return maker(*request.param)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_detector(check: Any, make: Make, tmp_path: Path) -> None:
+    check(*(make, tmp_path)[: len(inspect.signature(check).parameters)])
+
+
+# --------------------------------------------------------------------- an accepted option that changes nothing is a bug
+
+
+def both(make: Make, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return raw(fitted(make, parts(8), **arguments), torch.cat([parts(2), parts(2, "hole")]))
+
+
+COMMON = {
+    "backbone": ({}, {"backbone": "resnet18", "pretrained": False}),
+    "layers": ({}, {"layers": ["scale1", "colour"]}),
+    "image_size": ({}, {"image_size": (64, 64)}),
+    "fit_mode": ({}, {"fit_mode": "letterbox"}),
+    "tile_size": ({}, {"tile_size": 64}),
+    "tile_stride": ({"image_size": 128, "tile_size": 64}, {"image_size": 128, "tile_size": 64, "tile_stride": 64}),
+    "sigma": ({}, {"sigma": 2.0}),
+    "seed": ({}, {"seed": 1}),
+}
+OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "padim": {
+        **COMMON,
+        "n_features": ({}, {"n_features": 20}),
+        "epsilon": ({}, {"epsilon": 0.1}),
+    },
+    "patchcore": {
+        **COMMON,
+        "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
+        "bank_size": ({}, {"bank_size": 10}),
+        "bank_dtype": ({}, {"bank_dtype": "float16"}),
+        "num_neighbors": ({}, {"num_neighbors": 2}),
+    },
+}
+ELSEWHERE = {"pretrained", "weights", "post_processor"}  # see the tests below
+
+
+@pytest.mark.parametrize("detector", detectors())
+def test_table_names_every_option(detector: str) -> None:
+    assert set(inspect.signature(detectors()[detector]).parameters) == set(OPTIONS[detector]) | ELSEWHERE
+
+
+@pytest.mark.parametrize(("detector", "option"), [(d, o) for d in OPTIONS for o in OPTIONS[d]])
+def test_every_option_changes_the_outcome(detector: str, option: str) -> None:
+    make = maker(detector, "filter_bank")
+    drop = {"n_features"} if option in ("backbone", "layers") else set()
+    without, given = (
+        {**({"n_features": None} if drop and detector == "padim" else {}), **o} for o in OPTIONS[detector][option]
+    )
+    a, b = both(make, **without), both(make, **given)
+    assert not torch.equal(a[1], b[1]) or not torch.equal(a[0], b[0])
+    assert maker(detector, "filter_bank")(**given).arguments() != maker(detector, "filter_bank")(**without).arguments()
+
+
+@pytest.mark.parametrize("detector", detectors())
+def test_weights_and_pretrained(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet18.pth")
+    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
+    make = maker(detector, "resnet18")
+    drawn, stored, given = make(), make(pretrained=True), make(pretrained=True, weights=tmp_path / "resnet18.pth")
+    assert same_state(stored, given)
+    assert not same_state(stored, drawn)
+    assert (drawn.extractor.source, stored.extractor.source) == ("random", "resnet18.pth")
+
+
+@pytest.mark.parametrize("detector", detectors())
+def test_post_processor_argument(detector: str) -> None:
+    make = maker(detector, "filter_bank")
+    own = PostProcessor()
+    assert make(post_processor=own).post_processor is own
+    assert isinstance(make(post_processor=True).post_processor, PostProcessor)
+    assert isinstance(make().post_processor, PostProcessor)
+    assert make(post_processor=False).post_processor is None
+
+
+BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
+    (Patchcore, {"coreset_sampling_ratio": 0.0}, r"coreset_sampling_ratio must be above 0 and at most 1. Got 0.0."),
+    (Patchcore, {"coreset_sampling_ratio": 1.1}, r"Got 1.1."),
+    (Patchcore, {"bank_size": 0}, r"bank_size must be at least 1, or None for no limit. Got 0."),
+    (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
+    (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
+    (Padim, {"n_features": 0}, r"n_features must be between 1 and 75, the channels of these layers. Got 0."),
+    (Padim, {"n_features": 76}, r"Got 76."),
+    (Padim, {"epsilon": 0.0}, r"epsilon must be above 0, or covariances can't be inverted. Got 0.0."),
+    (Padim, {"epsilon": float("nan")}, r"epsilon must be above 0"),
+    (Padim, {"sigma": 0.0}, r"sigma must be above 0 and at most 96 pixels, the longer side of image_size. Got 0.0."),
+    (Padim, {"sigma": 97.0}, r"Got 97.0."),
+    (Padim, {"tile_stride": 32}, r"tile_stride was given without tile_size. Give both, or neither."),
+    (Padim, {"tile_size": 300}, r"tile_size must be at most image_size \(64, 96\). Got \(300, 300\)."),
+    (Padim, {"tile_size": 64, "tile_stride": 65}, r"tile_stride must be at most tile_size .* or pixels are never seen"),
+    (Padim, {"tile_size": 64, "tile_stride": 12}, r"must be multiples of the backbone's stride, 8 pixels."),
+    (Padim, {"image_size": 32}, r"image_size \(32, 32\) is too small .* both sides must be at least 64 pixels"),
+    (Padim, {"image_size": (64, 96, 3)}, r"image_size must be one number or \(height, width\)"),
+    (Padim, {"fit_mode": "crop"}, r"fit must be 'stretch' or 'letterbox'. Got 'crop'."),
+    (Padim, {"layers": ["layer1"]}, r"layers must be distinct names out of \['scale1'.* Got \['layer1'\]."),
+    (Padim, {"backbone": "resnet19"}, r"backbone must be 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet"),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments", "message"), BAD, ids=lambda value: str(value)[:40])
+def test_arguments_out_of_range(kind: type[AnomalyModule], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        kind(**{"image_size": MODEL_SIZE, **arguments})
+
+
+def test_misspelt_argument() -> None:
+    with pytest.raises(TypeError, match="bank_sise"):
+        Patchcore(bank_sise=3)  # type: ignore[call-arg]
+
+
+# ------------------------------------------------------------------------------------------------------ bounded memory
+
+
+def stream(count: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        yield torch.randn(4, 75, 8, 12, generator=generator)
+
+
+def test_patchcore_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blemish.models.patchcore.bank.BUFFER_BYTES", 4 * 75 * 500)
+    model = Patchcore(image_size=MODEL_SIZE, bank_size=100)
+    model.start()
+    for features in stream(14):  # 5376 rows, ten times the capacity
+        model.observe(features)
+        assert model.bank._buffer.shape == (500, 75)
+    model.finish()
+    assert model.bank.rows.shape == (100, 75)
+    assert len(model.bank._buffer) == 0
+
+
+def test_patchcore_without_limit_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blemish.models.patchcore.bank.BUFFER_BYTES", 4 * 75 * 500)
+    model = Patchcore(image_size=MODEL_SIZE, bank_size=None, coreset_sampling_ratio=0.25)
+    model.start()
+    for features in stream(4):
+        model.observe(features)
+    model.finish()
+    assert len(model.bank.rows) == 4 * 4 * 96 // 4
+
+
+def test_padim_memory_does_not_grow_with_images() -> None:
+    sizes = []
+    for count in (2, 20):
+        model = Padim(image_size=MODEL_SIZE, n_features=75)
+        model.start()
+        for features in stream(count):
+            model.observe(features)
+            assert len(model.gaussians._pending) < 32
+        held = sum(t.numel() for t in (model.gaussians.mean, model.gaussians.whitening))
+        model.finish()
+        sizes.append((held, sum(t.numel() for t in model.state_dict().values())))
+        assert model.gaussians._pending == []
+    assert sizes[0] == sizes[1]
+
+
+def test_padim_needs_two_images() -> None:
+    model = Padim(image_size=MODEL_SIZE)
+    model.start()
+    with pytest.raises(ValueError, match=r"PaDiM needs at least 2 good images to estimate a covariance. Got 1."):
+        detector_checks.observe(model, parts(1))
+
+
+def test_patchcore_needs_an_image() -> None:
+    model = Patchcore(image_size=MODEL_SIZE)
+    model.start()
+    with pytest.raises(ValueError, match=r"No good image was seen, so there is nothing to compare with."):
+        model.finish()
+    detector_checks.observe(model, parts(1))  # one is enough
+    assert model.is_fitted
+
+
+def test_float16_bank_halves_the_file_and_keeps_the_ranking() -> None:
+    whole, half = (fitted(maker("patchcore", "filter_bank"), parts(8), bank_dtype=d) for d in ("float32", "float16"))
+    assert isinstance(half, Patchcore)
+    assert half.bank.rows.dtype == torch.float16
+    images = torch.cat([parts(4, first=50), parts(4, "hole", first=50)])
+    torch.testing.assert_close(raw(half, images)[0], raw(whole, images)[0], rtol=2e-2, atol=1e-3)
+
+
+def test_lightning_is_told_there_is_nothing_to_optimise() -> None:
+    model = Patchcore(image_size=MODEL_SIZE)
+    assert model.configure_optimizers() is None
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.configure_callbacks() == [model.post_processor]

@@ -1,0 +1,82 @@
+"""A tiny data set and fitted models, made once. Nobody may change them: copy the model or the folder first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from blemish.models.base import AnomalyModule
+
+IMAGE_SIZE = (64, 96)
+SMALL = {"image_size": IMAGE_SIZE}
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MVTec AD layout: 12 good parts to fit on, 4 good and 5 x 2 defective ones to test on; 96 x 128 pixels."""
+    from blemish.data.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("data")
+    return write_dataset(root, product="tile", good_train=12, good_test=4, per_defect=2, size=(96, 128))
+
+
+@pytest.fixture(scope="session")
+def model_files(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One model file per detector, fitted and calibrated on `tiles`."""
+    from blemish.data.datamodule import ImageDataModule
+    from blemish.engine import Engine
+    from blemish.models import detectors
+
+    folder = tmp_path_factory.mktemp("models")
+    files = {}
+    for name, kind in detectors().items():
+        model = kind(**SMALL)  # type: ignore[arg-type]
+        Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
+        files[name] = folder / f"{name}.safetensors"
+        model.save(files[name])
+    return files
+
+
+@pytest.fixture(scope="session")
+def model_file(model_files: dict[str, Path]) -> Path:
+    return model_files["patchcore"]
+
+
+@pytest.fixture
+def model(model_file: Path) -> AnomalyModule:
+    """A fitted PatchCore of one's own."""
+    from blemish.artifact import load
+
+    return load(model_file)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to open a connection fails the test."""
+    import socket
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail(f"network access: {args[1:]}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Callable[[str], Path]:
+    """Finds an evaluation set by name, or skips."""
+    root = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"{root / name} is absent; BLEMISH_DATA names the folder of evaluation sets")
+        return root / name
+
+    return find

@@ -1,0 +1,410 @@
+"""The model file: the same bytes for the same model, all or nothing on disk, and no harm from a hostile one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pickle
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import blemish
+from blemish import artifact
+from blemish.artifact import KEY, SCHEMA, load, read_manifest, replacing
+from blemish.data.batch import InferenceBatch
+from blemish.data.datamodule import ImageDataModule
+from blemish.engine import Engine
+from blemish.errors import ArtifactError, NotFittedError, UsageError
+from blemish.models import detectors
+from blemish.models.base import AnomalyModule
+from blemish.models.patchcore import Patchcore
+from blemish.post_processing import BasePostProcessor, PostProcessor
+
+Edit = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
+
+
+def manifest_in(path: Path) -> dict[str, Any]:
+    size = struct.unpack("<Q", path.read_bytes()[:8])[0]
+    header = json.loads(path.read_bytes()[8 : 8 + size])
+    content: dict[str, Any] = json.loads(header["__metadata__"][KEY])
+    return content
+
+
+def forged(source: Path, target: Path, edit: Edit) -> Path:
+    """A copy of a model file with its manifest and tensors edited in place by `edit`."""
+    manifest, tensors = manifest_in(source), load_file(source)
+    edit(manifest, tensors)
+    save_file(tensors, target, metadata={KEY: json.dumps(manifest)})
+    return target
+
+
+# --------------------------------------------------------------------------------------------------------------- honest
+
+
+@pytest.mark.parametrize("name", detectors())
+def test_same_seed_same_bytes(name: str, model_files: dict[str, Path], tiles: Path, tmp_path: Path) -> None:
+    model = detectors()[name](image_size=(64, 96))
+    Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
+    model.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == model_files[name].read_bytes()
+
+
+@pytest.mark.parametrize("name", detectors())
+def test_saving_what_was_loaded_gives_the_same_bytes(name: str, model_files: dict[str, Path], tmp_path: Path) -> None:
+    load(model_files[name]).save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == model_files[name].read_bytes()
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", detectors())
+def test_loading_needs_no_network(name: str, model_files: dict[str, Path]) -> None:
+    assert load(model_files[name]).is_fitted
+
+
+@pytest.mark.usefixtures("no_network")
+def test_timm_backbone_travels_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "empty"))
+    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = Patchcore(backbone="resnet18", layers=["layer1"], pretrained=False, image_size=64, seed=7)
+    model.start()
+    model.observe(model.features(model.pre_processor(images)))
+    model.finish()
+    model.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert again.extractor.checksum() == model.extractor.checksum()
+    assert torch.equal(again(images).pred_score, model(images).pred_score)
+
+
+def test_manifest_says_where_everything_came_from(model_file: Path, tiles: Path) -> None:
+    manifest = read_manifest(model_file)
+    assert manifest.schema_number == SCHEMA
+    assert manifest.detector == "patchcore"
+    assert manifest.arguments["seed"] == 0
+    assert manifest.arguments["image_size"] == [64, 96]
+    assert manifest.versions["blemish"] == blemish.__version__
+    assert manifest.weights.source == "formula"
+    assert len(manifest.weights.sha256) == 64
+    assert manifest.data is not None
+    assert manifest.data.fingerprint == ImageDataModule(tiles).fingerprint()
+    assert manifest.calibration is not None
+    assert (manifest.calibration.source, manifest.calibration.normal) == ("held_out", 3)
+    assert manifest.calibration.certified_false_alarm_rate == 0.25
+
+
+def test_everything_a_loaded_model_knows(model_file: Path) -> None:
+    model = load(model_file)
+    manifest = read_manifest(model_file)
+    assert isinstance(model.post_processor, PostProcessor)
+    assert model.post_processor.record == manifest.calibration
+    assert model.data_record == manifest.data
+    assert model.extractor.source == "formula"
+    assert not model.training
+
+
+def test_sensitivity_and_rate_travel(model: AnomalyModule, tmp_path: Path) -> None:
+    assert isinstance(model.post_processor, PostProcessor)
+    model.post_processor.image_sensitivity = 0.75
+    model.post_processor.pixel_sensitivity = 0.25
+    model.post_processor.max_false_alarm_rate = 0.5
+    model.save(tmp_path / "model.safetensors")
+    processor = load(tmp_path / "model.safetensors").post_processor
+    assert isinstance(processor, PostProcessor)
+    assert (processor.image_sensitivity, processor.pixel_sensitivity) == (0.75, 0.25)
+    assert processor.max_false_alarm_rate == 0.5
+
+
+def test_without_post_processor(tmp_path: Path) -> None:
+    model = Patchcore(image_size=64, post_processor=False)
+    model.start()
+    model.observe(torch.rand(2, 75, 8, 8, generator=torch.Generator().manual_seed(0)))
+    model.finish()
+    model.save(tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").post_processor is None
+
+
+def test_nothing_unpickles() -> None:
+    """Neither pickle nor its friends are imported, and torch.load is not called, wherever models are read."""
+    tree = ast.parse(Path(artifact.__file__).read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not names & {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert "torch.load" not in calls
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def test_unfitted(tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError, match=r"not fitted, so there is nothing to save. Run Engine.fit first"):
+        Patchcore(image_size=64).save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_custom_post_processor_is_refused(model: AnomalyModule, tmp_path: Path) -> None:
+    class Mine(BasePostProcessor):
+        def forward(self, batch: InferenceBatch) -> InferenceBatch:
+            return batch
+
+    model.post_processor = Mine()
+    with pytest.raises(UsageError, match=r"A file without code can't hold a post-processor of class Mine. Save the"):
+        model.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parents_are_created(model: AnomalyModule, tmp_path: Path) -> None:
+    model.save(tmp_path / "a" / "ü b" / "model.safetensors")
+    assert load(tmp_path / "a" / "ü b" / "model.safetensors").is_fitted
+
+
+def test_output_that_is_a_folder(model: AnomalyModule, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"can't be written: .* is a folder. Choose another place"):
+        model.save(tmp_path)
+
+
+def test_output_below_a_file(model: AnomalyModule, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"model.safetensors can't be written: .*Choose another place"):
+        model.save(tmp_path / "file" / "model.safetensors")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write everywhere")
+def test_read_only_folder(model: AnomalyModule, tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(ArtifactError, match=r"can't be written: .*Choose another place"):
+            model.save(tmp_path / "model.safetensors")
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("before", [None, b"an older model"], ids=["new", "old"])
+def test_interrupted_save(
+    error: BaseException, before: bytes | None, model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file is written, then it stops: no broken model, no litter, and what was there is there."""
+    path = tmp_path / "model.safetensors"
+    if before is not None:
+        path.write_bytes(before)
+
+    def stop(tensors: Any, filename: Path, metadata: Any) -> None:
+        filename.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(artifact, "save_file", stop)
+    with pytest.raises(ArtifactError if isinstance(error, OSError) else type(error)):
+        model.save(path)
+    assert [one.name for one in tmp_path.iterdir()] == ([] if before is None else ["model.safetensors"])
+    assert before is None or path.read_bytes() == before
+
+
+def test_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+# -------------------------------------------------------------------------------------------------------------- attacks
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"There is no model file at .*none.safetensors"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(ArtifactError, match="There is no model file at"):
+        load(tmp_path)
+
+
+def header(content: bytes, size: int | None = None) -> bytes:
+    return struct.pack("<Q", len(content) if size is None else size) + content
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("unpickled",))
+
+
+DAMAGED = {
+    "empty": b"",
+    "one byte": b"x",
+    "text": b"just some text, long enough to hold a header size",
+    "random bytes": bytes(range(256)) * 40,
+    "zeros": bytes(4096),
+    "pickle": pickle.dumps(Bomb()),
+    "huge header": header(b"{}", size=2**62),
+    "header past the end": header(b"{}", size=1000),
+    "header not JSON": header(b"{not json}"),
+    "header nested deeply": header(b"[" * 50_000),
+    "tensor past the end": header(b'{"a":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}'),
+    "shape overflow": header(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}') + bytes(4),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model.safetensors is not a model file, or it is damaged: .*Fit again"):
+        load(path)
+
+
+def test_torch_checkpoint(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "model.ckpt")
+    with pytest.raises(ArtifactError, match="is not a model file, or it is damaged"):
+        load(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_truncated_file(share: float, model_file: Path, tmp_path: Path) -> None:
+    whole = model_file.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ArtifactError, match=r"cut.safetensors is not a model file, or it is damaged"):
+        load(tmp_path / "cut.safetensors")
+
+
+def test_foreign_safetensors(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"other.safetensors is a safetensors file, but not one that blemish wrote"):
+        load(tmp_path / "other.safetensors")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ArtifactError, match="not one that blemish wrote"):
+        load(tmp_path / "other.safetensors")
+
+
+MANIFESTS = {
+    "text": ("not json", r"is not JSON: Expecting value"),
+    "list": ("[1, 2]", r"is not valid: manifest: "),
+    "null": ("null", r"is not valid: manifest: "),
+    "empty": ("{}", r"is not valid: schema_number: Field required"),
+    "nested deeply": ("[" * 100_000, r"is not JSON"),
+    "number with too many digits": ("9" * 5000, r"is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), MANIFESTS.values(), ids=MANIFESTS.keys())
+def test_broken_manifest(text: str, message: str, tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors", metadata={KEY: text})
+    with pytest.raises(ArtifactError, match=r"The manifest of .*model.safetensors " + message):
+        load(tmp_path / "model.safetensors")
+
+
+def setting(*keys: str, to: Any) -> Edit:
+    """Sets one value of the manifest."""
+
+    def edit(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        manifest[keys[-1]] = to
+
+    return edit
+
+
+def tensor(name: str, value: torch.Tensor | None) -> Edit:
+    """Sets one tensor, or drops it."""
+
+    def edit(manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        tensors.pop(name, None)
+        if value is not None:
+            tensors[name] = value
+
+    return edit
+
+
+FORGED: dict[str, tuple[Edit, str]] = {
+    "newer schema": (
+        setting("schema_number", to=SCHEMA + 1),
+        rf"has schema {SCHEMA + 1}; this blemish \(.*\) reads up to {SCHEMA}. .*upgrade with pip install --upgrade",
+    ),
+    "schema zero": (setting("schema_number", to=0), "schema_number: Input should be greater than or equal to 1"),
+    "schema of a sly kind": (setting("schema_number", to=2.0), "schema_number: "),
+    "no schema": (lambda manifest, _: manifest.pop("schema_number"), "schema_number: Field required"),
+    "unknown key": (setting("run_me", to="os.system"), "is not valid: run_me: Extra inputs are not permitted"),
+    "unknown calibration key": (setting("calibration", "run_me", to=1), "is not valid: calibration.run_me"),
+    "unknown weights key": (setting("weights", "run_me", to=1), "is not valid: weights.run_me: Extra inputs"),
+    "unknown data key": (setting("data", "run_me", to=1), "is not valid: data.run_me"),
+    "unknown detector": (setting("detector", to="os.system"), "holds a detector called 'os.system'. Known: patchcore"),
+    "unknown argument": (setting("arguments", "run_me", to=1), "does not describe a model: .*run_me"),
+    "two meanings": (setting("arguments", "pretrained", to=True), "does not describe a model: .*pretrained"),
+    "weights to read": (setting("arguments", "weights", to="/etc/passwd"), "does not describe a model"),
+    "bad argument": (setting("arguments", "num_neighbors", to=0), "num_neighbors must be at least 1. Got 0"),
+    "unknown backbone": (setting("arguments", "backbone", to="evil"), "backbone must be 'filter_bank' or the name"),
+    "backbone of a wrong type": (setting("arguments", "backbone", to=5), "does not describe a model"),
+    "layers of a wrong type": (setting("arguments", "layers", to={"a": 1}), "does not describe a model"),
+    "seed too large": (setting("arguments", "seed", to=10**30), "does not describe a model: seed must be"),
+    "seed of a wrong type": (
+        setting("arguments", "seed", to="x"),
+        "does not describe a model: seed must be a whole number",
+    ),
+    "sigma absurd": (setting("arguments", "sigma", to=1e12), "does not describe a model: sigma must be"),
+    "tile of a wrong type": (setting("arguments", "tile_size", to="x"), "does not describe a model"),
+    "size absurd": (setting("arguments", "image_size", to=[10**9, 96]), "image_size in .* between 1 and 16384. Got"),
+    "size negative": (setting("arguments", "image_size", to=[-1, 96]), "image_size in .* between 1 and 16384"),
+    "size of text": (setting("arguments", "image_size", to="64"), "image_size in .* two numbers"),
+    "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size in .* Got None"),
+    "bad rate": (setting("post_processing", "max_false_alarm_rate", to=7.0), "max_false_alarm_rate must be between"),
+    "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
+    "tensor too many": (tensor("run.me", torch.zeros(1)), r'do not fit its manifest: .*Unexpected key.*"run.me"'),
+    "tensor missing": (tensor("bank.rows", None), r'do not fit its manifest: .*Missing key.*"bank.rows"'),
+    "width": (tensor("bank.rows", torch.zeros(40, 9)), r"do not fit its manifest: bank.rows must be \(40, 75\)"),
+    "rank": (tensor("bank.norms", torch.zeros(1, 1)), r"do not fit its manifest: bank.norms must be"),
+    "fixed shape": (tensor("post_processor._image_min", torch.zeros(2)), "do not fit its manifest: .*size mismatch"),
+    "empty bank": (tensor("bank.rows", torch.zeros(0, 75)), r"bank.norms must be \(0,\)|without fitted state"),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), FORGED.values(), ids=FORGED.keys())
+def test_forged_file(edit: Edit, message: str, model_file: Path, tmp_path: Path) -> None:
+    path = forged(model_file, tmp_path / "forged.safetensors", edit)
+    with pytest.raises(ArtifactError, match=r"(?s)" + message):
+        load(path)
+
+
+def test_forging_itself_is_harmless(model_file: Path, tmp_path: Path) -> None:
+    """Or the tests above would prove nothing."""
+    assert load(forged(model_file, tmp_path / "same.safetensors", lambda *_: None)).is_fitted
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.int32, torch.bool], ids=str)
+def test_tensors_take_the_type_of_the_model(kind: torch.dtype, model_file: Path, tmp_path: Path) -> None:
+    path = forged(model_file, tmp_path / "f.safetensors", lambda _, t: t.update({"bank.rows": t["bank.rows"].to(kind)}))
+    assert load(path).get_buffer("bank.rows").dtype == torch.float32
+
+
+def test_padim_state_of_another_grid(model_files: dict[str, Path], tmp_path: Path) -> None:
+    edit = setting("arguments", "image_size", to=[64, 128])
+    with pytest.raises(ArtifactError, match=r"gaussians.mean must be \(128, 75\). Got \(96, 75\)"):
+        load(forged(model_files["padim"], tmp_path / "f.safetensors", edit))
+
+
+def test_padim_channels_out_of_range(model_files: dict[str, Path], tmp_path: Path) -> None:
+    edit = tensor("channel_index", torch.arange(75) + 1)
+    with pytest.raises(ArtifactError, match="channel_index must be between 0 and 74"):
+        load(forged(model_files["padim"], tmp_path / "f.safetensors", edit))
+
+
+def test_flipped_bits_never_crash(model_file: Path, tmp_path: Path) -> None:
+    """Every 7th byte of the header, one at a time: an `ArtifactError`, or a model that loads."""
+    whole = bytearray(model_file.read_bytes())
+    size = struct.unpack("<Q", whole[:8])[0]
+    path = tmp_path / "flipped.safetensors"
+    outcomes = set()
+    for position in range(0, 8 + size, 7):
+        whole[position] ^= 0x15
+        path.write_bytes(whole)
+        whole[position] ^= 0x15
+        try:
+            load(path)
+            outcomes.add("loaded")
+        except ArtifactError:
+            outcomes.add("refused")
+    assert "refused" in outcomes
