@@ -82,4 +82,4 @@ def _leave_pictures(session: Session, root: Path, folder: Path) -> None:
     pictures = PictureFolder(folder, ["overlay"], session.backend.pixel_cut)
     first = [sorted(kind.iterdir())[0] for kind in sorted((root / "test").iterdir())]
     for path, result in zip(first, session(first), strict=True):
-        pictures.write(result, Path(f"{path.parent.name}{path.suffix}"))
+        pictures.write(result, Path(path.parent.name))
