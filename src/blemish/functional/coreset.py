@@ -10,10 +10,10 @@ memory. Here each round
    the bound. Every such choice is the global farthest point, so the selection is the textbook's;
 3. updates all n distances with *one* matrix-matrix product for all choices of the round.
 
-Precision: the product runs in float32 on centred points and only decides which points *may* have come closer (with a
-margin above its rounding error). Their distances are then recomputed from float64 differences, so the selection
-compares squared distances with an error of about 1e-15 |x|^2 (1e-6 |x|^2 where two centres are equally near within
-float32). Memory: O(n) beside the points, plus blocks of at most `BLOCK_BYTES`.
+Precision: the product runs in float32 on centred points and only decides which points *may* have come closer, by lower
+bounds below its rounding error. Distances are then taken from float64 differences, so the selection is that of the
+textbook loop in float64. (Only where more than `TRIES` choices of one round are equally near within float32, a squared
+distance may be up to 1e-5 |x|^2 too large.) Memory: O(n) beside the points, plus blocks of about `BLOCK_BYTES`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ from blemish.functional.distances import nearest, square_norms
 
 CANDIDATES = 1024
 """Points considered per round: large enough for a full matrix product, small enough that their pairs fit in 8 MB."""
+
+SLACK = 1e-5
+"""Relative rounding error of |x|^2 - 2 x.s + |s|^2 in float32, with room to spare."""
+
+TRIES = 8
+"""How many choices of a round are compared exactly with one point."""
 
 BLOCK_BYTES = 16 * 2**20
 """Size of temporary blocks: small enough for the allocator to reuse them, see `functional.distances`."""
@@ -67,14 +73,12 @@ def greedy_k_center(
         start = 0 if generator is None else int(torch.randint(n, (1,), generator=generator))
     points = points.float() - points.mean(dim=0, dtype=torch.float32)
     norms = points.square().sum(dim=1)  # (n,)
-    # Rounding of |x|^2 - 2 x.s + |s|^2 in float32, with room to spare.
-    margin = 1e-5 * norms.max() + torch.finfo(torch.float32).tiny
     distance = torch.full((n,), torch.inf, dtype=torch.float64, device=points.device)  # squared, to the nearest chosen
     first = start if isinstance(start, Tensor) else torch.tensor([start])
     chosen = [first.to(points.device)]
     done = len(first)
     for part in chosen[0].split(CANDIDATES):
-        _update(distance, points, norms, part, margin)
+        _update(distance, points, norms, part)
     while done < k:
         top, candidates = distance.topk(min(CANDIDATES + 1, n))
         if float(top[0]) <= radius**2:
@@ -82,7 +86,7 @@ def greedy_k_center(
         bound = float(top[CANDIDATES]) if n > CANDIDATES else 0.0
         accepted = _textbook_loop(points[candidates[:CANDIDATES]], top[:CANDIDATES], max(bound, radius**2), k - done)
         new = candidates[accepted.to(candidates.device)]
-        _update(distance, points, norms, new, margin)
+        _update(distance, points, norms, new)
         chosen.append(new)
         done += len(new)
         if on_progress is not None:
@@ -121,18 +125,23 @@ def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -
     return torch.tensor(accepted, dtype=torch.int64)
 
 
-def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor, margin: Tensor) -> None:
+def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor) -> None:
     """Lowers `distance` (n,) in place to the nearest of the newly chosen points."""
-    centers, center_norms = points[new], norms[new]  # (m, D), (m,)
+    centers = points[new]  # (m, D)
+    center_norms = norms[new] * (1 - SLACK)
     rows = max(1, BLOCK_BYTES // (4 * len(new)))
     gather = max(1, BLOCK_BYTES // (16 * points.shape[1]))
     for first in range(0, len(points), rows):
-        block = slice(first, first + rows)
-        squared = torch.addmm(center_norms, points[block], centers.mT, alpha=-2.0)  # (rows, m): |s|^2 - 2 x.s
-        approximate, nearest = squared.min(dim=1)
-        closer = (approximate + norms[block] - margin < distance[block]).nonzero()[:, 0]
-        for part in closer.split(gather):
-            difference = points[block][part].double() - centers[nearest[part]].double()
-            exact = difference.square().sum(dim=1)
-            distance[first + part] = torch.minimum(distance[first + part], exact)
-    distance[new] = 0.0  # a chosen point may have been compared with a close neighbour that was chosen with it
+        lower = torch.addmm(center_norms, points[first : first + rows], centers.mT, alpha=-2.0)  # (rows, m), less |x|^2
+        index = torch.arange(first, first + len(lower), device=points.device)
+        for _ in range(TRIES):
+            bound, center = lower.min(dim=1)
+            closer = (bound + norms[index] * (1 - SLACK) < distance[index]).nonzero()[:, 0]
+            if not len(closer):
+                break
+            index, center = index[closer], center[closer]
+            for part, near in zip(index.split(gather), center.split(gather), strict=True):
+                exact = (points[part].double() - centers[near].double()).square().sum(dim=1)
+                distance[part] = torch.minimum(distance[part], exact)
+            lower = lower[closer].scatter_(1, center[:, None], torch.inf)
+    distance[new] = 0.0  # even where TRIES weren't enough: no point is chosen twice
