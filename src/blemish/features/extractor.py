@@ -12,6 +12,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,7 +111,8 @@ class FeatureExtractor(nn.Module):
                 f"{smallest} pixels. Use a larger image_size or an earlier layer."
             )
         try:
-            maps = self(torch.zeros(1, 3, *image_size, device=next(self.network.buffers()).device))
+            weight = next(chain(self.network.parameters(), self.network.buffers()))  # either may be empty
+            maps = self(torch.zeros(1, 3, *image_size, device=weight.device))
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"backbone {self.backbone!r} does not accept image_size {image_size}: {error}") from error
         return (maps[0].shape[-2], maps[0].shape[-1])
