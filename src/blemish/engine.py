@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import (
@@ -119,7 +120,8 @@ class Engine:
         log = logging.getLogger("lightning.pytorch")
         level = log.level
         on_ctrl_c = signal.getsignal(signal.SIGINT)
-        with warnings.catch_warnings():
+        # Data loaders draw a seed for their workers from the global generator: it is put back.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
             log.setLevel(logging.WARNING)
