@@ -56,7 +56,7 @@ def predict(
                 out().print(f"[{colour}]{result.label:<9}[/] {result.score:.3f}  ", end="")
                 out().print(result.path, markup=False)
     if as_json:
-        print_json({"predictions": rows, "failures": [vars(failure) for failure in failures]})
+        print_json({"predictions": rows, "failures": [{"path": one.path, "reason": one.reason} for one in failures]})
     else:
         out().print(f"{inspected} images inspected, {anomalous} anomalous, {len(failures)} could not be inspected.")
     for failure in failures:

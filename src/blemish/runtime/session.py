@@ -7,22 +7,23 @@ neighbours of equal size share a stack, others go alone. NumPy and Pillow only.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from blemish.data.image_io import MAX_PIXELS, read_image
-from blemish.errors import ImageReadError, NonFiniteError, UsageError
+from blemish.errors import BlemishError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
-"""A file name, an encoded image, a picture, or HWC RGB: uint8, or float32 in [0, 1]."""
+"""A file name, an encoded image, a picture (taken as its file would be), or HWC RGB: uint8, or float32 in [0, 1]."""
 
 
 class Outputs(NamedTuple):
@@ -77,10 +78,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without a verdict, and why. Never to be counted as normal."""
+    """An image without a verdict, and why. Never to be counted as normal. `error` is what a single call raises."""
 
     path: str
     reason: str
+    error: BlemishError = field(repr=False, compare=False)
 
 
 class _Item(NamedTuple):
@@ -110,12 +112,13 @@ class Session:
 
         Raises:
             ImageReadError: for the first image that can't be read. NonFiniteError: for a score without a meaning.
+            UsageError: for an array of another layout or range.
         """
         single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
         results = []
         for result in self.stream([images] if single else images):  # type: ignore[list-item,arg-type]
             if isinstance(result, Failure):
-                raise ImageReadError(result.path or "image", result.reason)
+                raise result.error
             results.append(result)
         return results
 
@@ -143,13 +146,13 @@ class Session:
         path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
         try:
             if isinstance(source, Image.Image):
-                image: npt.NDArray[Any] = np.asarray(source.convert("RGB"))
+                image: npt.NDArray[Any] = _from_pillow(source, self.max_pixels)
             elif isinstance(source, np.ndarray):
                 image = _checked(source)
             else:
                 image = read_image(source, max_pixels=self.max_pixels)
         except ImageReadError as error:
-            return Failure(path, error.reason)
+            return Failure(path, error.reason, error)
         return _Item(path, image, time.perf_counter() - started)
 
     def _inspect(self, stack: list[_Item]) -> Iterator[Result | Failure]:
@@ -163,7 +166,7 @@ class Session:
                 for item in stack:
                     yield from self._inspect([item])
             else:
-                yield Failure(stack[0].path, str(error))
+                yield Failure(stack[0].path, str(error), error)
             return
         share = (time.perf_counter() - started) / len(stack)
         for i, item in enumerate(stack):
@@ -181,10 +184,29 @@ class Session:
             )
 
 
+def _from_pillow(picture: Image.Image, max_pixels: int) -> npt.NDArray[Any]:
+    """As `read_image` takes the same picture from a file: upright, at full depth, transparency on black."""
+    encoded = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in ("F", "I"):
+            raise OSError(f"mode {upright.mode} has no declared range; give RGB, L or I;16")
+        if upright.mode in ("CMYK", "YCbCr"):
+            upright = upright.convert("RGB")
+        upright.save(encoded, "PNG", compress_level=0)
+    except OSError as error:
+        raise ImageReadError("picture", f"can't be taken from Pillow ({error})") from error
+    return read_image(encoded.getvalue(), max_pixels=max_pixels)
+
+
 def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1 or image.dtype not in (np.uint8, np.float32):
         raise UsageError(
             f"An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {image.shape}, {image.dtype}."
+        )
+    if image.dtype == np.float32 and ((image < 0).any() or (image > 1).any()):
+        raise UsageError(
+            f"An image array of float32 must lie in [0, 1]. Got {np.nanmin(image):.4g} to {np.nanmax(image):.4g}."
         )
     return image
 

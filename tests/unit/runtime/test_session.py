@@ -1,0 +1,315 @@
+"""A session answers alike however an image reaches it, and never lets a broken one pass or take others along."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blemish import runtime
+from blemish.artifact import load
+from blemish.data.synthetic import render
+from blemish.errors import (
+    ArtifactError,
+    ImageReadError,
+    MissingExtraError,
+    NonFiniteError,
+    NotCalibratedError,
+    UsageError,
+)
+from blemish.models.base import AnomalyModule
+from blemish.post_processing import PostProcessor
+from blemish.runtime.session import Failure, Outputs, Result, Session
+from blemish.runtime.torch_session import TorchBackend
+
+
+def part(seed: int, defect: str | None = None, size: tuple[int, int] = (96, 128)) -> Any:
+    return render("tile", size=size, rng=np.random.default_rng(2000 + seed), defect=defect)[0]
+
+
+@pytest.fixture
+def session(model_file: Path) -> Session:
+    return runtime.load(model_file)
+
+
+class Recorder:
+    """A backend that scores an image by its mean and remembers its stacks; NaN where a pixel is NaN."""
+
+    threshold = 0.5
+    pixel_cut = 0.5
+
+    def __init__(self) -> None:
+        self.stacks: list[int] = []
+
+    def run(self, images: Any) -> Outputs:
+        self.stacks.append(len(images))
+        values = images / np.float32(255) if images.dtype == np.uint8 else images
+        if not np.isfinite(values).all():
+            raise NonFiniteError("a score is NaN")
+        score = values.mean(axis=(1, 2, 3), dtype=np.float32)
+        maps = values.mean(axis=3, dtype=np.float32)
+        return Outputs(score, score, score >= self.threshold, maps, maps >= self.pixel_cut)
+
+
+def flat(value: int, size: tuple[int, int] = (8, 9)) -> Any:
+    return np.full((*size, 3), value, dtype=np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------ what goes in
+
+
+def test_every_kind_of_source_gives_one_answer(session: Session, tmp_path: Path) -> None:
+    image = part(0, "hole")
+    path = tmp_path / "ein Bild 图.PNG"
+    Image.fromarray(image).save(path)
+    sources = [path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(image), image]
+    results = [session(source)[0] for source in sources]
+    for result in results:
+        assert result.raw_score == results[0].raw_score
+        np.testing.assert_array_equal(result.anomaly_map, results[0].anomaly_map)
+        assert result.regions == results[0].regions
+    assert [result.path for result in results] == [str(path), str(path), "", "", "", ""]
+    floats = session(image.astype(np.float32) / 255)[0]
+    assert floats.raw_score == pytest.approx(results[0].raw_score, rel=1e-4)
+
+
+def pictures() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
+    image = Image.fromarray(part(1, "stain"))
+    alpha = image.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(image.size))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    yield "grey", image.convert("L"), {"format": "PNG"}
+    yield "palette", image.quantize(32), {"format": "PNG"}
+    yield "alpha", alpha, {"format": "PNG"}
+    yield "turned", image, {"format": "PNG", "exif": turned}
+    yield "sixteen bit", deep, {"format": "PNG"}
+    yield "CMYK", image.convert("CMYK"), {"format": "TIFF"}
+
+
+@pytest.mark.parametrize(("picture", "options"), [p[1:] for p in pictures()], ids=[p[0] for p in pictures()])
+def test_pillow_pictures_are_taken_as_their_files(
+    picture: Image.Image, options: dict[str, Any], session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "image"
+    picture.save(path, **options)
+    from_file, opened = session(path)[0], session(Image.open(path))[0]
+    assert opened.raw_score == from_file.raw_score
+    assert opened.mask.shape == from_file.mask.shape
+
+
+def test_pillow_picture_without_a_range(session: Session) -> None:
+    with pytest.raises(ImageReadError, match="mode F has no declared range; give RGB, L or I;16"):
+        session(Image.new("F", (96, 64)))
+
+
+def test_truncated_pillow_picture(session: Session) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(part(0)).save(buffer, "PNG")
+    opened = Image.open(io.BytesIO(buffer.getvalue()[:2000]))
+    with pytest.raises(ImageReadError, match="can't be taken from Pillow"):
+        session(opened)
+
+
+def test_lists_and_generators(session: Session) -> None:
+    images = [part(i) for i in range(5)]
+    expected = [session(image)[0].raw_score for image in images]
+    assert [r.raw_score for r in session(images)] == pytest.approx(expected, rel=1e-5)
+    assert [r.raw_score for r in session(image for image in images)] == pytest.approx(expected, rel=1e-5)
+    assert session([]) == []
+    assert list(session.stream([])) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((8, 9), np.uint8),
+            r"must be \(H, W, 3\) RGB, uint8 or float32 in \[0, 1\]. Got shape \(8, 9\), uint8",
+        ),
+        (np.zeros((8, 9, 4), np.uint8), r"Got shape \(8, 9, 4\)"),
+        (np.zeros((8, 9, 3), np.float64), r"float64"),
+        (np.zeros((0, 9, 3), np.uint8), r"Got shape \(0, 9, 3\)"),
+        (np.full((8, 9, 3), 255, np.float32), r"float32 must lie in \[0, 1\]. Got 255 to 255."),
+        (np.full((8, 9, 3), -0.1, np.float32), r"float32 must lie in \[0, 1\]. Got -0.1 to -0.1."),
+    ],
+)
+def test_arrays_of_another_kind(image: Any, message: str, session: Session) -> None:
+    with pytest.raises(UsageError, match=message):
+        session(image)
+
+
+def test_arguments(session: Session) -> None:
+    with pytest.raises(UsageError, match=r"batch_size must be at least 1. Got 0."):
+        Session(session.backend, batch_size=0)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes out
+
+
+def test_result(session: Session, model: AnomalyModule) -> None:
+    """The module that was fitted, applied by hand, says the same."""
+    image = part(3, "hole", size=(70, 201))
+    result = session(image)[0]
+    batch = model(torch.from_numpy(image)[None])
+    assert isinstance(model.post_processor, PostProcessor)
+    assert result.raw_score == float(batch.raw_score[0])
+    assert result.score == float(batch.pred_score[0])
+    assert result.threshold == model.post_processor.effective_image_threshold
+    assert result.label == "anomalous"
+    assert result.anomaly_map.shape == result.mask.shape == (70, 201)
+    assert (result.anomaly_map.dtype, result.mask.dtype) == (np.float32, np.bool_)
+    np.testing.assert_array_equal(result.mask, batch.pred_mask[0].numpy())
+    assert set(result.seconds) == {"read", "inspect"}
+
+
+def test_label_is_the_threshold_rule(session: Session) -> None:
+    results = session([part(i, defect) for i in range(6) for defect in (None, "hole", "scratch")])
+    assert {r.label for r in results} == {"normal", "anomalous"}
+    for result in results:
+        assert (result.label == "anomalous") == (result.raw_score >= result.threshold)
+        assert 0.0 <= result.score <= 1.0
+        assert 0.0 <= result.anomaly_map.min() <= result.anomaly_map.max() <= 1.0
+        np.testing.assert_array_equal(result.mask, result.anomaly_map >= np.float32(session.backend.pixel_cut))
+
+
+def test_regions_lie_in_the_mask(session: Session) -> None:
+    result = session(part(3, "hole", size=(150, 220)))[0]
+    assert result.regions
+    assert sum(region.area for region in result.regions) == int(result.mask.sum())
+    peaks = [region.peak_score for region in result.regions]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_sensitivity_of_the_model_is_used(model: AnomalyModule) -> None:
+    assert isinstance(model.post_processor, PostProcessor)
+    normal = part(0)
+    before = Session(TorchBackend(model))(normal)[0]
+    model.post_processor.image_sensitivity = 1.0
+    after = Session(TorchBackend(model))(normal)[0]
+    assert (before.label, after.label) == ("normal", "anomalous")
+    assert after.raw_score == before.raw_score
+    assert after.threshold < before.threshold
+
+
+# -------------------------------------------------------------------------------------------------- stacking, failures
+
+
+def test_stacking_changes_nothing(session: Session) -> None:
+    images = [part(i, size=size) for i, size in enumerate([(96, 128)] * 3 + [(80, 90)] * 2 + [(96, 128)] * 2)]
+    expected = [Session(session.backend, batch_size=1)(image)[0] for image in images]
+    for batch_size in (1, 2, 8):
+        for got, want in zip(Session(session.backend, batch_size=batch_size)(images), expected, strict=True):
+            assert got.raw_score == pytest.approx(want.raw_score, rel=1e-5)
+            assert got.label == want.label
+            np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, atol=1e-4)
+
+
+def test_only_equal_neighbours_share_a_stack() -> None:
+    recorder = Recorder()
+    images = [flat(1), flat(2), flat(3, (5, 5)), flat(4), flat(5).astype(np.float32) / 255, flat(6), flat(7), flat(8)]
+    results = Session(recorder, batch_size=2)(images)
+    assert recorder.stacks == [2, 1, 1, 1, 2, 1]
+    assert [round(r.raw_score * 255) for r in results] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_stream_is_lazy() -> None:
+    """An endless camera: results come while images do."""
+
+    def camera() -> Iterator[Any]:
+        while True:
+            yield flat(100)
+
+    stream = Session(Recorder(), batch_size=3).stream(camera())
+    assert all(isinstance(next(stream), Result) for _ in range(7))
+
+
+def test_failures_keep_their_place(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(flat(9)).save(tmp_path / "good.png")
+    sources = [flat(1), tmp_path / "broken.png", flat(2), tmp_path / "absent.png", tmp_path / "good.png", b"", tmp_path]
+    results = list(Session(Recorder()).stream(sources))
+    kinds = [type(result).__name__ for result in results]
+    assert kinds == ["Result", "Failure", "Result", "Failure", "Result", "Failure", "Failure"]
+    reasons = [result.reason for result in results if isinstance(result, Failure)]
+    assert reasons[0].startswith("not an image. PNG, JPEG")
+    assert reasons[1:] == ["no such file", "the file is empty (0 bytes)", "this is a folder, not an image file"]
+    assert results[1].path == str(tmp_path / "broken.png")
+    with pytest.raises(ImageReadError, match=r"broken.png: not an image"):
+        Session(Recorder())(sources)
+
+
+def test_nan_does_not_take_its_neighbours() -> None:
+    broken = flat(50).astype(np.float32) / 255
+    fine = broken.copy()
+    broken[3, 4, 1] = np.nan
+    results = list(Session(Recorder(), batch_size=4).stream([fine, broken, fine, fine, fine]))
+    assert [type(result).__name__ for result in results] == ["Result", "Failure", "Result", "Result", "Result"]
+    assert results[1] == Failure("", "a score is NaN", NonFiniteError())
+    with pytest.raises(NonFiniteError, match="a score is NaN"):
+        Session(Recorder())(broken)
+
+
+def test_nan_through_the_model(session: Session) -> None:
+    broken = part(0).astype(np.float32) / 255
+    broken[40, 50] = np.nan
+    good, bad, also_good = session.stream([part(0), broken, part(1)])
+    assert isinstance(bad, Failure)
+    assert "features that are NaN or infinite" in bad.reason
+    assert isinstance(good, Result)
+    assert isinstance(also_good, Result)
+
+
+def test_pixel_limit(session: Session, tmp_path: Path) -> None:
+    Image.fromarray(part(0)).save(tmp_path / "large.png")
+    session.max_pixels = 96 * 128 - 1
+    with pytest.raises(ImageReadError, match=r"large.png: 96 x 128 = 12,288 pixels are more than max_pixels = 12,287"):
+        session(tmp_path / "large.png")
+    session.max_pixels = 96 * 128
+    assert session(tmp_path / "large.png")
+
+
+# -------------------------------------------------------------------------------------------------------------- opening
+
+
+def test_unknown_suffix(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"A model file ends in .safetensors. Got 'model.pkl'."):
+        runtime.load("model.pkl")
+
+
+def test_upper_case_suffix(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "MODEL.SAFETENSORS").write_bytes(model_file.read_bytes())
+    assert runtime.load(tmp_path / "MODEL.SAFETENSORS")(part(0))
+
+
+def test_missing_model() -> None:
+    with pytest.raises(ArtifactError, match=r"There is no model file at none.safetensors"):
+        runtime.load("none.safetensors")
+
+
+@pytest.mark.parametrize("post_processor", [False, True])
+def test_model_without_thresholds(post_processor: bool, model_file: Path, tmp_path: Path) -> None:
+    model = load(model_file)
+    model.post_processor = PostProcessor() if post_processor else None
+    model.save(tmp_path / "raw.safetensors")
+    with pytest.raises(NotCalibratedError, match=r"has no thresholds, so it can't give verdicts. Calibrate it with"):
+        runtime.load(tmp_path / "raw.safetensors")
+
+
+def test_missing_runtime(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(runtime.importlib, "import_module", absent)
+    with pytest.raises(
+        MissingExtraError, match=r'needs torch, which is not installed. Run: pip install "blemish\[train\]"'
+    ):
+        runtime.load(model_file)
