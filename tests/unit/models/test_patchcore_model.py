@@ -323,19 +323,20 @@ def test_a_trainer_trains_it_from_a_mapping(hparams: Any) -> None:
     assert isinstance(module, AnomalyModule)
     assert module.configure_optimizers() is None
     fit, check = classic_batches(4, seed=1), classic_batches(4, seed=2, defects=1)
-    untouched = [dict(batch) for batch in check]
     trainer(seen).fit(module, loader(fit), loader(check))
 
     assert module.is_fitted
     assert [tuple(outputs["embedding"].shape) for outputs in seen.training] == [(2 * 8 * 9, 36)] * 2
     outputs = [batch for batch in seen.validation if batch is not None]  # None: Lightning's sanity check
     assert len(outputs) == 2
-    for given, before, batch in zip(check, untouched, outputs, strict=True):
-        assert given.keys() == before.keys(), "batches are not modified"
+    for given, batch in zip(check, outputs, strict=True):
         assert batch.keys() == {*given, "anomaly_maps", "pred_scores"}
         assert batch["image_path"] == given["image_path"]
         assert batch["anomaly_maps"].shape == (2, 1, *SIZE)
         assert batch["pred_scores"].shape == (2,)
+
+    module.validation_step(check[0], 0)  # called directly: Lightning hands over a copy
+    assert check[0].keys() == {"image", "label", "mask", "image_path"}, "batches are not modified"
 
     scores = torch.cat([batch["pred_scores"] for batch in outputs])
     assert int(scores.argmax()) == 3
