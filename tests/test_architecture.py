@@ -18,6 +18,7 @@ SRC = Path(blemish.__file__).parent
 RANK = {
     "errors": 0,
     "_version": 0,
+    "_lazy": 0.5,
     "functional": 1,
     "data": 2,
     "features": 2,

@@ -601,8 +601,7 @@ TABLE = [
 ]
 
 GAPS = {
-    "blemish.models has no name Padim or Patchcore": ("models.Padim", "models.Patchcore"),
-    "blemish.data has no name InferenceBatch": ("data.InferenceBatch",),
+    "export is not built yet": ("models.Patchcore.export",),
 }
 """Reason -> paths that aren't there yet. Strict: closing a gap makes its rows fail until it's deleted here."""
 
@@ -611,8 +610,6 @@ GAPS = {
 
 
 def gap(row: Row) -> str | None:
-    if row.check is example_anomaly_maps_keyword:
-        return "forward takes no keyword anomaly_maps"
     return next((reason for reason, paths in GAPS.items() if row.path.startswith(paths)), None)
 
 
@@ -676,7 +673,9 @@ def test_a_documented_name_is_here_and_does_what_it_did(row: Row) -> None:
         assert all("=" in one for one in extra), f"what is new must be optional: {extra}"
         if "**kwargs" in expected and extra:
             expected.remove("**kwargs")  # what it stood for has names here
-        assert taken == expected
+        # what the document requires may have become optional here
+        required = {one for one in expected if "=" not in one}
+        assert [one.partition("=")[0] if one.partition("=")[0] in required else one for one in taken] == expected
     if isinstance(row.check, str):
         assert f"\ndef {row.check}(" in (TESTS / "unit" / TESTED_IN[row.document]).read_text(encoding="utf-8")
     else:

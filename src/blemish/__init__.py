@@ -12,9 +12,9 @@ Names are resolved on first use (PEP 562), so `import blemish` loads neither tor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from blemish._lazy import lazy
 from blemish._version import __version__
 
 if TYPE_CHECKING:
@@ -45,18 +45,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'blemish' has no attribute {name!r}. Public names: {', '.join(sorted(_HOME))}.")
-    try:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in {"torch", "torchvision", "timm", "lightning"}:
-            raise
-        from blemish.errors import MissingExtraError
-
-        raise MissingExtraError(package, "train") from error
+__getattr__ = lazy(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -10,3 +10,23 @@
 
 Everything down to `check` needs neither torch nor lightning.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blemish._lazy import lazy
+
+if TYPE_CHECKING:
+    from blemish.data.batch import ImageBatch as ImageBatch
+    from blemish.data.batch import InferenceBatch as InferenceBatch
+    from blemish.data.datamodule import ImageDataModule as ImageDataModule
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "ImageBatch": "blemish.data.batch",
+        "ImageDataModule": "blemish.data.datamodule",
+        "InferenceBatch": "blemish.data.batch",
+    },
+)

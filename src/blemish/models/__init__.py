@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blemish._lazy import lazy
+
 if TYPE_CHECKING:
     from blemish.models.base import AnomalyModule
     from blemish.models.padim import Padim as Padim
     from blemish.models.patchcore import Patchcore as Patchcore
+
+__getattr__ = lazy(__name__, {"Padim": "blemish.models.padim", "Patchcore": "blemish.models.patchcore"})
 
 
 def detectors() -> dict[str, type[AnomalyModule]]:

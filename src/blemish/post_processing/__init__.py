@@ -6,8 +6,9 @@ Names are resolved on first use: pictures need no torch, and `normalization` wor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from blemish._lazy import lazy
 
 if TYPE_CHECKING:
     from blemish.post_processing.base import BasePostProcessor as BasePostProcessor
@@ -32,10 +33,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazy(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,10 @@ def own_share(trainer: Any, seen: int) -> int | None:
     images r, r + W, r + 2 W, ...; what comes after them is a repetition, and would count twice.
     """
     world = getattr(trainer, "world_size", 1)
-    dataset = getattr(getattr(trainer, "val_dataloaders", None), "dataset", None)
+    loader = getattr(trainer, "val_dataloaders", None)
+    if isinstance(loader, list) and len(loader) == 1:
+        loader = loader[0]
+    dataset = getattr(loader, "dataset", None)
     if world == 1 or not isinstance(dataset, Sized):
         return None
     return max(0, len(range(trainer.global_rank, len(dataset), world)) - seen)

@@ -120,12 +120,15 @@ class PostProcessor(BasePostProcessor):
         self._calibrated = False
         self._evidence: _Evidence | None = None
 
-    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+    def forward(
+        self, predictions: InferenceBatch | None = None, *, anomaly_maps: PerImage | None = None
+    ) -> InferenceBatch:
         """Raw predictions to verdicts. Running it again on its own result changes nothing.
 
         Args:
             predictions: with `pred_score` (N,), `anomaly_map` (N, H, W), or both; raw. Without a score, an image's
                 score is the maximum of its map.
+            anomaly_maps: maps alone, in place of a batch; the spelling of older examples.
 
         Returns:
             A new batch with `raw_score` and `raw_map`, `pred_score` and `anomaly_map` normalised to [0, 1],
@@ -135,6 +138,8 @@ class PostProcessor(BasePostProcessor):
             ValueError: if neither a score nor a map is given.
             NonFiniteError: in eager mode, if a score is NaN or infinite.
         """
+        if predictions is None:
+            predictions = InferenceBatch(anomaly_map=anomaly_maps)
         score, maps = _raw(predictions)
         done = replace(predictions, pred_score=score, anomaly_map=maps, raw_score=score, raw_map=maps)
         if self._calibrated:

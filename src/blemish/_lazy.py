@@ -1,0 +1,37 @@
+"""Names that are imported on first use (PEP 562).
+
+Packages that need torch stay importable without it, and cheap: `import blemish` takes milliseconds. A module says
+`__getattr__ = lazy(__name__, {"Name": "its.module"})`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from blemish.errors import MissingExtraError
+
+TRAIN_EXTRA = {"torch", "torchvision", "timm", "lightning"}
+
+
+def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that looks names up in the modules that `home` gives for them.
+
+    Raises:
+        AttributeError: (when called) for other names.
+        MissingExtraError: (when called) if the module needs a package of the train extra that isn't installed.
+    """
+
+    def resolve(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}. Names: {', '.join(sorted(home))}.")
+        try:
+            return getattr(importlib.import_module(home[name]), name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing not in TRAIN_EXTRA:
+                raise
+            raise MissingExtraError(missing, "train") from error
+
+    return resolve
