@@ -158,6 +158,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
 
     Raises:
         ArtifactError: if the file is missing, damaged, foreign, of a newer schema, or asks for absurd sizes.
+        UsageError: if there is no such device.
     """
     manifest = read_manifest(path)
     classes = detectors()
@@ -185,7 +186,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     model.data_record = manifest.data
     if isinstance(model.post_processor, PostProcessor):
         model.post_processor.record = manifest.calibration
-    return model.eval().to(device)
+    try:
+        return model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind of device
+        raise UsageError(f"device {str(device)!r} can't be used: {error}") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +33,7 @@ from rich.text import Text
 
 from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
+from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import AnomalyModule, silent
 
@@ -52,7 +54,8 @@ class Engine:
     """Runs detectors over data.
 
     Args:
-        accelerator: "auto", "cpu", "cuda" or "mps", as `lightning.Trainer` takes it.
+        accelerator: "auto", "cpu", "cuda" or "mps", as `lightning.Trainer` takes it; a `UsageError` on first use if
+            this machine has no such thing.
         progress: show a progress bar with rate and remaining time for every long phase. Bars appear on terminals only.
     """
 
@@ -126,17 +129,7 @@ class Engine:
                 warnings.filterwarnings("ignore", message)
             log.setLevel(logging.WARNING)
             try:
-                yield Trainer(
-                    accelerator=self.accelerator,
-                    devices=1,
-                    max_epochs=1,
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_progress_bar=False,
-                    enable_model_summary=False,
-                    num_sanity_val_steps=0,
-                    callbacks=[_ProgressBars()] if self.progress else [],
-                )
+                yield self._new_trainer()
             except SystemExit as error:
                 if not isinstance(error.__context__, KeyboardInterrupt):
                     raise
@@ -145,6 +138,22 @@ class Engine:
                 raise KeyboardInterrupt from error
             finally:
                 log.setLevel(level)
+
+    def _new_trainer(self) -> Trainer:
+        try:
+            return Trainer(
+                accelerator=self.accelerator,
+                devices=1,
+                max_epochs=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                callbacks=[_ProgressBars()] if self.progress else [],
+            )
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            raise UsageError(f"accelerator {self.accelerator!r} can't be used: {error}") from error
 
 
 class _ProgressBars(Callback):

@@ -14,7 +14,7 @@ from blemish import __version__
 from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
-from blemish.cli.doctor import doctor
+from blemish.cli.doctor import PACKAGES, doctor
 from blemish.cli.fit import fit
 from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
@@ -47,3 +47,9 @@ def main() -> None:
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        complain(str(MissingExtraError(package, PACKAGES[package])))
+        sys.exit(USAGE)

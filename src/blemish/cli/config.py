@@ -32,7 +32,7 @@ class FitConfig:
     tile_stride: int | tuple[int, int] | None = _key("Distance between tiles. Default: half a tile.")
     sigma: float = _key("Blur of the map in pixels of the image size.", 4.0)
     coreset_sampling_ratio: float | None = _key("PatchCore: share of the patches to keep. Default: 0.1.")
-    bank_size: int | None = _key("PatchCore: most patches to keep. Default: 10000.")
+    bank_size: int | None = _key("PatchCore: most patches to keep; 0 sets no limit. Default: 10000.")
     bank_dtype: Literal["float32", "float16"] | None = _key("PatchCore: how the bank is stored. Default: float32.")
     num_neighbors: int | None = _key("PatchCore: neighbours of the score's re-weighting. Default: 9.")
     n_features: int | None = _key("PaDiM: channels to keep. Default: the paper's, at most 100.")

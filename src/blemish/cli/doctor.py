@@ -56,7 +56,10 @@ def examine() -> dict[str, Any]:
         "packages": packages,
     }
     if packages["torch"]:
-        torch = importlib.import_module("torch")
+        try:
+            torch = importlib.import_module("torch")
+        except (ImportError, OSError) as error:  # OSError: a shared library that doesn't fit the machine
+            return {**report, "devices": f"none: torch is installed but can't be imported ({error})"}
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         gpus = [torch.cuda.get_device_name(i) for i in range(count)]
         report["devices"] = ", ".join([f"cpu ({torch.get_num_threads()} threads)", *gpus])

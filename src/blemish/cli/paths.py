@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def check_writable(path: Path, suffix: str) -> None:
 
 def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """Images named by files, folders (searched through) and glob patterns, each with its path relative to what was
-    named.
+    named: the folder, or the part of the pattern before the first wildcard.
 
     Raises:
         DataError: if an input matches nothing.
@@ -41,7 +42,8 @@ def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
             yield path, Path(path.name)
         else:
             found = sorted(Path(one) for one in glob.glob(text, recursive=True) if Path(one).is_file())
-            yield from ((one, Path(one.name)) for one in found)
+            fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            yield from ((one, one.relative_to(Path(*fixed))) for one in found)
         if not found:
             raise DataError(f"{text!r} is no file, no folder with images and no pattern that matches. Check the path.")
 

@@ -10,6 +10,7 @@ import typer
 
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json
 from blemish.cli.paths import expand
+from blemish.data.image_io import MAX_PIXELS
 
 
 def predict(
@@ -21,18 +22,20 @@ def predict(
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     batch_size: int = typer.Option(8, help="Images of equal size per step."),
+    max_pixels: int = typer.Option(MAX_PIXELS, help="Refuse larger images."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
     from blemish.report.pictures import PictureFolder
     from blemish.report.predictions import PredictionFile, row_of
     from blemish.runtime import load
-    from blemish.runtime.session import Failure
+    from blemish.runtime.session import Failure, Session
 
     named = list(expand(images))
-    session = load(model, device=device)
-    session.batch_size = batch_size
+    session = Session(load(model, device=device).backend, batch_size=batch_size, max_pixels=max_pixels)
     pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.backend.pixel_cut)
+    if pictures is not None:
+        pictures.prepare(relative for _, relative in named)
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
     anomalous = inspected = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from blemish.visualization import overlay
 
 
 def _overlay(result: Result, pixel_cut: float) -> npt.NDArray[Any]:
-    image = read_image(result.path)
+    image = read_image(result.path, max_pixels=result.mask.size)  # as large as it was when it was inspected
     if image.dtype != np.uint8:
         image = np.rint(image * 255).astype(np.uint8)
     return overlay(
@@ -43,7 +43,7 @@ class PictureFolder:
     """Writes pictures of results below `folder`, under the image's path relative to `root`, with the kind in the name.
 
     Args:
-        folder: where to write; created when the first picture comes.
+        folder: where to write; created when needed.
         kinds: out of `KINDS`.
         pixel_cut: normalised map value from which a pixel is anomalous.
 
@@ -57,20 +57,43 @@ class PictureFolder:
             raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
         self.folder, self.kinds, self.pixel_cut = Path(folder), tuple(kinds), pixel_cut
 
+    def prepare(self, relatives: Iterable[Path]) -> None:
+        """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
+
+        Raises:
+            UsageError: as `write`, or if two images share a picture.
+        """
+        wanted: set[Path] = set()
+        for relative in relatives:
+            for kind in self.kinds:
+                path = self._path(relative, kind)
+                if path in wanted:
+                    raise UsageError(f"{path} would be written twice. Name the folder that holds both images instead.")
+                _require_absent(path)
+                wanted.add(path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.folder} can't be written: {error.strerror}. Choose another --save-dir.") from error
+
     def write(self, result: Result, relative: Path) -> list[Path]:
         """Writes the pictures of one result and returns their paths.
 
         Raises:
-            UsageError: if a file is there already, or can't be written. Nothing is overwritten.
+            UsageError: if a file is there already; nothing is overwritten. DataError: if it can't be written.
         """
         written = []
         for kind in self.kinds:
-            path = self.folder / relative.parent / f"{relative.name}.{kind}.png"
-            if path.exists():
-                raise UsageError(f"{path} exists and is not overwritten. Choose an empty folder with --save-dir.")
-            try:
-                write_png(path, KINDS[kind](result, self.pixel_cut))
-            except OSError as error:
-                raise UsageError(f"{path} can't be written: {error.strerror}. Choose another --save-dir.") from error
+            path = self._path(relative, kind)
+            _require_absent(path)
+            write_png(path, KINDS[kind](result, self.pixel_cut))
             written.append(path)
         return written
+
+    def _path(self, relative: Path, kind: str) -> Path:
+        return self.folder / relative.parent / f"{relative.name}.{kind}.png"
+
+
+def _require_absent(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten. Choose an empty folder with --save-dir.")

@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -140,6 +141,8 @@ class PredictionFile:
         if path.suffix.lower() not in WRITERS:
             raise UsageError(f"Predictions are written to {', '.join(WRITERS)} files. Got {str(path)!r}.")
         try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "this is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = WRITERS[path.suffix.lower()](path)
         except OSError as error:
