@@ -1,0 +1,318 @@
+"""`blemish fit`: keys are flags, flags are keys, and nothing is left behind when it fails."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from PIL import Image
+
+from blemish.artifact import load, read_manifest
+from blemish.cli import app
+from blemish.cli.config import (
+    DATA_KEYS,
+    MODEL_KEYS,
+    PADIM_ONLY,
+    PATCHCORE_ONLY,
+    PROCESSOR_KEYS,
+    FitConfig,
+    make_config,
+    parse_flag,
+)
+from blemish.cli.fit import build_data, build_model
+from blemish.data.datamodule import ImageDataModule
+from blemish.engine import Engine
+from blemish.errors import UsageError
+from blemish.models import detectors
+from blemish.models.padim import Padim
+from blemish.models.patchcore import Patchcore
+from blemish.post_processing import PostProcessor
+
+KEYS = {one.name for one in fields(FitConfig)}
+SMALL = ("--image-size", "64,96")
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# ------------------------------------------------------------------------------------------------------- configuration
+
+
+def test_flags_are_the_keys() -> None:
+    command = typer.main.get_command(app)
+    assert isinstance(command, click.Group) or hasattr(command, "commands")
+    fit = command.commands["fit"]  # type: ignore[attr-defined]
+    own = {"directory", "output", "config", "as_json"}
+    assert {p.name for p in fit.params} - own == KEYS
+    for parameter in fit.params:
+        if parameter.name in KEYS:
+            assert f"--{parameter.name.replace('_', '-')}" in parameter.opts
+            assert parameter.default is None  # an absent flag must not overrule the file
+
+
+def test_every_key_is_used() -> None:
+    assert {"detector", "accelerator", *MODEL_KEYS, *PROCESSOR_KEYS, *DATA_KEYS} == KEYS
+
+
+def defaults(kind: Any) -> dict[str, Any]:
+    return {name: p.default for name, p in inspect.signature(kind).parameters.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        (Padim, set(MODEL_KEYS) - set(PATCHCORE_ONLY)),
+        (Patchcore, set(MODEL_KEYS) - set(PADIM_ONLY)),
+        (PostProcessor, PROCESSOR_KEYS),
+        (ImageDataModule, DATA_KEYS),
+        (Engine, ["accelerator"]),
+    ],
+)
+def test_defaults_are_those_of_the_classes(kind: Any, keys: set[str]) -> None:
+    """None says: whatever the class does by itself."""
+    of_class, config = defaults(kind), FitConfig()
+    for key in keys:
+        if getattr(config, key) is not None:
+            assert of_class[key] == getattr(config, key) or (of_class[key] is None and key.endswith("sensitivity")), key
+
+
+@pytest.mark.parametrize("kind", detectors().values(), ids=detectors())
+def test_every_constructor_option_is_a_key(kind: Any) -> None:
+    assert set(defaults(kind)) - {"post_processor"} <= KEYS
+
+
+def test_defaults_in_the_help_are_true() -> None:
+    of_class = {**defaults(Padim), **defaults(Patchcore)}
+    for one in fields(FitConfig):
+        text = one.metadata["help"]
+        if "Default: " in text and isinstance(of_class.get(one.name), (int, float, str)):
+            assert text.endswith(f"Default: {of_class[one.name]}."), one.name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_sise": 64}, r"Unknown configuration key 'image_sise'. Did you mean 'image_size'\?"),
+        ({"zzz": 1}, r"Unknown configuration key 'zzz'. Known keys: detector, backbone, "),
+        ({7: 1}, r"Unknown configuration key 7."),
+        ({"detector": "patchcorr"}, r"detector: Input should be 'patchcore' or 'padim'. Got 'patchcorr'."),
+        ({"sigma": "wide"}, r"sigma: Input should be a valid number.* Got 'wide'."),
+        ({"image_size": "64;96"}, r"image_size: .* Got '64;96'."),
+        ({"layers": "layer1"}, r"layers: Input should be a valid list. Got 'layer1'."),
+        ({"n_features": 5}, r"n_features has no meaning for detector 'patchcore'. Drop it, or choose the other"),
+        ({"detector": "padim", "bank_size": 5}, r"bank_size has no meaning for detector 'padim'."),
+    ],
+)
+def test_make_config_refuses(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_config(values)
+
+
+def test_parse_flag() -> None:
+    assert parse_flag("layers", "layer1, layer2") == ["layer1", "layer2"]
+    assert parse_flag("image_size", "64") == 64
+    assert parse_flag("tile_size", "64,96") == (64, 96)
+    assert parse_flag("backbone", "a,b") == "a,b"
+    with pytest.raises(UsageError, match=r"tile_stride must be a number, or HEIGHT,WIDTH. Got '64x96'."):
+        parse_flag("tile_stride", "64x96")
+
+
+GIVEN: dict[str, Any] = {
+    "layers": ["scale1", "scale2"],
+    "image_size": (64, 96),
+    "fit_mode": "letterbox",
+    "tile_size": 64,
+    "tile_stride": 32,
+    "sigma": 2.0,
+    "seed": 5,
+}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"coreset_sampling_ratio": 0.5, "bank_size": 7, "bank_dtype": "float16", "num_neighbors": 2},
+        {"detector": "padim", "n_features": 9, "epsilon": 0.5},
+    ],
+)
+def test_keys_reach_the_detector(own: dict[str, Any]) -> None:
+    model = build_model(make_config({**GIVEN, **own}))
+    arguments = model.arguments()
+    for key, value in {**GIVEN, **own}.items():
+        if key != "detector":
+            shown = tuple(arguments[key]) if isinstance(arguments[key], list) else arguments[key]
+            assert shown in (value, (value, value), tuple(value) if isinstance(value, list) else value), key
+
+
+def test_keys_reach_post_processor_and_data(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"max_false_alarm_rate": 0.25, "image_sensitivity": 0.75, "pixel_sensitivity": 0.25}
+    processor = build_model(make_config({**given, "image_size": 64})).post_processor
+    assert {key: getattr(processor, key) for key in given} == given
+    given = {
+        "batch_size": 3,
+        "num_workers": 1,
+        "calibration_fraction": 0.3,
+        "test_fraction": 0.1,
+        "group": "a(.)",
+        "seed": 4,
+        "calibrate_on": "test",
+        "max_pixels": 99,
+    }
+    module = build_data(make_config(given), tmp_path)
+    assert {key: getattr(module, key) for key in given} == given
+    assert set(given) == set(DATA_KEYS)
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+@pytest.mark.parametrize("detector", detectors())
+def test_fit(detector: str, blemish: Any, tiles: Path, inside: Path) -> None:
+    ran = blemish("fit", tiles, "-o", "out/model.safetensors", "--detector", detector, *SMALL)
+    assert ran.code == 0, ran.err
+    assert listing(inside) == ["out", "out/model.safetensors"]
+    assert f"Fitted {detector} on 9 good images" in ran.out
+    assert "Threshold: highest normal score on 3 good images (held out)." in ran.out
+    assert "3 images certify at most 25.00% false alarms" in ran.out
+    assert "built-in filter bank, no learned weights" in ran.err
+    assert load("out/model.safetensors").is_fitted
+
+
+def test_same_bytes_as_python(blemish: Any, tiles: Path, inside: Path, model_file: Path) -> None:
+    assert blemish("fit", tiles, "-o", "m.safetensors", *SMALL).code == 0
+    assert Path("m.safetensors").read_bytes() == model_file.read_bytes()
+
+
+def test_json(blemish: Any, tiles: Path, inside: Path) -> None:
+    content = blemish("fit", tiles, "-o", "m.safetensors", *SMALL, "--json").json
+    assert set(content) == {"model", "detector", "fitted_on", "calibration", "threshold", "seconds", "bytes"}
+    assert content["bytes"] == Path("m.safetensors").stat().st_size
+    assert content["calibration"]["oracle"] is False
+
+
+def test_config_file_and_flags_that_win(blemish: Any, tiles: Path, inside: Path) -> None:
+    config = inside / "fit.yaml"
+    config.write_text("detector: padim\nimage_size: [64, 96]\nn_features: 12\nsigma: 3\nlayers: [scale1, colour]\n")
+    ran = blemish("fit", tiles, "-o", "m.safetensors", "--config", config, "--sigma", "2")
+    assert ran.code == 0, ran.err
+    arguments = read_manifest("m.safetensors").arguments
+    assert (arguments["n_features"], arguments["sigma"], arguments["layers"]) == (12, 2.0, ["scale1", "colour"])
+
+
+def test_no_limit_for_the_bank(blemish: Any, tiles: Path, inside: Path) -> None:
+    assert blemish("fit", tiles, "-o", "m.safetensors", *SMALL, "--bank-size", 0).code == 0
+    assert read_manifest("m.safetensors").arguments["bank_size"] is None
+
+
+def test_oracle_is_shouted(blemish: Any, tiles: Path, inside: Path) -> None:
+    ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL, "--calibrate-on", "test")
+    assert "ORACLE: test images chose the threshold" in ran.out
+
+
+USAGE: list[tuple[list[str], str]] = [
+    (["--image-sise", "64"], "No such option"),
+    (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH. Got 'big'."),
+    (["--detector", "x"], "detector: Input should be 'patchcore' or 'padim'. Got 'x'."),
+    (["--n-features", "5"], "n_features has no meaning for detector 'patchcore'."),
+    (["--sigma", "0"], "sigma must be above 0"),
+    (["--sigma", "wide"], "Invalid value for '--sigma'"),
+    (["--max-false-alarm-rate", "2"], "max_false_alarm_rate must be between 0 and 1"),
+    (["--calibration-fraction", "1"], "calibration_fraction must lie between 0 and 1"),
+    (["--batch-size", "0"], "batch_size must be at least 1. Got 0."),
+    (["--backbone", "resnet19"], "Did you mean 'resnet"),
+    (["--accelerator", "abacus"], "accelerator 'abacus' can't be used"),
+    (["--config", "absent.yaml"], "The configuration absent.yaml can't be read"),
+    (["-o", "model.pkl"], "The output must end in .safetensors. Got 'model.pkl'."),
+    (["-o", "taken.safetensors"], "taken.safetensors can't be written"),
+    (["-o", "file/model.safetensors"], "can't be written"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
+def test_usage_errors(arguments: list[str], message: str, blemish: Any, tiles: Path, inside: Path) -> None:
+    (inside / "taken.safetensors").mkdir()
+    (inside / "file").touch()
+    before = listing(inside)
+    ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL, *arguments)
+    assert ran.code == 2, ran
+    assert message in " ".join(ran.err.split())
+    assert "Traceback" not in ran.err
+    assert listing(inside) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_sise: 64", "Unknown configuration key 'image_sise'. Did you mean 'image_size'?"),
+        ("- a\n- b", "must be a mapping of keys to values. Got list."),
+        ("", "must be a mapping of keys to values. Got NoneType."),
+        ("a: [", "can't be read"),
+        ("a: !!python/object/apply:os.getcwd []", "can't be read"),
+    ],
+)
+def test_bad_config_files(text: str, message: str, blemish: Any, tiles: Path, inside: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    ran = blemish("fit", tiles, "-o", "m.safetensors", "--config", tmp_path / "c.yaml")
+    assert ran.code == 2
+    assert message in ran.err
+    assert listing(inside) == []
+
+
+def test_bad_input(blemish: Any, tiles: Path, inside: Path, tmp_path: Path) -> None:
+    empty, one = tmp_path / "empty", tmp_path / "one"
+    empty.mkdir()
+    one.mkdir()
+    shutil.copy(tiles / "train" / "good" / "000.png", one)
+    broken = shutil.copytree(tiles, tmp_path / "broken")
+    victim = ImageDataModule(broken).split.fit[0].path
+    for make, message in (
+        (lambda: victim.write_bytes(victim.read_bytes()[:200]), "truncated"),
+        (lambda: victim.write_bytes(b""), "the file is empty (0 bytes)"),
+        (lambda: victim.write_text("not an image at all"), "not an image"),
+    ):
+        make()
+        ran = blemish("fit", broken, "-o", "m.safetensors", *SMALL)
+        assert (ran.code, victim.name in ran.err, message in ran.err) == (3, True, True), ran.err
+    for folder, message in (
+        (empty, "no images"),
+        (one, "1 good image(s) to fit on; at least 2 are needed"),
+        (tmp_path / "absent", "absent"),
+    ):
+        ran = blemish("fit", folder, "-o", "m.safetensors", *SMALL)
+        assert ran.code == 3
+        assert message in ran.err
+    ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL, "--max-pixels", 1000)
+    assert ran.code == 3
+    assert "12,288 pixels are more than max_pixels = 1,000" in ran.err
+    ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL, "--max-false-alarm-rate", 0.001)
+    assert ran.code == 3
+    assert "999" in ran.err
+    assert listing(inside) == []
+
+
+def test_mask_of_another_size(blemish: Any, tiles: Path, inside: Path, tmp_path: Path, model_file: Path) -> None:
+    root = shutil.copytree(tiles, tmp_path / "masks")
+    mask = root / "ground_truth" / "hole" / "000_mask.png"
+    Image.open(mask).resize((10, 10)).save(mask)
+    ran = blemish("test", model_file, root)
+    assert ran.code == 3
+    assert "000_mask.png: the mask is 10 x 10 (height x width), its image 96 x 128" in ran.err
+
+
+def test_interrupted_fit_leaves_no_file(
+    blemish: Any, tiles: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Patchcore, features: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Patchcore, "observe", stop)
+    ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL)
+    assert ran.code == 130
+    assert listing(inside) == []

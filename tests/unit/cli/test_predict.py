@@ -1,0 +1,206 @@
+"""`blemish predict`: reads what it is given, writes what it is asked for, and goes on after a bad file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from blemish.report.predictions import COLUMNS
+from blemish.runtime import load
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def pile(tiles: Path, tmp_path: Path) -> Path:
+    """New images in nested folders with awkward names."""
+    root = tmp_path / "Stücke 図"
+    for source, target in (
+        ("test/good/000.png", "a/gut.PNG"),
+        ("test/hole/000.png", "a/b/Loch ü.png"),
+        ("test/stain/001.png", "x.png"),
+    ):
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiles / source, root / target)
+    Image.open(tiles / "test/hole/001.png").resize((201, 90)).save(root / "wide.JPG", quality=95)
+    (root / "notes.txt").write_text("no image")
+    (root / ".hidden.png").write_text("no image")
+    return root
+
+
+NAMES = ["a/b/Loch ü.png", "a/gut.PNG", "wide.JPG", "x.png"]
+
+
+def test_folder(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, pile)
+    assert ran.code == 0, ran.err
+    assert "4 images inspected, 3 anomalous, 0 could not be inspected." in ran.out
+    assert listing(inside) == []  # nothing was asked for
+
+
+def test_json(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    content = blemish("predict", model_file, pile, "--json").json
+    assert set(content) == {"predictions", "failures"}
+    rows = {Path(row["path"]).relative_to(pile).as_posix(): row for row in content["predictions"]}
+    assert sorted(rows) == NAMES
+    for row in rows.values():
+        assert set(row) == set(COLUMNS)
+        assert row["label"] == ("anomalous" if row["raw_score"] >= row["threshold"] else "normal")
+        assert 0 <= row["score"] <= 1
+    assert rows["a/gut.PNG"]["label"] == "normal"
+    assert (rows["wide.JPG"]["height"], rows["wide.JPG"]["width"]) == (90, 201)
+    (region, *_) = rows["a/b/Loch ü.png"]["regions"]
+    assert set(region) == {"box", "area", "peak", "peak_score", "mean_score"}
+
+
+def test_columns_the_issue_asks_for() -> None:
+    assert COLUMNS[:5] == ("path", "label", "raw_score", "score", "threshold")
+
+
+def test_all_formats_hold_the_same(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert blemish("predict", model_file, pile, "--out", f"new/rows.{suffix}").code == 0
+    assert listing(inside) == ["new", "new/rows.csv", "new/rows.jsonl", "new/rows.parquet"]
+    lines = [json.loads(line) for line in Path("new/rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    with Path("new/rows.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == list(COLUMNS)
+    for row in table:
+        row["regions"] = json.loads(row["regions"])
+        for key in ("raw_score", "score", "threshold", "height", "width"):
+            row[key] = json.loads(row[key])
+    assert len(lines) == 4
+    assert untimed(lines) == untimed(table)
+    assert untimed(lines) == untimed(pq.read_table("new/rows.parquet").to_pylist())
+    expected = load(model_file)(pile / "x.png")[0]
+    assert lines[3]["raw_score"] == pytest.approx(expected.raw_score, rel=1e-5)
+    assert lines[3]["threshold"] == expected.threshold
+
+
+def test_files_and_globs(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    rows = blemish("predict", model_file, pile / "x.png", f"{pile}/**/*.PNG", "--json").json["predictions"]
+    assert [Path(row["path"]).name for row in rows] == ["x.png", "gut.PNG"]
+
+
+def test_goes_on_after_unreadable_images(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    (pile / "empty.png").touch()
+    (pile / "fake.png").write_text("text, no image")
+    (pile / "cut.png").write_bytes((pile / "x.png").read_bytes()[:300])
+    ran = blemish("predict", model_file, pile, "--out", "rows.csv", "--fail-on-anomaly")
+    assert ran.code == 3
+    assert "4 images inspected, 3 anomalous, 3 could not be inspected." in ran.out
+    end = ran.err.strip().splitlines()
+    assert len(end) == 3
+    for line, name in zip(end, ("cut.png", "empty.png", "fake.png"), strict=True):
+        assert line.startswith("error: ")
+        assert name in line
+    assert len(Path("rows.csv").read_text(encoding="utf-8").splitlines()) == 5
+    failures = blemish("predict", model_file, pile, "--json").json["failures"]
+    assert [Path(one["path"]).name for one in failures] == ["cut.png", "empty.png", "fake.png"]
+    assert failures[1]["reason"] == "the file is empty (0 bytes)"
+
+
+def test_fail_on_anomaly(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    assert blemish("predict", model_file, pile, "--fail-on-anomaly").code == 1
+    assert blemish("predict", model_file, pile / "a" / "gut.PNG", "--fail-on-anomaly").code == 0
+
+
+def test_pictures_mirror_the_tree(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, pile, "--save", "overlay,mask,map", "--save-dir", "seen")
+    assert ran.code == 0, ran.err
+    files = [name for name in listing(inside) if Path(name).suffix]
+    assert files == sorted(f"seen/{name}.{kind}.png" for name in NAMES for kind in ("overlay", "mask", "map"))
+    result = load(model_file)(pile / "wide.JPG")[0]
+    mask, anomaly_map, overlay = (read_pixels(f"seen/wide.JPG.{kind}.png") for kind in ("mask", "map", "overlay"))
+    np.testing.assert_array_equal(mask > 0, result.mask)
+    np.testing.assert_allclose(anomaly_map / 65535, result.anomaly_map, atol=1e-4)
+    assert overlay.shape == (90, 201, 3)
+
+
+def read_pixels(path: str) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_nothing_is_overwritten(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    (inside / "predictions").mkdir()
+    (inside / "predictions" / "x.png.mask.png").write_text("precious")
+    ran = blemish("predict", model_file, pile, "--save", "mask")
+    assert ran.code == 2
+    assert "x.png.mask.png exists and is not overwritten. Choose an empty folder with --save-dir." in ran.err
+    assert (inside / "predictions" / "x.png.mask.png").read_text() == "precious"
+    assert listing(inside) == ["predictions", "predictions/x.png.mask.png"]  # found out before the first picture
+
+
+def test_two_images_for_one_picture(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, pile / "x.png", pile / "x.png", "--save", "mask")
+    assert ran.code == 2
+    assert "x.png.mask.png" in ran.err
+    assert listing(inside) == []
+
+
+def test_globs_mirror_the_tree(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
+    """Files of one name in several folders are told apart."""
+    ran = blemish("predict", model_file, f"{tiles}/test/*/000.png", "--save", "mask", "--save-dir", "seen")
+    assert ran.code == 0, ran.err
+    names = ("contamination", "crack", "good", "hole", "scratch", "stain")
+    assert [n for n in listing(inside) if Path(n).suffix] == [f"seen/{name}/000.png.mask.png" for name in names]
+
+
+USAGE: list[tuple[list[str], str]] = [
+    (["--out", "rows.txt"], "Predictions are written to .csv, .jsonl, .parquet files. Got 'rows.txt'."),
+    (["--out", "file/rows.csv"], "file/rows.csv can't be written"),
+    (["--out", "folder.csv"], "folder.csv can't be written"),
+    (["--out", "folder.parquet"], "folder.parquet can't be written"),
+    (["--save", "overlay,heat"], "--save takes a list out of overlay, mask, map. Got 'overlay,heat'."),
+    (["--save", "mask", "--save-dir", "file"], "can't be written"),
+    (["--batch-size", "0"], "batch_size must be at least 1. Got 0."),
+    (["--device", "abacus"], "device 'abacus' can't be used"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
+def test_usage_errors(
+    arguments: list[str], message: str, blemish: Any, model_file: Path, pile: Path, inside: Path
+) -> None:
+    """All of them before the first image is inspected."""
+    (inside / "file").touch()
+    (inside / "folder.csv").mkdir()
+    (inside / "folder.parquet").mkdir()
+    before = listing(inside)
+    ran = blemish("predict", model_file, pile, *arguments)
+    assert ran.code == 2, ran
+    assert message in ran.err
+    assert "anomalous" not in ran.out
+    assert listing(inside) == before
+
+
+def test_bad_input(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    (pile / "none").mkdir()
+    for named in ("absent.png", f"{pile}/*.webp", pile / "none"):
+        ran = blemish("predict", model_file, named)
+        assert ran.code == 3
+        assert "is no file, no folder with images and no pattern that matches. Check the path." in ran.err
+    ran = blemish("predict", "absent.safetensors", pile)
+    assert ran.code == 3
+    assert "There is no model file at absent.safetensors." in ran.err
+
+
+def test_pixel_limit(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, pile, "--max-pixels", 96 * 128)
+    assert ran.code == 3
+    assert "3 images inspected" in ran.out
+    assert "wide.JPG: 90 x 201 = 18,090 pixels are more than max_pixels = 12,288" in ran.err
