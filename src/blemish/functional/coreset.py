@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blemish.functional.distances import nearest, square_norms
-
 CANDIDATES = 1024
 """Points considered per round: large enough for a full matrix product, small enough that their pairs fit in 8 MB."""
 
@@ -57,8 +55,8 @@ def greedy_k_center(
             the result. None draws one from `generator`, or takes index 0 without one.
         generator: source of randomness for the first choice (a CPU generator).
         radius: stop as soon as every point is at most this far from a chosen one, in feature units.
-        on_progress: called after each round with (chosen, k, coverage radius): the largest distance of any point to its
-            nearest chosen one, in feature units. The radius of the last call is that of the result.
+        on_progress: called before each round and after the last with (chosen, k, coverage radius): the largest distance
+            of any point to its nearest chosen one, in feature units. The last call has the radius of the result.
 
     Returns:
         (k,) int64 indices in order of choice; fewer when there are fewer than k distinct points or `radius` is reached.
@@ -79,7 +77,11 @@ def greedy_k_center(
     done = len(first)
     for part in chosen[0].split(CANDIDATES):
         _update(distance, points, norms, part)
-    while done < k:
+    while True:
+        if on_progress is not None:
+            on_progress(done, k, float(distance.max().sqrt()))
+        if done >= k:
+            break
         top, candidates = distance.topk(min(CANDIDATES + 1, n))
         if float(top[0]) <= radius**2:
             break
@@ -89,16 +91,7 @@ def greedy_k_center(
         _update(distance, points, norms, new)
         chosen.append(new)
         done += len(new)
-        if on_progress is not None:
-            on_progress(done, k, float(distance.max().sqrt()))
     return torch.cat(chosen)
-
-
-def coverage_radius(points: Tensor, centers: Tensor) -> float:
-    """Largest distance of any of (n, D) points to its nearest of (k, D) centres, in feature units."""
-    norms = square_norms(centers)
-    rows = max(1, BLOCK_BYTES // (4 * len(centers)))
-    return max(float(nearest(block, centers, norms).distance.max()) for block in points.float().split(rows))
 
 
 def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -> Tensor:

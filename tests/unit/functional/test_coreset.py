@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from blemish.functional import coreset
-from blemish.functional.coreset import CANDIDATES, coverage_radius, greedy_k_center
+from blemish.functional.coreset import CANDIDATES, greedy_k_center
 
 
 def normal(n: int, channels: int, seed: int = 0) -> Tensor:
@@ -36,6 +36,10 @@ def textbook(points: Tensor, k: int, start: list[int], radius: float = 0.0) -> l
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (rows - rows[chosen[-1]]).square().sum(dim=1))
     return chosen
+
+
+def coverage_radius(points: Tensor, centres: Tensor) -> float:
+    return float(torch.cdist(points.double(), centres.double()).amin(dim=1).max())
 
 
 @pytest.mark.parametrize("n", [300, CANDIDATES, CANDIDATES + 1, 3000])
@@ -136,13 +140,6 @@ def test_progress_ends_with_the_radius_of_the_result(n: int) -> None:
     radii = [call[2] for call in calls]
     assert radii == sorted(radii, reverse=True)
     assert radii[-1] == pytest.approx(coverage_radius(points, points[chosen]), rel=1e-6)
-
-
-def test_the_coverage_radius_is_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coreset, "BLOCK_BYTES", 1000)
-    points, centres = normal(200, 8), normal(10, 8, seed=1)
-    expected = torch.cdist(points.double(), centres.double()).amin(dim=1).max()
-    assert coverage_radius(points, centres) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

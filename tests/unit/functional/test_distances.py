@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blemish.functional import distances
-from blemish.functional.distances import nearest, reweighted_score, square_norms
+from blemish.functional.distances import make_index, nearest, nearest_indexed, reweighted_score, square_norms
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
 
@@ -36,6 +36,42 @@ def test_nearest_is_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, k: 
     assert found.distance.dtype == torch.float32
     assert torch.equal(found.row, rows)
     torch.testing.assert_close(found.distance.double(), values, rtol=1e-6, atol=0)
+
+
+def features(n: int, decay: float, seed: int) -> Tensor:
+    """Points whose variance falls with the channel, as that of a backbone's features does; decay 0 is isotropic."""
+    rotation = torch.linalg.qr(points(256, 256, seed=9))[0]
+    return (points(n, 256, seed) * torch.arange(1, 257) ** -decay) @ rotation
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_the_index_finds_what_brute_force_finds(decay: float, dtype: torch.dtype) -> None:
+    queries, bank = features(300, decay, 1), features(700, decay, 2).to(dtype)
+    queries[:50] = bank[:50].float() + 1e-4 * points(50, 256)  # almost on the bank
+    norms = square_norms(bank)
+    index = make_index(bank, norms)
+    assert index is not None
+    found = nearest_indexed(queries, bank, norms, index)
+    values, rows = brute_force(queries, bank).topk(1, dim=1, largest=False)
+    assert torch.equal(found.row, rows)
+    torch.testing.assert_close(found.distance.double(), values, rtol=1e-6, atol=1e-7)
+
+
+def test_the_index_searches_few_queries_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, bank = features(600, 1.0, 1), features(2000, 1.0, 2)
+    norms, searched = square_norms(bank), []
+    index = make_index(bank, norms)
+    assert index is not None
+    monkeypatch.setattr(distances, "nearest", lambda q, *rest: searched.append(len(q)) or nearest(q, *rest))
+    nearest_indexed(queries, bank, norms, index)
+    assert sum(searched) < 0.02 * len(queries)
+
+
+def test_no_index_where_it_would_not_pay() -> None:
+    narrow, short = points(500, 64), points(4, 512)
+    assert make_index(narrow, square_norms(narrow)) is None
+    assert make_index(short, square_norms(short)) is None
 
 
 def test_a_small_bank_has_no_more_neighbours_than_rows() -> None:

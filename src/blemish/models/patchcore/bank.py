@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from blemish.errors import DataError
-from blemish.functional.coreset import coverage_radius, greedy_k_center
-from blemish.functional.distances import Neighbours, nearest, reweighted_score, square_norms
+from blemish.functional.coreset import greedy_k_center
+from blemish.functional.distances import (
+    Neighbours,
+    SearchIndex,
+    make_index,
+    nearest,
+    nearest_indexed,
+    reweighted_score,
+    square_norms,
+)
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 
 BUFFER_BYTES = 256 * 2**20
@@ -64,6 +72,7 @@ class MemoryBank(DynamicBufferModule):
         self._filled = 0
         self._seen = 0
         self._kept: Tensor | None = None
+        self._indexed: tuple[Tensor, SearchIndex | None] | None = None  # with the rows it was made for
 
     def start(self) -> None:
         """Forgets everything."""
@@ -110,9 +119,17 @@ class MemoryBank(DynamicBufferModule):
         self.norms = square_norms(self.rows)
         self._buffer, self._kept, self._filled = torch.empty(0, 0), None, 0
 
-    def nearest(self, patches: Tensor, k: int = 1) -> Neighbours:
-        """The k nearest rows of each of (Q, D) patches, see `functional.distances.nearest`."""
-        return nearest(patches - self.center, self.rows, self.norms, k)
+    def nearest(self, patches: Tensor) -> Neighbours:
+        """The nearest row of each of (Q, D) patches, exact, see `functional.distances`."""
+        queries = patches - self.center
+        if torch.compiler.is_exporting():  # a graph can't do more or less depending on its data
+            return nearest(queries, self.rows, self.norms)
+        if self._indexed is None or self._indexed[0] is not self.rows:
+            self._indexed = (self.rows, make_index(self.rows, self.norms))
+        index = self._indexed[1]
+        if index is None:
+            return nearest(queries, self.rows, self.norms)
+        return nearest_indexed(queries, self.rows, self.norms, index)
 
     def image_scores(self, patches: Tensor, found: Neighbours, images: int, num_neighbors: int) -> Tensor:
         """Re-weighted score of each image's most abnormal patch.
@@ -134,6 +151,10 @@ class MemoryBank(DynamicBufferModule):
         neighbours = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
         return reweighted_score(distance, neighbours)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._indexed = None
+
     def _capacity(self, channels: int) -> int:
         rows = BUFFER_BYTES // (4 * channels)
         return max(rows, 2 * (self.size or 0), 2)
@@ -147,10 +168,13 @@ class MemoryBank(DynamicBufferModule):
         self._filled = len(kept)
 
     def _reduce(self, patches: Tensor, k: int, on_progress: Progress | None) -> Tensor:
+        def watch(done: int, total: int, radius: float) -> None:
+            self.radius.fill_(radius)
+            if on_progress is not None:
+                on_progress(done, total, radius)
+
         generator = torch.Generator().manual_seed(self.seed)
-        kept = patches[greedy_k_center(patches, min(k, len(patches)), generator=generator, on_progress=on_progress)]
-        self.radius.fill_(coverage_radius(patches, kept))
-        return kept
+        return patches[greedy_k_center(patches, min(k, len(patches)), generator=generator, on_progress=watch)]
 
     def _extend(self, bank: Tensor, observed: Tensor, on_progress: Progress | None) -> Tensor:
         """Adds the patches that lie farther from the bank than its radius; reduces again if that makes it too large."""
