@@ -44,7 +44,7 @@ def test_public_names() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"module 'blemish' has no attribute 'Foo'. Public names: BlemishError, "):
+    with pytest.raises(AttributeError, match=r"module 'blemish' has no attribute 'Foo'. Names: BlemishError, "):
         _ = blemish.Foo  # type: ignore[attr-defined]
 
 
