@@ -73,6 +73,14 @@ def test_brightness_moves_the_colour_layer_alone() -> None:
         torch.testing.assert_close(bright[f"scale{scale}"], dark[f"scale{scale}"], rtol=0, atol=1e-3)
 
 
+def test_features_grow_with_the_root_of_contrast() -> None:
+    image = 0.5 + 0.4 * (pictures(1) - 0.5)
+    strong, weak = FilterBank()(image), FilterBank()(0.5 + (image - 0.5) / 4)
+    for scale in range(1, 5):
+        ratio = strong[f"scale{scale}"].mean() / weak[f"scale{scale}"].mean()
+        assert float(ratio) == pytest.approx(2.0, rel=0.05)
+
+
 def test_as_a_backbone() -> None:
     extractor = FeatureExtractor()
     assert extractor.layers == ["scale1", "scale2", "scale3", "scale4", "colour"]

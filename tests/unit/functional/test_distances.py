@@ -100,6 +100,30 @@ def test_a_row_of_the_bank_is_at_distance_zero_exactly(offset: float) -> None:
     assert not found.distance.any()
 
 
+def test_neighbours_that_the_product_cannot_order_come_in_order() -> None:
+    bank = points(300, 16) + 1000.0
+    found = nearest(bank, bank, square_norms(bank), 9)
+    true = brute_force(bank, bank).gather(1, found.row)
+    torch.testing.assert_close(found.distance.double(), true, rtol=1e-6, atol=0)
+    assert bool((found.distance.diff(dim=1) >= 0).all())
+
+
+def test_an_index_is_not_misled_by_rows_that_its_basis_almost_holds() -> None:
+    """What the basis misses is lost in rounding, but decides for queries that lie far outside of it."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(points(256, 256))[0]
+    plane = points(4000, 64, seed=1) @ axes[:, :64].T
+    plane[2000:] = plane[:2000] + 0.01 * plane[2000:]  # neighbours in pairs
+    bank = plane + 2e-3 * torch.randn(4000, 1, generator=generator) * axes[:, 64]
+    queries = plane[:500] + 3 * axes[:, 64]
+    norms = square_norms(bank)
+    index = make_index(bank, norms)
+    assert index is not None
+    found, expected = nearest_indexed(queries, bank, norms, index), nearest(queries, bank, norms)
+    assert torch.equal(found.row, expected.row)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=1e-6, atol=0)
+
+
 def test_inputs_stay_as_they_were() -> None:
     queries, bank = points(5), points(30, seed=1)
     copies = queries.clone(), bank.clone()
