@@ -34,6 +34,7 @@ from blemish.post_processing import CalibrationRecord, PostProcessor
 SCHEMA = 1
 KEY = "blemish"
 MAX_SIDE = 16_384
+MAX_AREA = 2**24
 """Largest model input that a manifest may ask for, in pixels per side."""
 
 
@@ -166,9 +167,15 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
         raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(classes)}.")
     sides = manifest.arguments.get("image_size")
     if not (
-        isinstance(sides, list) and len(sides) == 2 and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
+        isinstance(sides, list)
+        and len(sides) == 2
+        and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
+        and sides[0] * sides[1] <= MAX_AREA
     ):
-        raise ArtifactError(f"image_size in {path} must be two numbers between 1 and {MAX_SIDE}. Got {sides!r}.")
+        raise ArtifactError(
+            f"image_size in {path} must be two numbers between 1 and {MAX_SIDE}, at most {MAX_AREA} pixels. "
+            f"Got {sides!r}."
+        )
     try:
         processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
         model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)

@@ -76,4 +76,7 @@ class MissingExtraError(BlemishError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'This needs {package}, which is not installed. Run: pip install "blemish[{extra}]"')
-        self.extra = extra
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.package, self.extra)

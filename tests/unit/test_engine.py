@@ -283,7 +283,6 @@ def test_interrupted_fit(name: str, tiles: Path, monkeypatch: pytest.MonkeyPatch
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), whole.state_dict().values(), strict=True))
 
 
-@pytest.mark.xfail(strict=True, reason="PostProcessor keeps its thresholds when a fit starts")
 def test_thresholds_of_an_earlier_fit_do_not_survive_a_failed_one(
     model: AnomalyModule, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

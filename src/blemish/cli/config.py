@@ -33,10 +33,12 @@ class FitConfig:
     sigma: float = _key("Blur of the map in pixels of the image size.", 4.0)
     coreset_sampling_ratio: float | None = _key("PatchCore: share of the patches to keep. Default: 0.1.")
     bank_size: int | None = _key("PatchCore: most patches to keep; 0 sets no limit. Default: 10000.")
+    selection_channels: int | None = _key("PatchCore: select in a random projection to so many channels. Default: off.")
     bank_dtype: Literal["float32", "float16"] | None = _key("PatchCore: how the bank is stored. Default: float32.")
     num_neighbors: int | None = _key("PatchCore: neighbours of the score's re-weighting. Default: 9.")
     n_features: int | None = _key("PaDiM: channels to keep. Default: the paper's, at most 100.")
     epsilon: float | None = _key("PaDiM: added to the diagonal of covariances. Default: 0.01.")
+    factor_dtype: Literal["float32", "float16"] | None = _key("PaDiM: how factors are kept. Default: float32.")
     max_false_alarm_rate: float | None = _key("Wanted share of good parts called anomalous.")
     image_sensitivity: float = _key("0 to 1; higher calls more images anomalous.", 0.5)
     pixel_sensitivity: float = _key("0 to 1; higher marks more pixels.", 0.5)
@@ -51,8 +53,8 @@ class FitConfig:
     accelerator: str = _key("'auto', 'cpu', 'cuda' or 'mps'.", "auto")
 
 
-PATCHCORE_ONLY = ("coreset_sampling_ratio", "bank_size", "bank_dtype", "num_neighbors")
-PADIM_ONLY = ("n_features", "epsilon")
+PATCHCORE_ONLY = ("coreset_sampling_ratio", "bank_size", "selection_channels", "bank_dtype", "num_neighbors")
+PADIM_ONLY = ("n_features", "epsilon", "factor_dtype")
 MODEL_KEYS = (
     *(
         "backbone",

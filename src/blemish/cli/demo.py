@@ -59,7 +59,7 @@ def demo(
         Engine(settings.accelerator).fit(model, build_data(settings, root))
         path = output / f"{product}.safetensors"
         save(model, path)
-        results[product] = run_test(model, root, settings.batch_size, settings.num_workers, settings.accelerator)
+        results[product] = run_test(model, root, settings.accelerator)
         _leave_pictures(load(path), root, output / "pictures" / product)
         results[product]["seconds"] = round(time.perf_counter() - started, 2)
     if as_json:

@@ -79,15 +79,17 @@ def build_data(config: FitConfig, root: Path) -> ImageDataModule:
     return ImageDataModule(root, **pick(config, DATA_KEYS))
 
 
-def calibration_sentence(record: CalibrationRecord) -> str:
-    """What the threshold rests on, in words."""
+def calibration_sentence(record: CalibrationRecord, threshold: float) -> str:
+    """What the raw threshold rests on, in words."""
     images = f"{record.normal} good" + (f" and {record.anomalous} anomalous" if record.anomalous else "") + " images"
-    text = f"Threshold: {record.policy} on {images} ({record.source.replace('_', ' ')})."
+    text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({record.source.replace('_', ' ')})."
     if record.certified_false_alarm_rate is not None:
         text += (
             f" {record.normal} images certify at most {record.certified_false_alarm_rate:.2%} false alarms"
             " on parts of the same kind."
         )
+    if record.decided_by is not None and record.next_score is not None:
+        text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."
     return text + (" ORACLE: test images chose the threshold, so test figures flatter." if record.oracle else "")
 
 
@@ -135,4 +137,4 @@ def fit(
         return
     size = output.stat().st_size / 2**20
     out().print(f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).")
-    out().print(calibration_sentence(record))
+    out().print(calibration_sentence(record, processor.raw_image_threshold))

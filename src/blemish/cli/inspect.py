@@ -40,4 +40,6 @@ def inspect(
     table("model", ("setting", "value"), rows)
     if thresholds:
         table("thresholds (raw scores)", ("name", "value"), list(thresholds.items()))
-    out().print("Not calibrated." if manifest.calibration is None else calibration_sentence(manifest.calibration))
+    record = manifest.calibration
+    sentence = "Not calibrated." if record is None else calibration_sentence(record, thresholds["raw_image_threshold"])
+    out().print(sentence, markup=False)

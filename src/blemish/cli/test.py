@@ -34,30 +34,34 @@ def test(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     batch_size: int = typer.Option(8, help="Images per step."),
     num_workers: int | None = typer.Option(None, help="Processes that read images."),
+    max_pixels: int = typer.Option(200_000_000, help="Refuse larger images."),
     accelerator: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
 ) -> None:
     """Measure a model on labelled images, on raw scores and in original pixels."""
     from blemish.artifact import load
 
     detector = load(model)
-    figures = run_test(detector, directory, batch_size, num_workers, accelerator)
+    figures = run_test(
+        detector, directory, accelerator, batch_size=batch_size, num_workers=num_workers, max_pixels=max_pixels
+    )
     if as_json:
         print_json(figures)
     else:
         print_figures(figures)
 
 
-def run_test(
-    detector: AnomalyModule, directory: Path, batch_size: int, num_workers: int | None, accelerator: str
-) -> dict[str, Any]:
-    """The figures of `detector` on the test images of `directory`, split as for its fit, and what they rest on."""
+def run_test(detector: AnomalyModule, directory: Path, accelerator: str, **loading: Any) -> dict[str, Any]:
+    """The figures of `detector` on the test images of `directory`, split as for its fit, and what they rest on.
+
+    `loading` goes to `ImageDataModule`: batch_size, num_workers, max_pixels.
+    """
     from blemish.data.datamodule import ImageDataModule
     from blemish.engine import Engine
     from blemish.post_processing import PostProcessor
 
     record = detector.data_record
     dealt = {} if record is None else {key: value for key, value in vars(record).items() if key != "fingerprint"}
-    datamodule = ImageDataModule(directory, batch_size=batch_size, num_workers=num_workers, **dealt)
+    datamodule = ImageDataModule(directory, **loading, **dealt)
     result = Engine(accelerator).test(detector, datamodule)
     processor = detector.post_processor
     if not isinstance(processor, PostProcessor):

@@ -140,7 +140,11 @@ def make_loader(
         A `DataLoader` that yields `ImageBatch`; a batch without any readable image is skipped.
     """
     return _Loader(
-        _ErrorsAsValues(dataset, unreadable), batch_size=batch_size, num_workers=num_workers, collate_fn=_collate_good
+        _ErrorsAsValues(dataset, unreadable),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=_collate_good,
+        generator=torch.Generator(),  # else every pass draws a seed for its workers from the global generator
     )
 
 

@@ -75,10 +75,10 @@ def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
 
 def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard
-    deviations.
+    deviations. Factors may be float16; arithmetic is float32.
     """
     centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
-    return (whitening @ centred).square().sum(dim=1).sqrt().mT  # (P, D, N) -> (P, N) -> (N, P)
+    return (whitening.float() @ centred).square().sum(dim=1).sqrt().mT  # (P, D, N) -> (P, N) -> (N, P)
 
 
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:

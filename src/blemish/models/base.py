@@ -151,6 +151,7 @@ class AnomalyModule(LightningModule, ABC):
     def start(self) -> None:
         """Forgets everything observed: a second fit starts afresh."""
         self._observing, self._resumed = True, False
+        self._forget_thresholds()
 
     def resume(self) -> None:
         """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
@@ -160,6 +161,7 @@ class AnomalyModule(LightningModule, ABC):
         """
         self._require_fitted()
         self._observing = self._resumed = True
+        self._forget_thresholds()
 
     @abstractmethod
     def observe(self, features: Tensor) -> None:
@@ -286,6 +288,11 @@ class AnomalyModule(LightningModule, ABC):
     def _step(self, batch: ImageBatch) -> InferenceBatch:
         raw = self.inspect(batch.image, batch.size)
         return replace(raw, path=batch.path, gt_label=batch.gt_label, gt_mask=batch.gt_mask, defect=batch.defect)
+
+    def _forget_thresholds(self) -> None:
+        """Thresholds of other features mean nothing: if the new calibration fails, there must be none."""
+        if isinstance(self.post_processor, PostProcessor):
+            self.post_processor.forget()
 
     def _require_fitted(self) -> None:
         if not self.is_fitted:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +59,9 @@ class CalibrationRecord:
         certified_false_alarm_rate: the probability with which one more normal image from the same line is called
             anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
         f1: F1 at the image threshold on the calibration images; None without anomalous ones.
+        decided_by: file name of the image whose score is the threshold; None where it isn't known.
+        next_score: the highest score of a normal image below the threshold: far below, and one image, perhaps not a
+            good part, decides alone. None without such an image.
     """
 
     policy: str
@@ -67,6 +71,8 @@ class CalibrationRecord:
     anomalous: int
     certified_false_alarm_rate: float | None
     f1: float | None
+    decided_by: str | None = None
+    next_score: float | None = None
 
     @property
     def oracle(self) -> bool:
@@ -136,16 +142,27 @@ class PostProcessor(BasePostProcessor):
 
         Raises:
             ValueError: if neither a score nor a map is given.
+            UsageError: if both spellings are used at once.
             NonFiniteError: in eager mode, if a score is NaN or infinite.
         """
         if predictions is None:
             predictions = InferenceBatch(anomaly_map=anomaly_maps)
+        elif anomaly_maps is not None:
+            raise UsageError("predictions and anomaly_maps were both given. Give one of them.")
         score, maps = _raw(predictions)
         done = replace(predictions, pred_score=score, anomaly_map=maps, raw_score=score, raw_map=maps)
         if self._calibrated:
             self.normalize_batch(done)
             self.threshold_batch(done)
         return done
+
+    def forget(self) -> None:
+        """Drops thresholds, ranges and their record: back to the state before calibration. Sensitivities stay."""
+        for scale in ("image", "pixel"):
+            for statistic in self._statistics(scale)[:3]:
+                statistic.fill_(torch.nan)
+        self._calibrated = False
+        self.record = None
 
     def normalize_batch(self, batch: InferenceBatch) -> None:
         """Puts normalised scores and maps into `batch`, in place; `raw_score` and `raw_map` keep the raw ones.
@@ -342,7 +359,18 @@ class PostProcessor(BasePostProcessor):
         self._pixel_max.copy_(map_maxima.max())
         self._calibrated = True
         anomalous = int(labels.sum())
-        self.record = CalibrationRecord(policy, pixel_policy, source, len(normal), anomalous, certified, f1)
+        below = normal[normal < threshold]
+        self.record = CalibrationRecord(
+            policy=policy,
+            pixel_policy=pixel_policy,
+            source=source,
+            normal=len(normal),
+            anomalous=anomalous,
+            certified_false_alarm_rate=certified,
+            f1=f1,
+            decided_by=evidence.name_of(threshold),
+            next_score=float(below.max()) if len(below) else None,
+        )
         if not anomalous:
             _LOG.info(
                 "Calibrated on %d normal images and no anomalous one: the threshold is the %s observed among them.",
@@ -361,11 +389,12 @@ OneClassPostProcessor = PostProcessor
 
 
 class _Evidence:
-    """What calibration needs to know of the images seen by this process: four numbers each, and one histogram."""
+    """What calibration needs to know of the images of this process: a name and four numbers each, and one histogram."""
 
     def __init__(self) -> None:
         self.images = 0
         self._rows: list[Tensor] = []  # (n, 4) float64: score, label, map maximum, map minimum
+        self._names: list[str] = []
         self._histogram: Tensor | None = None
 
     def add(self, batch: InferenceBatch, limit: int | None) -> None:
@@ -386,10 +415,15 @@ class _Evidence:
                     f"The score of {_name(batch, i)} is not finite. Check the image and the backbone's weights."
                 )
             self._rows.append(row.cpu())
+            self._names.append(PurePath(batch.path[i]).name if i < len(batch.path) else "")
             if batch.gt_mask is not None:
                 if self._histogram is None:
                     self._histogram = empty_histogram(device=score.device)
                 accumulate(self._histogram, maps[i], batch.gt_mask[i])
+
+    def name_of(self, score: float) -> str | None:
+        """File name of an image of this process with that score; None if there is none, or it never was a file."""
+        return next((name for row, name in zip(self._rows, self._names, strict=True) if row[0] == score), None) or None
 
     def merged(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Scores, labels, map maxima and minima of all processes, each (n,), and the pixel histogram."""

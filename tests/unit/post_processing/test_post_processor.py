@@ -577,3 +577,10 @@ def test_numbers_of_another_library() -> None:
     torch.testing.assert_close(result.anomaly_map, golden["normalized_map"], rtol=0, atol=BIN)
     chosen_from = golden["score"] == golden["image_threshold"]
     assert bool(result.pred_label[chosen_from].all())
+
+
+def test_maps_may_be_given_by_keyword_but_not_beside_predictions() -> None:
+    processor, maps = PostProcessor(), torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(processor(anomaly_maps=maps).raw_score, maps.amax(dim=(1, 2)))
+    with pytest.raises(UsageError, match="both given"):
+        processor(InferenceBatch(anomaly_map=maps), anomaly_maps=maps)

@@ -30,6 +30,8 @@ class Padim(AnomalyModule):
         n_features: how many channels to keep, drawn at random once (section III-D of the paper). None keeps the paper's
             100 for "resnet18" and 550 for "wide_resnet50_2", and at most 100 of any other backbone.
         epsilon: added to the diagonal of every covariance (the paper's regularisation, 0.01), greater than 0.
+        factor_dtype: "float32" or "float16"; how the covariances' factors are kept. float16 halves the model and moves
+            scores by about 0.1 %.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
         backbone, layers, image_size, fit_mode, pretrained, weights, tile_size, tile_stride, seed, post_processor: see
             `AnomalyModule`. Layers default to "layer1" to "layer3", the paper's, for timm backbones.
@@ -51,6 +53,7 @@ class Padim(AnomalyModule):
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
         n_features: int | None = None,
         epsilon: float = 0.01,
+        factor_dtype: Literal["float32", "float16"] = "float32",
         sigma: float = 4.0,
         pretrained: bool = True,
         weights: str | os.PathLike[str] | None = None,
@@ -61,6 +64,8 @@ class Padim(AnomalyModule):
     ) -> None:
         if not epsilon > 0.0:
             raise UsageError(f"epsilon must be above 0, or covariances can't be inverted. Got {epsilon}.")
+        if factor_dtype not in ("float32", "float16"):
+            raise UsageError(f"factor_dtype must be 'float32' or 'float16'. Got {factor_dtype!r}.")
         super().__init__(
             backbone=backbone,
             layers=layers,
@@ -84,7 +89,8 @@ class Padim(AnomalyModule):
         generator = torch.Generator().manual_seed(seed)
         index = torch.randperm(self.channels, generator=generator)[:wanted].sort()[0]
         self.register_buffer("channel_index", index)
-        self.gaussians = PatchGaussians(epsilon)
+        self.gaussians = PatchGaussians(epsilon, factor_dtype)
+        self._factor_dtype = factor_dtype
 
     def _has_state(self) -> bool:
         return len(self.gaussians.mean) > 0
@@ -101,7 +107,12 @@ class Padim(AnomalyModule):
 
     def arguments(self) -> dict[str, Any]:
         """See `AnomalyModule.arguments`."""
-        return {**super().arguments(), "n_features": len(self.channel_index), "epsilon": self.gaussians.epsilon}
+        return {
+            **super().arguments(),
+            "n_features": len(self.channel_index),
+            "epsilon": self.gaussians.epsilon,
+            "factor_dtype": self._factor_dtype,
+        }
 
     def start(self) -> None:
         """See `AnomalyModule.start`."""

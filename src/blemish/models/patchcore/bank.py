@@ -40,6 +40,8 @@ class MemoryBank(DynamicBufferModule):
     Args:
         ratio: rows to keep, as a share of all patches, in (0, 1].
         size: most rows to keep; None keeps `ratio` of everything, at the price of memory that grows with the images.
+        selection_channels: select in a random projection to so many dimensions, which is faster for wide features; the
+            rows that are kept are the full ones. None selects in the features themselves.
         dtype: how rows are stored; arithmetic is float32 either way.
         seed: draws the first row of the coreset.
 
@@ -58,11 +60,13 @@ class MemoryBank(DynamicBufferModule):
         self,
         ratio: float = 0.1,
         size: int | None = 10_000,
+        selection_channels: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.ratio, self.size, self.seed = ratio, size, seed
+        self.selection_channels = selection_channels
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
         self.register_buffer("center", torch.empty(0))
         self.register_buffer("rows", torch.empty(0, 0, dtype=self.dtype))
@@ -174,7 +178,12 @@ class MemoryBank(DynamicBufferModule):
                 on_progress(done, total, radius)
 
         generator = torch.Generator().manual_seed(self.seed)
-        return patches[greedy_k_center(patches, min(k, len(patches)), generator=generator, on_progress=watch)]
+        points = patches
+        if self.selection_channels is not None:  # Johnson and Lindenstrauss: distances survive a Gaussian projection
+            shape = (patches.shape[1], self.selection_channels)
+            projection = torch.randn(shape, generator=generator) / self.selection_channels**0.5
+            points = patches @ projection.to(patches.device)
+        return patches[greedy_k_center(points, min(k, len(points)), generator=generator, on_progress=watch)]
 
     def _extend(self, bank: Tensor, observed: Tensor, on_progress: Progress | None) -> Tensor:
         """Adds the patches that lie farther from the bank than its radius; reduces again if that makes it too large."""

@@ -22,6 +22,8 @@ class Patchcore(AnomalyModule):
         coreset_sampling_ratio: share of all patches to keep, in (0, 1]; the paper uses 0.25, 0.1 and 0.01.
         bank_size: most rows to keep, at least 1. None sets no limit (the paper's setting): memory then grows with the
             images.
+        selection_channels: select the coreset in a random projection to so many channels, at least 1; faster for wide
+            features. None selects in the features themselves.
         bank_dtype: "float32" or "float16"; how the rows are stored.
         num_neighbors: b of the paper's equation 7, at least 1; 1 switches the re-weighting off.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
@@ -44,6 +46,7 @@ class Patchcore(AnomalyModule):
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
         coreset_sampling_ratio: float = 0.1,
         bank_size: int | None = 10_000,
+        selection_channels: int | None = None,
         bank_dtype: Literal["float32", "float16"] = "float32",
         num_neighbors: int = 9,
         sigma: float = 4.0,
@@ -58,6 +61,8 @@ class Patchcore(AnomalyModule):
             raise UsageError(f"coreset_sampling_ratio must be above 0 and at most 1. Got {coreset_sampling_ratio}.")
         if bank_size is not None and bank_size < 1:
             raise UsageError(f"bank_size must be at least 1, or None for no limit. Got {bank_size}.")
+        if selection_channels is not None and selection_channels < 1:
+            raise UsageError(f"selection_channels must be at least 1, or None. Got {selection_channels}.")
         if bank_dtype not in ("float32", "float16"):
             raise UsageError(f"bank_dtype must be 'float32' or 'float16'. Got {bank_dtype!r}.")
         if num_neighbors < 1:
@@ -76,7 +81,7 @@ class Patchcore(AnomalyModule):
             post_processor=post_processor,
         )
         self.num_neighbors = num_neighbors
-        self.bank = MemoryBank(coreset_sampling_ratio, bank_size, bank_dtype, seed)
+        self.bank = MemoryBank(coreset_sampling_ratio, bank_size, selection_channels, bank_dtype, seed)
         self._bank_dtype = bank_dtype
 
     def _has_state(self) -> bool:
@@ -96,6 +101,7 @@ class Patchcore(AnomalyModule):
             **super().arguments(),
             "coreset_sampling_ratio": self.bank.ratio,
             "bank_size": self.bank.size,
+            "selection_channels": self.bank.selection_channels,
             "bank_dtype": self._bank_dtype,
             "num_neighbors": self.num_neighbors,
         }
