@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
@@ -16,6 +16,9 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)  ## build the documentation in site/; warnings are errors
+	$(BIN)/mkdocs build --strict
 
 clean:  ## remove what the other targets made
 	rm -rf .venv demo-output site
