@@ -209,7 +209,7 @@ def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
             "note", f"No pixel metrics: {_count(bare, 'anomalous test image')} without a mask: {_names(bare)}."
         )
     if sets["unused"].images:
-        yield Finding("note", f"{sets['unused'].images} images have no label; they can only be predicted.")
+        yield Finding("note", f"Images without a label, which can only be predicted: {sets['unused'].images}.")
     if report.ignored:
         yield Finding("note", f"{report.ignored} hidden or non-image files are passed over.")
 
