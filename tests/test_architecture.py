@@ -53,6 +53,7 @@ FENCES = {
     "matplotlib": ("visualization/",),
     "fastapi": ("serve/",),
     "ray": ("scale/",),
+    "faiss": ("models/patchcore/approximate.py",),
     "torchvision": (),
     "cv2": (),
     "sklearn": (),

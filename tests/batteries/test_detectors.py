@@ -75,6 +75,7 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "selection_channels": ({}, {"selection_channels": 8}),
         "bank_dtype": ({}, {"bank_dtype": "float16"}),
         "num_neighbors": ({}, {"num_neighbors": 2}),
+        "neighbor_search": ({}, {"neighbor_search": "faiss"}),
     },
 }
 ELSEWHERE = {"pretrained", "weights", "post_processor"}  # see the tests below
@@ -128,6 +129,7 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (Padim, {"factor_dtype": "int8"}, r"factor_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
+    (Patchcore, {"neighbor_search": "hnsw"}, r"neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'."),
     (Padim, {"n_features": 0}, r"n_features must be between 1 and 75, the channels of these layers. Got 0."),
     (Padim, {"n_features": 76}, r"Got 76."),
     (Padim, {"epsilon": 0.0}, r"epsilon must be above 0, or covariances can't be inverted. Got 0.0."),

@@ -36,6 +36,7 @@ class FitConfig:
     selection_channels: int | None = _key("PatchCore: select in a random projection to so many channels. Default: off.")
     bank_dtype: Literal["float32", "float16"] | None = _key("PatchCore: how the bank is stored. Default: float32.")
     num_neighbors: int | None = _key("PatchCore: neighbours of the score's re-weighting. Default: 9.")
+    neighbor_search: Literal["exact", "faiss"] | None = _key("PatchCore: faiss is approximate. Default: exact.")
     n_features: int | None = _key("PaDiM: channels to keep. Default: the paper's, at most 100.")
     epsilon: float | None = _key("PaDiM: added to the diagonal of covariances. Default: 0.01.")
     factor_dtype: Literal["float32", "float16"] | None = _key("PaDiM: how factors are kept. Default: float32.")
@@ -53,7 +54,14 @@ class FitConfig:
     accelerator: str = _key("'auto', 'cpu', 'cuda' or 'mps'.", "auto")
 
 
-PATCHCORE_ONLY = ("coreset_sampling_ratio", "bank_size", "selection_channels", "bank_dtype", "num_neighbors")
+PATCHCORE_ONLY = (
+    "coreset_sampling_ratio",
+    "bank_size",
+    "selection_channels",
+    "bank_dtype",
+    "num_neighbors",
+    "neighbor_search",
+)
 PADIM_ONLY = ("n_features", "epsilon", "factor_dtype")
 MODEL_KEYS = (
     *(

@@ -23,6 +23,7 @@ PACKAGES = {
     "pyarrow": "parquet",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "faiss-cpu": "faiss",
 }
 
 

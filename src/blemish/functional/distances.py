@@ -108,6 +108,11 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
     return Neighbours(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
+def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """|x - y|^2 from the differences themselves: (Q, D) queries to the bank rows (Q, k) int64 -> (Q, k) float32."""
+    return (queries[:, None, :] - bank[rows].float()).square().sum(dim=2)
+
+
 def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
     """Image score of PatchCore from its most abnormal patch (arXiv 2106.08265, equation 7).
 
@@ -139,7 +144,7 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbours
         rows.append(row + start)
     rank, row = torch.cat(values, dim=1), torch.cat(rows, dim=1)
     row = row.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
-    distance = _measure(queries, bank, row).sqrt()
+    distance = squared_distances(queries, bank, row).sqrt()
     distance, order = distance.sort(dim=1)
     return Neighbours(distance, row.gather(1, order))
 
@@ -157,7 +162,7 @@ def _nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: Search
     own = square_norms(queries)  # (q,)
     bound = torch.addmm(norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)  # (q, M), less |x|^2
     row = bound.argmin(dim=1, keepdim=True)  # (q, 1)
-    squared = _measure(queries, bank, row)  # (q, 1)
+    squared = squared_distances(queries, bank, row)  # (q, 1)
     # Bounds are rounded: one that is only just above the distance proves nothing.
     limit = squared[:, 0] - own + 1e-5 * (own + norms.max())
     bound.scatter_(1, row, torch.inf)
@@ -165,7 +170,7 @@ def _nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: Search
     if len(open_):
         lowest, rows = bound[open_].topk(CANDIDATES, dim=1, largest=False)  # (o, c)
         rows = torch.cat([row[open_], rows], dim=1)
-        best, which = _measure(queries[open_], bank, rows).min(dim=1, keepdim=True)  # (o, 1)
+        best, which = squared_distances(queries[open_], bank, rows).min(dim=1, keepdim=True)  # (o, 1)
         row[open_], squared[open_] = rows.gather(1, which), best
         limit = best[:, 0] - own[open_] + 1e-5 * (own[open_] + norms.max())
         unproven = open_[lowest[:, -1] < limit]
@@ -173,8 +178,3 @@ def _nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: Search
             full = nearest(queries[unproven], bank, norms)
             row[unproven], squared[unproven] = full.row, full.distance.square()
     return Neighbours(squared.sqrt(), row)
-
-
-def _measure(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """Squared distances (q, c) of (q, D) queries to the bank rows (q, c), from differences."""
-    return (queries[:, None, :] - bank[rows].float()).square().sum(dim=2)

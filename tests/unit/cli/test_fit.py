@@ -140,6 +140,7 @@ GIVEN: dict[str, Any] = {
     "own",
     [
         {"coreset_sampling_ratio": 0.5, "bank_size": 7, "bank_dtype": "float16", "num_neighbors": 2},
+        {"neighbor_search": "faiss"},
         {"detector": "padim", "n_features": 9, "epsilon": 0.5},
     ],
 )

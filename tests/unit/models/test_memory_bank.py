@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from blemish.errors import MissingExtraError
 from blemish.models.patchcore.bank import MemoryBank
 
 
@@ -148,3 +151,55 @@ def test_progress_is_reported() -> None:
     bank.observe(points(100))
     bank.finish(lambda done, total, radius: seen.append((done, total)))
     assert seen[-1] == (50, 50)
+
+
+# ------------------------------------------------------------------------------------------- approximate neighbours
+
+
+def exact_and_approximate(count: int, channels: int = 16) -> tuple[MemoryBank, MemoryBank]:
+    pytest.importorskip("faiss")
+    patches = points(count, channels=channels)
+    searches: tuple[Literal["exact", "faiss"], ...] = ("exact", "faiss")
+    exact, approximate = (filled(patches, ratio=1.0, size=count, neighbor_search=one) for one in searches)
+    return exact, approximate
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("count", [1, 2, 17, 3000])
+def test_approximate_distances_are_never_too_low(count: int, dtype: str) -> None:
+    exact, approximate = exact_and_approximate(count)
+    for bank in (exact, approximate):
+        bank.rows = bank.rows.to(getattr(torch, dtype))
+    queries = points(count, channels=16).repeat(math.ceil(500 / count), 1)[:500]  # what was observed, and noise
+    queries += 0.3 * torch.randn(queries.shape, generator=torch.Generator().manual_seed(1))
+    truth, found = exact.nearest(queries), approximate.nearest(queries)
+    torch.testing.assert_close(exact.rows, approximate.rows)
+    assert found.row.shape == found.distance.shape == (500, 1)
+    assert bool((found.distance >= truth.distance - 1e-6).all())
+    differences = queries - approximate.center - approximate.rows[found.row[:, 0]].float()
+    torch.testing.assert_close(found.distance[:, 0], differences.norm(dim=1))
+    assert float((found.row == truth.row).float().mean()) > 0.9
+
+
+def test_approximate_search_repeats_itself() -> None:
+    queries = points(500, seed=1, channels=16)
+    first, second = (exact_and_approximate(3000)[1].nearest(queries) for _ in range(2))
+    assert torch.equal(first.row, second.row)
+    assert torch.equal(first.distance, second.distance)
+
+
+def test_approximate_search_follows_the_rows() -> None:
+    bank, queries = exact_and_approximate(900)[1], points(50, channels=16) + 30
+    before = bank.nearest(queries).distance
+    bank.resume()
+    bank.observe(queries)
+    bank.size = None
+    bank.finish()
+    assert float(bank.nearest(queries).distance.max()) < 1e-3 < float(before.min())
+
+
+def test_approximate_search_needs_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r'needs faiss, .* Run: pip install "blemish\[faiss\]"'):
+        MemoryBank(neighbor_search="faiss")
+    MemoryBank()

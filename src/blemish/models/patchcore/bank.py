@@ -27,6 +27,7 @@ from blemish.functional.distances import (
     square_norms,
 )
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
+from blemish.models.patchcore.approximate import ApproximateIndex, import_faiss
 
 BUFFER_BYTES = 256 * 2**20
 """Size of the buffer, unless twice the bank is more."""
@@ -35,7 +36,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class MemoryBank(DynamicBufferModule):
-    """Bank of (M, D) patch features with exact nearest-neighbour search.
+    """Bank of (M, D) patch features with nearest-neighbour search.
 
     Args:
         ratio: rows to keep, as a share of all patches, in (0, 1].
@@ -44,6 +45,10 @@ class MemoryBank(DynamicBufferModule):
             rows that are kept are the full ones. None selects in the features themselves.
         dtype: how rows are stored; arithmetic is float32 either way.
         seed: draws the first row of the coreset.
+        neighbor_search: "exact", or "faiss" for an approximate search, see `approximate`.
+
+    Raises:
+        MissingExtraError: for "faiss" where it isn't installed.
 
     Attributes:
         center: (D,) float32, mean of the patches; rows and queries are taken relative to it, for precision.
@@ -63,8 +68,12 @@ class MemoryBank(DynamicBufferModule):
         selection_channels: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         seed: int = 0,
+        neighbor_search: Literal["exact", "faiss"] = "exact",
     ) -> None:
         super().__init__()
+        if neighbor_search == "faiss":
+            import_faiss()  # now, not when the first image is scored
+        self.neighbor_search = neighbor_search
         self.ratio, self.size, self.seed = ratio, size, seed
         self.selection_channels = selection_channels
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
@@ -76,7 +85,8 @@ class MemoryBank(DynamicBufferModule):
         self._filled = 0
         self._seen = 0
         self._kept: Tensor | None = None
-        self._indexed: tuple[Tensor, SearchIndex | None] | None = None  # with the rows it was made for
+        # With the rows it was made for.
+        self._indexed: tuple[Tensor, SearchIndex | ApproximateIndex | None] | None = None
 
     def start(self) -> None:
         """Forgets everything."""
@@ -124,15 +134,23 @@ class MemoryBank(DynamicBufferModule):
         self._buffer, self._kept, self._filled = torch.empty(0, 0), None, 0
 
     def nearest(self, patches: Tensor) -> Neighbours:
-        """The nearest row of each of (Q, D) patches, exact, see `functional.distances`."""
+        """The nearest row of each of (Q, D) patches, see `functional.distances`; exact in a graph, whatever is wanted
+        elsewhere.
+        """
         queries = patches - self.center
         if torch.compiler.is_exporting():  # a graph can't do more or less depending on its data
             return nearest(queries, self.rows, self.norms)
         if self._indexed is None or self._indexed[0] is not self.rows:
-            self._indexed = (self.rows, make_index(self.rows, self.norms))
+            approximate = self.neighbor_search == "faiss"
+            self._indexed = (
+                self.rows,
+                ApproximateIndex(self.rows) if approximate else make_index(self.rows, self.norms),
+            )
         index = self._indexed[1]
         if index is None:
             return nearest(queries, self.rows, self.norms)
+        if isinstance(index, ApproximateIndex):
+            return index.nearest(queries)
         return nearest_indexed(queries, self.rows, self.norms, index)
 
     def image_scores(self, patches: Tensor, found: Neighbours, images: int, num_neighbors: int) -> Tensor:

@@ -26,12 +26,14 @@ class Patchcore(AnomalyModule):
             features. None selects in the features themselves.
         bank_dtype: "float32" or "float16"; how the rows are stored.
         num_neighbors: b of the paper's equation 7, at least 1; 1 switches the re-weighting off.
+        neighbor_search: "exact", or "faiss" for large banks: faster, a few scores come out too high and none too low.
+            An exported graph searches exactly either way.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
         backbone, layers, image_size, fit_mode, pretrained, weights, tile_size, tile_stride, seed, post_processor: see
             `AnomalyModule`. Layers default to "layer2" and "layer3", the paper's, for timm backbones.
 
     Raises:
-        UsageError: for arguments outside their range.
+        UsageError: for arguments outside their range. MissingExtraError: for "faiss" where it isn't installed.
     """
 
     default_layers: ClassVar[Sequence[str]] = ("layer2", "layer3")
@@ -49,6 +51,7 @@ class Patchcore(AnomalyModule):
         selection_channels: int | None = None,
         bank_dtype: Literal["float32", "float16"] = "float32",
         num_neighbors: int = 9,
+        neighbor_search: Literal["exact", "faiss"] = "exact",
         sigma: float = 4.0,
         pretrained: bool = True,
         weights: str | os.PathLike[str] | None = None,
@@ -67,6 +70,8 @@ class Patchcore(AnomalyModule):
             raise UsageError(f"bank_dtype must be 'float32' or 'float16'. Got {bank_dtype!r}.")
         if num_neighbors < 1:
             raise UsageError(f"num_neighbors must be at least 1. Got {num_neighbors}.")
+        if neighbor_search not in ("exact", "faiss"):
+            raise UsageError(f"neighbor_search must be 'exact' or 'faiss'. Got {neighbor_search!r}.")
         super().__init__(
             backbone=backbone,
             layers=layers,
@@ -81,7 +86,7 @@ class Patchcore(AnomalyModule):
             post_processor=post_processor,
         )
         self.num_neighbors = num_neighbors
-        self.bank = MemoryBank(coreset_sampling_ratio, bank_size, selection_channels, bank_dtype, seed)
+        self.bank = MemoryBank(coreset_sampling_ratio, bank_size, selection_channels, bank_dtype, seed, neighbor_search)
         self._bank_dtype = bank_dtype
 
     def _has_state(self) -> bool:
@@ -104,6 +109,7 @@ class Patchcore(AnomalyModule):
             "selection_channels": self.bank.selection_channels,
             "bank_dtype": self._bank_dtype,
             "num_neighbors": self.num_neighbors,
+            "neighbor_search": self.bank.neighbor_search,
         }
 
     def start(self) -> None:
