@@ -137,7 +137,7 @@ def test_missing_masks_labels_and_tests_are_said(folder: Path, tmp_path_factory:
     (folder / "notes.txt").touch()
     notes = messages(run(folder), "note")
     assert "No pixel metrics: 1 anomalous test image without a mask: test/hole/1.png." in notes
-    assert "1 images have no label; they can only be predicted." in notes
+    assert "Images without a label, which can only be predicted: 1." in notes
     assert "1 hidden or non-image files are passed over." in notes
     flat = tmp_path_factory.mktemp("flat")
     write_png(flat / "a.png", image())
