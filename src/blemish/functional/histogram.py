@@ -14,6 +14,7 @@ Axes: class (0 negative, 1 positive), bin (ascending score).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,26 @@ class Tally(NamedTuple):
     value: Tensor
     negative: Tensor
     positive: Tensor
+
+
+class Ranked(NamedTuple):
+    """A tally in parts, for scores that don't fit in memory: figures fold over it.
+
+    Attributes:
+        parts: tallies, every value of one below all values of the one before it; may be gone through again.
+        negative, positive: sums over all parts.
+    """
+
+    parts: Iterable[Tally]
+    negative: float
+    positive: float
+
+
+def ranked(tally: Tally | Ranked) -> Ranked:
+    """A whole tally as one of a single part."""
+    if isinstance(tally, Ranked):
+        return tally
+    return Ranked((tally,), float(tally.negative.sum()), float(tally.positive.sum()))
 
 
 def empty_histogram(bits: int = BITS, device: torch.device | str | None = None) -> Tensor:
@@ -137,13 +158,18 @@ def tally_scores(scores: Tensor, negative: Tensor, positive: Tensor) -> Tally:
         positive: (n,) weight among the positives, likewise.
     """
     check_finite(scores)
-    ordered, order = torch.sort(scores.detach().float())
+    value, (negative, positive) = sum_ties(scores.detach().float(), negative, positive)
+    return Tally(value, negative, positive)
+
+
+def sum_ties(scores: Tensor, *amounts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The distinct ones of (n,) scores, ascending, and the sums of each (n,) amount over the scores that are equal."""
+    ordered, order = torch.sort(scores, stable=True)  # stable: sums of floats come out the same every time
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     group = torch.cumsum(first, 0) - 1
     value = ordered[first]
-    sums = [part.new_zeros(len(value)).index_add_(0, group, part[order]) for part in (negative, positive)]
-    return Tally(value, *sums)
+    return value, [part.new_zeros(len(value)).index_add_(0, group, part[order]) for part in amounts]
 
 
 def tally_labels(scores: Tensor, labels: Tensor) -> Tally:

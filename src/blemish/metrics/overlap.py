@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from blemish.errors import UsageError
-from blemish.functional.curves import aupimo_credit, aupro
+from blemish.functional.curves import aupimo_credit, aupro, top
 from blemish.functional.histogram import (
     BITS,
+    Ranked,
     Tally,
     bin_edge,
     bin_index,
     check_finite,
     check_shapes,
+    ranked,
 )
 from blemish.functional.regions import label_components
 from blemish.metrics.figure import Figure
@@ -79,13 +81,14 @@ class AUPRO:
         return self.from_tally(self._scores.weighted_tally(), self.fpr_limit)
 
     @staticmethod
-    def from_tally(tally: Tally, fpr_limit: float) -> Figure:
+    def from_tally(tally: Tally | Ranked, fpr_limit: float) -> Figure:
         """The figure of a tally whose positives are region weights."""
-        if not bool(tally.positive.any()):
+        whole = ranked(tally)
+        if not whole.positive:
             return Figure(None, "no anomalous pixels")
-        if not bool(tally.negative.any()):
+        if not whole.negative:
             return Figure(None, "no normal pixels")
-        return Figure(aupro(tally, fpr_limit))
+        return Figure(aupro(whole, fpr_limit))
 
 
 class AUPIMO:
@@ -133,8 +136,9 @@ class AUPIMO:
 
     def per_image(self) -> list[float]:
         """AUPIMO of each anomalous image, in the order of updates. Needs a normal image to have been seen."""
-        tally = self._normal.weighted_tally()
-        credit = aupimo_credit(tally.positive, self.fpr_bounds)
+        normal = ranked(self._normal.weighted_tally())
+        tally = top(normal, self.fpr_bounds[1])  # what lies lower earns nothing
+        credit = aupimo_credit(tally.positive, self.fpr_bounds, normal.positive)
         return [
             float((credit[torch.searchsorted(tally.value, value)] * count).sum() / count.sum())
             for value, count in self._defects
@@ -144,7 +148,7 @@ class AUPIMO:
         """The mean over anomalous images."""
         if not self._defects:
             return Figure(None, "no anomalous pixels")
-        if len(self._normal.weighted_tally().value) == 0:
+        if not ranked(self._normal.weighted_tally()).positive:
             return Figure(None, "no normal images")
         scores = self.per_image()
         return Figure(sum(scores) / len(scores))

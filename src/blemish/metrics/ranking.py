@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from blemish.functional import curves
-from blemish.functional.histogram import BITS, Tally
+from blemish.functional.histogram import BITS, Ranked, Tally, ranked
 from blemish.metrics.figure import Figure, Level
 from blemish.metrics.stores import BinnedScores, ExactScores, Scores
 
@@ -24,8 +24,9 @@ class Ranking:
 
     Args:
         level: what a score belongs to, "image" or "pixel".
-        exact: keep every score, or count in a histogram, whose figure is exactly that of the scores rounded down to a
-            relative precision of 2 ** -(bits - 9). None: exact for images, bounded for pixels.
+        exact: keep every score (beyond four million in a temporary file, 20 bytes each), or count in a histogram, whose
+            figure is exactly that of the scores rounded down to a relative precision of 2 ** -(bits - 9). None: exact
+            for images, bounded for pixels.
         bits: size of the histogram (see `functional.histogram`). Changes nothing when exact.
     """
 
@@ -55,7 +56,7 @@ class Ranking:
         self._scores.merge(other._scores)
 
     @staticmethod
-    def formula(tally: Tally) -> float:
+    def formula(tally: Tally | Ranked) -> float:
         """The figure of a tally that has what the figure needs."""
         raise NotImplementedError
 
@@ -64,13 +65,14 @@ class Ranking:
         return self.from_tally(self._scores.tally(), self.level)
 
     @classmethod
-    def from_tally(cls, tally: Tally, level: Level) -> Figure:
+    def from_tally(cls, tally: Tally | Ranked, level: Level) -> Figure:
         """The figure of a tally that somebody else has kept."""
-        if not bool(tally.positive.any()):
+        whole = ranked(tally)
+        if not whole.positive:
             return Figure(None, f"no anomalous {level}s")
-        if cls.needs_normal and not bool(tally.negative.any()):
+        if cls.needs_normal and not whole.negative:
             return Figure(None, f"no normal {level}s")
-        return Figure(cls.formula(tally))
+        return Figure(cls.formula(whole))
 
 
 class AUROC(Ranking):

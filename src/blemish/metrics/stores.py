@@ -1,12 +1,14 @@
 """Where metrics keep the scores they have seen: all of them (exact), or a histogram (bounded memory).
 
-Both classes answer with the same `Tally`, so a metric is the same code over either. Pixels of defects may also carry
-weights, which per-region figures need (see `functional.curves.aupro`).
+Both classes answer with a ranking of negatives and positives, whole or in parts, so a metric is the same code over
+either. Pixels of defects may also carry weights, which per-region figures need (see `functional.curves.aupro`).
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from blemish.errors import UsageError
 from blemish.functional.histogram import (
     BITS,
+    Ranked,
     Tally,
     accumulate,
     accumulate_weights,
@@ -21,19 +24,22 @@ from blemish.functional.histogram import (
     check_shapes,
     empty_histogram,
     tally_histogram,
-    tally_scores,
 )
+from blemish.metrics.spill import Scored, SortedRuns
+
+IN_MEMORY = 1 << 22
+"""Scores that an exact store keeps in memory before it sorts them into a file."""
 
 _UNEQUAL = "Only metrics of one kind can be merged: give both the same `exact` and `bits`."
 
 
 class ExactScores:
-    """Every score, on the CPU. Memory: 5 bytes for each, 8 more where it has a weight."""
+    """Every score, on the CPU. Memory: 13 bytes for each of some IN_MEMORY; more are sorted into a temporary file."""
 
     def __init__(self) -> None:
-        self.scores: list[Tensor] = []
-        self.positive: list[Tensor] = []
-        self.weights: list[Tensor] = []
+        self._recent: list[tuple[Tensor, Tensor, Tensor]] = []  # scores, labels, weights; in no order
+        self._runs = SortedRuns()
+        self._counts = {"negative": 0.0, "positive": 0.0, "weight": 0.0}
 
     def add(self, scores: Tensor, positive: Tensor, weights: Tensor | None = None) -> None:
         """Take scores of any shape, their bool labels, and perhaps a float64 weight for each positive in raster order.
@@ -43,30 +49,60 @@ class ExactScores:
         """
         check_shapes(scores, positive)
         check_finite(scores)
-        self.scores.append(scores.detach().float().flatten().cpu())
-        self.positive.append((positive != 0).flatten().cpu())
+        labels = (positive != 0).flatten().cpu()
+        weight = torch.zeros(len(labels), dtype=torch.float64)
         if weights is not None:
-            self.weights.append(weights.cpu())
+            weight[labels] = weights.cpu()
+        self._take(scores.detach().float().flatten().cpu(), labels, weight)
 
     def merge(self, other: Scores) -> None:
         """Add the scores of another exact store."""
         if not isinstance(other, ExactScores):
             raise UsageError(_UNEQUAL)
-        self.scores += other.scores
-        self.positive += other.positive
-        self.weights += other.weights
+        self._runs.extend(other._runs)
+        self._recent += other._recent
+        self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
+        self._spill_above(IN_MEMORY)
 
-    def tally(self) -> Tally:
+    def tally(self) -> Ranked:
         """Negatives and positives at each distinct score."""
-        positive = _joined(self.positive, torch.bool).long()
-        return tally_scores(_joined(self.scores, torch.float32), 1 - positive, positive)
+        return self._ranked("positive")
 
-    def weighted_tally(self) -> Tally:
+    def weighted_tally(self) -> Ranked:
         """Negatives and the weights of positives at each distinct score."""
-        positive = _joined(self.positive, torch.bool)
-        weights = torch.zeros(len(positive), dtype=torch.float64)
-        weights[positive] = _joined(self.weights, torch.float64)
-        return tally_scores(_joined(self.scores, torch.float32), (~positive).long(), weights)
+        return self._ranked("weight")
+
+    def _take(self, *columns: Tensor) -> None:
+        for scores, labels, weight in zip(*(column.split(IN_MEMORY) for column in columns), strict=True):
+            self._recent.append((scores, labels, weight))
+            amounts = (len(labels) - int(labels.sum()), int(labels.sum()), float(weight.sum()))
+            self._counts = {
+                name: count + more for (name, count), more in zip(self._counts.items(), amounts, strict=True)
+            }
+            self._spill_above(IN_MEMORY)
+
+    def _spill_above(self, limit: int) -> None:
+        """Sorts everything recent into a run if there is more of it than `limit`."""
+        if sum(len(scores) for scores, _, _ in self._recent) > limit:
+            self._runs.append(_scored(self._recent))
+            self._recent = []
+
+    def _ranked(self, positive: Literal["positive", "weight"]) -> Ranked:
+        if len(self._runs):
+            self._spill_above(0)
+        parts = _Parts(self._runs if len(self._runs) else [_scored(self._recent).distinct()], positive)
+        return Ranked(parts, self._counts["negative"], self._counts[positive])
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The tallies of falling parts, as often as they are asked for."""
+
+    runs: Iterable[Scored]
+    positive: Literal["positive", "weight"]
+
+    def __iter__(self) -> Iterator[Tally]:
+        return (Tally(part.value, part.negative, getattr(part, self.positive)) for part in self.runs)
 
 
 class BinnedScores:
@@ -104,5 +140,7 @@ class BinnedScores:
 Scores: TypeAlias = ExactScores | BinnedScores
 
 
-def _joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=dtype)
+def _scored(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scored:
+    empty = (torch.zeros(0), torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.float64))
+    scores, labels, weight = (torch.cat(column) for column in zip(empty, *parts, strict=True))
+    return Scored(scores, (~labels).long(), labels.long(), weight)
