@@ -99,10 +99,6 @@ class SortedRuns:
 
 def _joined(rows: list[np.ndarray]) -> Scored:
     whole = np.concatenate(rows)
-    value, negative, positive, weight = (np.ascontiguousarray(whole[name]) for name in ROW.names or ())
-    return Scored(
-        torch.from_numpy(value),
-        torch.from_numpy(negative.astype(np.int64)),
-        torch.from_numpy(positive.astype(np.int64)),
-        torch.from_numpy(weight),
-    )
+    columns = ((whole["value"], np.float32), (whole["negative"], np.int64), (whole["positive"], np.int64))
+    value, negative, positive = (torch.from_numpy(column.astype(dtype)) for column, dtype in columns)
+    return Scored(value, negative, positive, torch.from_numpy(whole["weight"].astype(np.float64)))
