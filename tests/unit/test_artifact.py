@@ -347,7 +347,10 @@ FORGED: dict[str, tuple[Edit, str]] = {
     ),
     "sigma absurd": (setting("arguments", "sigma", to=1e12), "does not describe a model: sigma must be"),
     "tile of a wrong type": (setting("arguments", "tile_size", to="x"), "does not describe a model"),
-    "size absurd": (setting("arguments", "image_size", to=[10**9, 96]), "image_size in .* between 1 and 16384, at most 16777216 pixels. Got"),
+    "size absurd": (
+        setting("arguments", "image_size", to=[10**9, 96]),
+        "image_size in .* between 1 and 16384, at most 16777216 pixels. Got",
+    ),
     "area absurd": (setting("arguments", "image_size", to=[16384, 16384]), "at most 16777216 pixels"),
     "size negative": (setting("arguments", "image_size", to=[-1, 96]), "image_size in .* between 1 and 16384"),
     "size of text": (setting("arguments", "image_size", to="64"), "image_size in .* two numbers"),

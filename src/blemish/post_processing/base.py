@@ -13,8 +13,8 @@ from blemish.data.batch import InferenceBatch
 class BasePostProcessor(nn.Module, Callback, ABC):
     """Turns raw predictions into verdicts, as a module inside the exported graph and as a callback that calibrates it.
 
-    A subclass implements `forward`; whatever it computes there is what test, prediction and export run. Calibration sees
-    the detector's own scores, which a subclass leaves as they are in `raw_score`::
+    A subclass implements `forward`; whatever it computes there is what test, prediction and export run. Calibration
+    sees the detector's own scores, which a subclass leaves as they are in `raw_score`::
 
         class Halving(BasePostProcessor):
             def forward(self, batch):
