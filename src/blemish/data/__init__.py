@@ -7,6 +7,7 @@
     check       what would be fitted, calibrated and tested, and what is wrong with it
     dataset     samples -> `ImageBatch` through the model's own pre-processing
     datamodule  all of the above behind Lightning's loader hooks
+    gather      what several processes saw of it, together
 
 Everything down to `check` needs neither torch nor lightning.
 """

@@ -8,8 +8,8 @@ have different (H, W): whatever lives in original pixels is then a list of N ten
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -87,3 +87,8 @@ class InferenceBatch:
     gt_label: Tensor | None = None
     gt_mask: PerImage | None = None
     defect: Sequence[str] | None = None
+
+    def first(self, count: int) -> InferenceBatch:
+        """The first `count` of its images."""
+        part: dict[str, Any] = {name: None if value is None else value[:count] for name, value in vars(self).items()}
+        return replace(self, **part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blemish.data.gather import add_up, gather_rows
 from blemish.errors import UsageError
 from blemish.functional.curves import auroc
 from blemish.functional.histogram import check_finite, check_shapes, tally_labels
@@ -68,6 +70,10 @@ class Decisions:
     def merge(self, other: Self) -> None:
         """Add the counts of another instance."""
         self._counts += other._counts
+
+    def gather(self, device: torch.device) -> None:
+        """Add the counts of all other processes, which then hold the same."""
+        self._counts = add_up(self._counts, device)
 
     def compute(self) -> DecisionFigures:
         """Counts and rates over all updates; a rate without a base has a reason instead."""
@@ -135,6 +141,16 @@ class PerDefect:
         self._normal += other._normal
         for defect, scores in other._scores.items():
             self._add(defect, scores, other._missed[defect])
+
+    def gather(self, device: torch.device) -> None:
+        """Add what all other processes have seen, which then hold the same."""
+        line = torch.tensor(list((json.dumps(vars(self)) + "\n").encode()), dtype=torch.uint8)
+        rows, _ = gather_rows(line[:, None], None, device)
+        self.reset()
+        for text in bytes(rows.flatten().tolist()).splitlines():
+            other = PerDefect()
+            vars(other).update(json.loads(text))
+            self.merge(other)
 
     def compute(self) -> list[DefectRow]:
         """Rows in alphabetical order; empty where no anomalous image was seen."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blemish.data.batch import InferenceBatch
+from blemish.data.gather import add_up, together
 from blemish.errors import DataError, NonFiniteError, UsageError
 from blemish.functional.histogram import BITS, check_finite
 from blemish.metrics.decisions import Decisions, DefectRow, PerDefect
@@ -125,6 +126,23 @@ class Evaluator:
         self._defects.merge(other._defects)
         self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
         self._has_maps = self._has_maps or other._has_maps
+
+    def gather(self, device: torch.device) -> None:
+        """Add what the evaluators of all other processes have seen, so that each gives the figures of the whole set.
+
+        All processes of the group must call it, once. `device` is one that their backend can send from.
+        """
+        if together():
+            for part in (self._images, self._pixels, self._image_decisions, self._pixel_decisions, self._defects):
+                part.gather(device)
+            counts = add_up(torch.tensor([*self._counts.values(), self._has_maps]), device).tolist()
+            self._counts = dict(zip(self._counts, counts, strict=False))
+            self._has_maps = counts[-1] > 0
+
+    @property
+    def images(self) -> int:
+        """How many images were taken."""
+        return self._counts["images"]
 
     def compute(self) -> EvaluationResult:
         """The figures over all updates."""

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from blemish.data.gather import add_up, gather_rows
 from blemish.errors import UsageError
 from blemish.functional.histogram import (
     BITS,
@@ -27,7 +28,7 @@ from blemish.functional.histogram import (
 )
 from blemish.metrics.spill import Scored, SortedRuns
 
-IN_MEMORY = 1 << 22
+IN_MEMORY = 1 << 21
 """Scores that an exact store keeps in memory before it sorts them into a file."""
 
 _UNEQUAL = "Only metrics of one kind can be merged: give both the same `exact` and `bits`."
@@ -63,6 +64,16 @@ class ExactScores:
         self._recent += other._recent
         self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
         self._spill_above(IN_MEMORY)
+
+    def gather(self, device: torch.device) -> None:
+        """Add the scores of all other processes, which then hold the same. For scores of images: without weights."""
+        parts = [torch.stack([column.double() for column in part], dim=1) for part in self.tally().parts]
+        rows, _ = gather_rows(torch.cat(parts), None, device)  # (K, 3): score, negatives, positives
+        everyone = ExactScores()
+        for positive in (False, True):
+            scores = rows[:, 0].repeat_interleave(rows[:, 1 + positive].long())
+            everyone.add(scores, torch.full(scores.shape, positive))
+        vars(self).update(vars(everyone))
 
     def tally(self) -> Ranked:
         """Negatives and positives at each distinct score."""
@@ -126,6 +137,10 @@ class BinnedScores:
             raise UsageError(_UNEQUAL)
         self.counts += other.counts.to(self.counts.device)
         self.weights += other.weights
+
+    def gather(self, device: torch.device) -> None:
+        """Add the counts of all other processes, which then hold the same."""
+        self.counts, self.weights = add_up(self.counts, device), add_up(self.weights, device)
 
     def tally(self) -> Tally:
         """Negatives and positives in each occupied bin."""

@@ -24,6 +24,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 from blemish.data.batch import DataRecord, ImageBatch, InferenceBatch
+from blemish.data.gather import own_share
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.extractor import FeatureExtractor
 from blemish.metrics.evaluation import Evaluator
@@ -270,7 +271,12 @@ class AnomalyModule(LightningModule, ABC):
 
     def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Measures a batch, after the post-processor's hook has completed it."""
-        self.evaluator.update(outputs)
+        left = own_share(self.trainer, self.evaluator.images, "test")
+        self.evaluator.update(outputs if left is None else outputs.first(left))
+
+    def on_test_epoch_end(self) -> None:
+        """Every process knows the figures of the whole set."""
+        self.evaluator.gather(self.device)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> InferenceBatch:
         """Raw predictions."""

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from blemish.data.batch import InferenceBatch, PerImage
+from blemish.data.gather import gather_rows, own_share
 from blemish.errors import CalibrationError, NonFiniteError, NotCalibratedError, UsageError
 from blemish.functional.histogram import accumulate, empty_histogram
 from blemish.functional.thresholds import (
@@ -39,7 +40,6 @@ from blemish.functional.thresholds import (
     raw_threshold,
 )
 from blemish.post_processing.base import BasePostProcessor
-from blemish.post_processing.gather import gather_rows, own_share
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

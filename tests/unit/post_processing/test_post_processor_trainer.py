@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from blemish import Engine, ImageDataModule, Padim
 from blemish.data.batch import InferenceBatch
+from blemish.data.gather import own_share
 from blemish.data.synthetic import write_dataset
 from blemish.errors import CalibrationError
 from blemish.post_processing import PostProcessor
-from blemish.post_processing.gather import own_share
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # data in memory need none

@@ -1,23 +1,25 @@
-"""Calibration over several processes: everyone's evidence, each image once."""
+"""One data set, several processes: everyone's evidence, each image once. In a single process nothing here changes
+anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-def own_share(trainer: Any, seen: int) -> int | None:
-    """How many more images of this process count; None without limit.
+def own_share(trainer: Any, seen: int, stage: Literal["val", "test"] = "val") -> int | None:
+    """How many more images of this process count, in a loop of a Lightning trainer; None without limit.
 
     A distributed sampler repeats images so that every process gets the same number. Process r of W really owns the
     images r, r + W, r + 2 W, ...; what comes after them is a repetition, and would count twice.
     """
     world = getattr(trainer, "world_size", 1)
-    loader = getattr(trainer, "val_dataloaders", None)
+    loader = getattr(trainer, f"{stage}_dataloaders", None)
     if isinstance(loader, list) and len(loader) == 1:
         loader = loader[0]
     dataset = getattr(loader, "dataset", None)
@@ -26,11 +28,23 @@ def own_share(trainer: Any, seen: int) -> int | None:
     return max(0, len(range(trainer.global_rank, len(dataset), world)) - seen)
 
 
+def together() -> bool:
+    """Whether this process belongs to a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def add_up(counts: Tensor, device: torch.device) -> Tensor:
+    """The sum of everyone's counts, of one shape."""
+    if not together():
+        return counts
+    total = counts.to(device, copy=True)
+    dist.all_reduce(total)
+    return total.to(counts.device)
+
+
 def gather_rows(rows: Tensor, histogram: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows (n, C) of all processes, one after the other, and the sum of their histograms; unchanged in a single
-    process.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
+    """Rows (n, C) of all processes, one after the other, and the sum of their histograms."""
+    if not together():
         return rows, histogram
     world = dist.get_world_size()
     count = torch.tensor([len(rows), 0 if histogram is None else len(histogram.flatten())], device=device)
