@@ -244,6 +244,6 @@ def test_every_name_of_the_older_library_is_on_its_page() -> None:
 
 
 HIDDEN = {
-    "blemish.post_processing.gather",  # calibration over processes: called by the post-processor alone
+    "blemish.data.gather",  # several processes: called by the post-processor and the evaluator alone
     "blemish.data.synthetic_parts",  # the drawing behind blemish.data.synthetic
 }

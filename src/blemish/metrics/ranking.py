@@ -24,7 +24,7 @@ class Ranking:
 
     Args:
         level: what a score belongs to, "image" or "pixel".
-        exact: keep every score (beyond two million in a temporary file, 20 bytes each), or count in a histogram, whose
+        exact: keep every score (beyond a million in a temporary file, 20 bytes each), or count in a histogram, whose
             figure is exactly that of the scores rounded down to a relative precision of 2 ** -(bits - 9). None: exact
             for images, bounded for pixels.
         bits: size of the histogram (see `functional.histogram`). Changes nothing when exact.

@@ -28,7 +28,7 @@ from blemish.functional.histogram import (
 )
 from blemish.metrics.spill import Scored, SortedRuns
 
-IN_MEMORY = 1 << 21
+IN_MEMORY = 1 << 20
 """Scores that an exact store keeps in memory before it sorts them into a file."""
 
 _UNEQUAL = "Only metrics of one kind can be merged: give both the same `exact` and `bits`."
