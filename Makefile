@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEER := .venv-peer/.ready
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench bench-peer clean
 
 demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
@@ -20,10 +21,29 @@ lint: $(READY)  ## check style and types
 docs: $(READY)  ## build the documentation in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
 
+bench: $(READY)  ## measure every claim in benchmarks/, beside the other library where .venv-peer has it
+	$(BIN)/python benchmarks/coreset.py
+	$(BIN)/python benchmarks/patchcore_fit.py
+	$(BIN)/python benchmarks/padim_fit.py
+	$(BIN)/python benchmarks/padim_fit.py --wide
+	$(BIN)/python benchmarks/fit_memory.py --counts 200 2000
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/pixel_metrics.py
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/summarize.py
+
+bench-peer: $(PEER) bench  ## install the other library, then measure both
+
 clean:  ## remove what the other targets made
-	rm -rf .venv demo-output site
+	rm -rf .venv .venv-peer demo-output site
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(PEER):
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet anomalib==2.7.0
+	.venv-peer/bin/python -W ignore -c "from anomalib.models import Padim, Patchcore"
 	touch $@

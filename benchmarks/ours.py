@@ -1,0 +1,174 @@
+"""The half of a benchmark that runs blemish; `peer.py` answers the same requests. Started by `common.Half`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import BATCH, SIDE, Meter, files, map_and_mask, read, seconds, serve
+
+import blemish
+from blemish.functional.coreset import greedy_k_center
+from blemish.functional.curves import auroc
+from blemish.functional.histogram import accumulate, empty_histogram, tally_histogram
+from blemish.functional.patches import to_rows
+from blemish.functional.thresholds import f1_threshold_from_histogram
+from blemish.metrics import AUPRO
+from blemish.models.base import AnomalyModule
+from blemish.models.padim import Padim
+from blemish.models.patchcore import Patchcore
+
+DETECTORS = {"patchcore": Patchcore, "padim": Padim}
+
+model: AnomalyModule
+device: str
+inputs: torch.Tensor  # (N, 3, SIDE, SIDE), what the backbone is given
+
+
+def versions() -> dict[str, Any]:
+    return {"blemish": blemish.__version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def prepare(
+    detector: str, folder: str, weights: str, on: str = "cpu", backbone: str = "resnet18", **options: Any
+) -> dict[str, Any]:
+    """A detector, and the images of a folder ready for its backbone."""
+    global model, device, inputs
+    device = on
+    model = DETECTORS[detector](backbone=backbone, weights=weights, image_size=SIDE, post_processor=False, **options)
+    model.to(device)
+    inputs = _preprocess(files(folder))
+    return {"channel_index": model.channel_index.tolist()} if isinstance(model, Padim) else {}
+
+
+def backbone() -> dict[str, Any]:
+    """One pass of the backbone alone over all inputs."""
+    with Meter(device) as meter:
+        for batch in _batches():
+            model.extractor(batch)
+    return {"seconds": meter.seconds}
+
+
+def fit() -> dict[str, Any]:
+    with Meter(device) as meter:
+        model.start()
+        for batch in _batches():
+            model.observe(model.features(batch))
+        model.finish()
+    return {"seconds": meter.seconds, "peak_mb": meter.peak_mb, "process_mb": meter.process_mb}
+
+
+def save(path: str) -> dict[str, Any]:
+    model.save(path)
+    return {"mb": Path(path).stat().st_size / 2**20}
+
+
+def save_bank(path: str) -> dict[str, Any]:
+    """The memory bank as (M, D) float32, in feature units."""
+    assert isinstance(model, Patchcore)
+    np.save(path, (model.bank.rows.float() + model.bank.center).cpu().numpy())
+    return {"rows": len(model.bank.rows)}
+
+
+def save_features(folder: str, path: str) -> dict[str, Any]:
+    """Patch features of the images of a folder, (N * P, D) float32."""
+    images = _preprocess(files(folder)).split(BATCH)
+    np.save(path, torch.cat([to_rows(model.features(batch)).cpu() for batch in images]).numpy())
+    return {}
+
+
+def latency(batch: int, repetitions: int) -> dict[str, Any]:
+    """Seconds for a batch that is ready for the backbone: the backbone alone, and up to raw scores and maps."""
+    images = inputs[:batch].to(device)
+    return {
+        "backbone": seconds(lambda: model.extractor(images), repetitions, device),
+        "detector": seconds(lambda: model.inspect(images, (SIDE, SIDE)), repetitions, device),
+    }
+
+
+def coreset(points: str, k: int, indices: str, on: str = "cpu") -> dict[str, Any]:
+    """Selects k of (n, D) points, starting with the first."""
+    features = torch.from_numpy(np.load(points)).to(on)
+    radius = 0.0
+
+    def watch(done: int, total: int, reached: float) -> None:
+        nonlocal radius
+        radius = reached
+
+    with Meter(on) as meter:
+        chosen = greedy_k_center(features, k, start=0, on_progress=watch)
+    np.save(indices, chosen.cpu().numpy())
+    return {"seconds": meter.seconds, "peak_mb": meter.peak_mb, "radius": radius}
+
+
+def predict(paths: list[str], output: str) -> dict[str, Any]:
+    """Image scores (N,) and maps (N, SIDE, SIDE) of image files, written to an .npz file."""
+    found = [model.inspect(_preprocess([path]), (SIDE, SIDE)) for path in paths]
+    scores, maps = zip(*((batch.pred_score, batch.anomaly_map) for batch in found), strict=True)
+    np.savez(output, scores=torch.cat(scores).cpu(), maps=torch.cat(maps).cpu().reshape(-1, SIDE, SIDE))
+    return {}
+
+
+def patch_scores(features: str, output: str) -> dict[str, Any]:
+    """Distances of patch features (N * P, D) to the bank, (N * P,)."""
+    assert isinstance(model, Patchcore)
+    np.save(output, model.bank.nearest(torch.from_numpy(np.load(features)).to(device)).distance[:, 0].cpu())
+    return {}
+
+
+def threshold_and_auroc(maps: int, side: int) -> dict[str, Any]:
+    pairs = _maps(maps, side)
+    with Meter() as meter:
+        histogram = empty_histogram()
+        for scores, mask in pairs:
+            accumulate(histogram, scores, mask)
+        threshold, _ = f1_threshold_from_histogram(histogram)
+        area = auroc(tally_histogram(histogram[0], histogram[1]))
+    return {"seconds": meter.seconds, "peak_mb": meter.peak_mb, "threshold": threshold, "value": area}
+
+
+def aupro(maps: int, side: int) -> dict[str, Any]:
+    pairs = _maps(maps, side)
+    with Meter() as meter:
+        metric = AUPRO()
+        for scores, mask in pairs:
+            metric.update([scores], [mask])
+        area = metric.compute().value
+    return {"seconds": meter.seconds, "peak_mb": meter.peak_mb, "value": area}
+
+
+def _batches() -> Iterator[torch.Tensor]:
+    return (batch.to(device) for batch in inputs.split(BATCH))
+
+
+def _preprocess(paths: list[Path] | list[str]) -> torch.Tensor:
+    return torch.cat([model.pre_processor(torch.from_numpy(read(path).copy())[None].to(device)) for path in paths])
+
+
+def _maps(count: int, side: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    pairs = (map_and_mask(index, side) for index in range(count))
+    return [(torch.from_numpy(scores), torch.from_numpy(mask)) for scores, mask in pairs]
+
+
+TASKS = [
+    versions,
+    prepare,
+    backbone,
+    fit,
+    save,
+    save_bank,
+    save_features,
+    latency,
+    coreset,
+    predict,
+    patch_scores,
+    threshold_and_auroc,
+    aupro,
+]
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        serve({task.__name__: task for task in TASKS})

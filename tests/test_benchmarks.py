@@ -1,0 +1,120 @@
+"""Benchmarks aren't run here, but they must start, use what exists, and the README must say what they measured."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+PARTS = {"common", "ours", "peer", "summarize"}
+CLAIMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, FOLDER / f"{script}.py", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def common() -> Iterator[Any]:
+    sys.path.insert(0, str(FOLDER))
+    import common
+
+    yield common
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize("script", CLAIMS)
+def test_script_parses_its_arguments_and_states_its_claim(script: str) -> None:
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Claim: " in done.stdout
+    assert run(script, "--no-such-option").returncode == 2
+
+
+@pytest.mark.parametrize("script", CLAIMS)
+def test_readme_has_a_table_for_every_script(script: str) -> None:
+    assert f"<!-- {script} -->" in (FOLDER / "README.md").read_text()
+
+
+def test_readme_tables_are_made_from_the_results() -> None:
+    done = run("summarize", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_summarize_puts_rows_and_claims_between_the_markers(common: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import summarize
+
+    options = common.arguments("", device=False).parse_args(["--no-peer", "--output", str(tmp_path)])
+    line = common.claim("speed", "3 x faster", "2 x faster", False)
+    common.report("made_up", options, [{"library": "a", "seconds": 0.12345, "peak MB": None}], [line])
+    monkeypatch.setattr(summarize, "RESULTS", tmp_path)
+    text = summarize.render("<!-- summary -->\n<!-- /summary -->\nkept\n<!-- made_up -->\nold\n<!-- /made_up -->")
+    assert "| speed | 3 x faster | 2 x faster | **missed** | `made_up.json` |" in text
+    assert "| a | 0.123 | - |" in text
+    assert "kept" in text
+    assert "old" not in text
+    assert summarize.render(text) == text
+
+
+def test_results_name_no_folder_of_the_machine_that_measured() -> None:
+    for path in (FOLDER / "results").glob("*.json"):
+        assert not re.search(r'"/|\\\\', path.read_text()), path.name
+
+
+def test_meter_sees_memory_that_was_given_back(common: Any) -> None:
+    with common.Meter() as meter:
+        np.ones(2**24)  # 128 MB
+    if meter.peak_mb is None:
+        pytest.skip("this system doesn't tell a process its peak memory")
+    assert 120 < meter.peak_mb < 200
+
+
+def test_our_half_answers_every_request(common: Any, tmp_path: Path) -> None:
+    """On two pictures: what the scripts ask for must exist in the library as it is now."""
+    parts = common.draw_parts(tmp_path, 2) / "train" / "good"
+    weights = common.draw_weights(tmp_path)
+    with common.Half("ours") as ours:
+        channels = ours("prepare", detector="padim", folder=parts, weights=weights)["channel_index"]
+        assert len(channels) == 100
+        assert ours("prepare", detector="patchcore", folder=parts, weights=weights, bank_size=50) == {}
+        assert ours("fit")["seconds"] > ours("backbone")["seconds"] > 0
+        assert ours("save_bank", path=tmp_path / "bank.npy") == {"rows": 50}
+        ours("save_features", folder=parts, path=tmp_path / "points.npy")
+        points, bank = np.load(tmp_path / "points.npy"), np.load(tmp_path / "bank.npy")
+        ours("patch_scores", features=tmp_path / "points.npy", output=tmp_path / "scores.npy")
+        expected = np.sqrt(((points[:, None, :] - bank[None]) ** 2).sum(axis=2).min(axis=1))
+        np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected, atol=2e-3)
+        ours("coreset", points=tmp_path / "points.npy", k=40, indices=tmp_path / "chosen.npy")
+        assert len(set(np.load(tmp_path / "chosen.npy").tolist())) == 40
+        assert len(ours("latency", batch=1, repetitions=2)["detector"]) == 2
+        ours("predict", paths=[str(path) for path in common.files(parts)], output=tmp_path / "found.npz")
+        assert np.load(tmp_path / "found.npz")["maps"].shape == (2, 256, 256)
+        assert ours("save", path=tmp_path / "model.safetensors")["mb"] > 1
+        assert 0.5 < ours("threshold_and_auroc", maps=2, side=64)["value"] < 1
+        assert 0 < ours("aupro", maps=2, side=64)["value"] < 1
+
+
+def test_a_failing_half_shows_its_own_error(common: Any) -> None:
+    with (
+        common.Half("ours") as ours,
+        pytest.raises(SystemExit, match=r"There is no weight file at no file(.|\n)*failed at 'prepare'"),
+    ):
+        ours("prepare", detector="padim", folder="no folder", weights="no file")
+
+
+def test_textbook_loop_takes_the_farthest_point_every_time(common: Any) -> None:
+    import coreset
+    import torch
+
+    points = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 5)))
+    chosen = coreset.textbook_loop(points, 12).tolist()
+    for count in range(1, 12):
+        gaps = torch.cdist(points, points[chosen[:count]]).min(dim=1).values
+        assert int(gaps.argmax()) == chosen[count]
