@@ -12,13 +12,13 @@ from blemish._lazy import lazy
 
 if TYPE_CHECKING:
     from blemish.post_processing.base import BasePostProcessor as BasePostProcessor
-    from blemish.post_processing.post_processor import CalibrationRecord as CalibrationRecord
+    from blemish.post_processing.calibration import CalibrationRecord as CalibrationRecord
     from blemish.post_processing.post_processor import OneClassPostProcessor as OneClassPostProcessor
     from blemish.post_processing.post_processor import PostProcessor as PostProcessor
 
 _HOME = {
     "BasePostProcessor": "blemish.post_processing.base",
-    "CalibrationRecord": "blemish.post_processing.post_processor",
+    "CalibrationRecord": "blemish.post_processing.calibration",
     "OneClassPostProcessor": "blemish.post_processing.post_processor",
     "PostProcessor": "blemish.post_processing.post_processor",
     "ImageResult": "blemish.post_processing.visualizer",

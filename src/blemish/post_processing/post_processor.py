@@ -1,7 +1,7 @@
 """The default post-processor: one decision rule, calibrated once, the same in every runtime.
 
-With raw threshold theta, calibration range [lo, hi] and sensitivity alpha (DESIGN of the rule, for images and pixels
-alike)
+With raw threshold theta, calibration range [lo, hi] and sensitivity alpha, for images and
+pixels alike,
 
     normalised = clip((s - theta) / (hi - lo) + 0.5, 0, 1)        anomalous  <=>  normalised >= 1 - alpha
 
@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import PurePath
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from blemish.data.batch import InferenceBatch, PerImage
-from blemish.data.gather import gather_rows, own_share
-from blemish.errors import CalibrationError, NonFiniteError, NotCalibratedError, UsageError
-from blemish.functional.histogram import accumulate, empty_histogram
+from blemish.data.gather import own_share
+from blemish.errors import CalibrationError, NotCalibratedError, UsageError
 from blemish.functional.thresholds import (
     certified_rate,
     f1_threshold,
@@ -40,44 +38,12 @@ from blemish.functional.thresholds import (
     raw_threshold,
 )
 from blemish.post_processing.base import BasePostProcessor
+from blemish.post_processing.calibration import CalibrationRecord, Evidence, raw_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """What a threshold rests on; part of the model, its artifact and its reports.
-
-    Attributes:
-        policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
-        pixel_policy: the same for the pixel threshold.
-        source: "held_out", "validation" or "test": which images; "test" is an oracle no one has in production.
-        normal, anomalous: how many images.
-        certified_false_alarm_rate: the probability with which one more normal image from the same line is called
-            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
-        f1: F1 at the image threshold on the calibration images; None without anomalous ones.
-        decided_by: file name of the image whose score is the threshold; None where it isn't known.
-        next_score: the highest score of a normal image below the threshold: far below, and one image, perhaps not a
-            good part, decides alone. None without such an image.
-    """
-
-    policy: str
-    pixel_policy: str
-    source: str
-    normal: int
-    anomalous: int
-    certified_false_alarm_rate: float | None
-    f1: float | None
-    decided_by: str | None = None
-    next_score: float | None = None
-
-    @property
-    def oracle(self) -> bool:
-        """Whether test images chose the threshold, so that test figures flatter."""
-        return self.source == "test"
 
 
 class PostProcessor(BasePostProcessor):
@@ -124,7 +90,7 @@ class PostProcessor(BasePostProcessor):
         self.pixel_sensitivity = 0.5 if pixel_sensitivity is None else pixel_sensitivity
         self.record: CalibrationRecord | None = None
         self._calibrated = False
-        self._evidence: _Evidence | None = None
+        self._evidence: Evidence | None = None
 
     def forward(
         self, predictions: InferenceBatch | None = None, *, anomaly_maps: PerImage | None = None
@@ -149,7 +115,7 @@ class PostProcessor(BasePostProcessor):
             predictions = InferenceBatch(anomaly_map=anomaly_maps)
         elif anomaly_maps is not None:
             raise UsageError("predictions and anomaly_maps were both given. Give one of them.")
-        score, maps = _raw(predictions)
+        score, maps = raw_of(predictions)
         done = replace(predictions, pred_score=score, anomaly_map=maps, raw_score=score, raw_map=maps)
         if self._calibrated:
             self.normalize_batch(done)
@@ -171,7 +137,7 @@ class PostProcessor(BasePostProcessor):
             NotCalibratedError: without thresholds. ValueError: without score and map.
         """
         self._require_calibration()
-        batch.raw_score, batch.raw_map = _raw(batch)
+        batch.raw_score, batch.raw_map = raw_of(batch)
         image, pixel = self._statistics("image"), self._statistics("pixel")
         batch.pred_score = normalize_consistently(batch.raw_score, *image)
         batch.anomaly_map = _each(batch.raw_map, lambda values: normalize_consistently(values, *pixel))
@@ -183,7 +149,7 @@ class PostProcessor(BasePostProcessor):
             NotCalibratedError: without thresholds. ValueError: without score and map.
         """
         self._require_calibration()
-        score, maps = _raw(batch)
+        score, maps = raw_of(batch)
         image, pixel = raw_threshold(*self._statistics("image")), raw_threshold(*self._statistics("pixel"))
         batch.pred_label = is_anomalous(score, image)
         batch.pred_mask = _each(maps, lambda values: is_anomalous(values, pixel))
@@ -194,7 +160,7 @@ class PostProcessor(BasePostProcessor):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the evidence of an earlier calibration."""
-        self._evidence = _Evidence()
+        self._evidence = Evidence()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
@@ -205,7 +171,7 @@ class PostProcessor(BasePostProcessor):
             CalibrationError: if the batch has no labels.
         """
         if isinstance(outputs, InferenceBatch):
-            self._evidence = self._evidence or _Evidence()
+            self._evidence = self._evidence or Evidence()
             self._evidence.add(outputs, own_share(trainer, self._evidence.images))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -330,7 +296,7 @@ class PostProcessor(BasePostProcessor):
                 "first."
             )
 
-    def _calibrate(self, evidence: _Evidence, source: str) -> None:
+    def _calibrate(self, evidence: Evidence, source: str) -> None:
         scores, labels, map_maxima, map_minima, histogram = evidence.merged(self._image_threshold.device)
         normal = scores[~labels]
         if not len(normal):
@@ -388,77 +354,10 @@ OneClassPostProcessor = PostProcessor
 """The name of `PostProcessor` in an older library."""
 
 
-class _Evidence:
-    """What calibration needs to know of the images of this process: a name and four numbers each, and one histogram."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self._rows: list[Tensor] = []  # (n, 4) float64: score, label, map maximum, map minimum
-        self._names: list[str] = []
-        self._histogram: Tensor | None = None
-
-    def add(self, batch: InferenceBatch, limit: int | None) -> None:
-        score, maps = _raw(batch)
-        if batch.gt_label is None:
-            raise CalibrationError(
-                "Calibration images need labels (normal or anomalous). Got a batch without gt_label."
-            )
-        if maps is None:
-            maps = list(score[:, None, None])  # a detector without maps: one pixel per image
-        take = len(score) if limit is None else min(len(score), limit)
-        self.images += len(score)
-        for i in range(take):
-            low, high = maps[i].aminmax()
-            row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()
-            if not bool(row.isfinite().all()):
-                raise NonFiniteError(
-                    f"The score of {_name(batch, i)} is not finite. Check the image and the backbone's weights."
-                )
-            self._rows.append(row.cpu())
-            self._names.append(PurePath(batch.path[i]).name if i < len(batch.path) else "")
-            if batch.gt_mask is not None:
-                if self._histogram is None:
-                    self._histogram = empty_histogram(device=score.device)
-                accumulate(self._histogram, maps[i], batch.gt_mask[i])
-
-    def name_of(self, score: float) -> str | None:
-        """File name of an image of this process with that score; None if there is none, or it never was a file."""
-        return next((name for row, name in zip(self._rows, self._names, strict=True) if row[0] == score), None) or None
-
-    def merged(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Scores, labels, map maxima and minima of all processes, each (n,), and the pixel histogram."""
-        rows = torch.stack(self._rows) if self._rows else torch.empty(0, 4, dtype=torch.float64)
-        rows, histogram = gather_rows(rows, self._histogram, device)
-        score, label, high, low = rows.unbind(dim=1)
-        return score.float(), label.bool(), high.float(), low.float(), histogram
-
-
-def _raw(batch: InferenceBatch) -> tuple[Tensor, PerImage | None]:
-    """The raw score and map of a batch, whether or not it was post-processed already."""
-    maps = batch.raw_map if batch.raw_map is not None else batch.anomaly_map
-    score = batch.raw_score if batch.raw_score is not None else batch.pred_score
-    if score is None:
-        if maps is None:
-            raise ValueError("At least one of pred_score and anomaly_map must be given. Got neither.")
-        score = maps.amax(dim=(-2, -1)) if isinstance(maps, Tensor) else torch.stack([one.max() for one in maps])
-    if not torch.compiler.is_exporting() and not bool(score.isfinite().all()):
-        broken = int((~score.isfinite()).nonzero()[0])
-        raise NonFiniteError(
-            f"The score of {_name(batch, broken)} is {float(score[broken])}, so there is no verdict. Check the image "
-            f"and the "
-            f"backbone's weights."
-        )
-    return score, maps
-
-
 def _each(maps: PerImage | None, function: Callable[[Tensor], Tensor]) -> PerImage | None:
     if maps is None:
         return None
     return function(maps) if isinstance(maps, Tensor) else [function(one) for one in maps]
-
-
-def _name(batch: InferenceBatch, index: int) -> str:
-    return batch.path[index] if index < len(batch.path) and batch.path[index] else f"image {index} of the batch"
 
 
 def _checked_sensitivity(name: str, value: float) -> float:
