@@ -11,7 +11,7 @@ demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	$(BIN)/blemish demo --output demo-output
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
@@ -28,6 +28,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/padim_fit.py --wide
 	$(BIN)/python benchmarks/fit_memory.py --counts 200 2000
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/summarize.py
