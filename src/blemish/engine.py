@@ -1,4 +1,4 @@
-"""The few verbs of a user, over `lightning.Trainer`: fit, update, validate, test, predict.
+"""The few verbs of a user, over `lightning.Trainer`: fit, update, validate, test, predict, export.
 
 The trainer brings devices, data loading and callbacks; the engine sets what fitting a detector needs (one pass, no
 optimiser, no checkpoints of a half-fitted model, no logger) and hands the model's own pre-processor to the data loader,
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -35,7 +36,10 @@ from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
-from blemish.models.base import AnomalyModule, silent
+from blemish.models.base import AnomalyModule, ExportMode, silent
+
+if TYPE_CHECKING:
+    from blemish.export.exporting import Exported, Images
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
@@ -103,6 +107,18 @@ class Engine:
         with self._trainer() as trainer:
             batches: list[Any] = trainer.predict(model, datamodule=datamodule) or []
         return batches
+
+    @staticmethod
+    def export(
+        model: AnomalyModule,
+        root: str | os.PathLike[str],
+        export_mode: ExportMode = "onnx",
+        *,
+        images: Images | None = None,
+        static: Sequence[int] | None = None,
+    ) -> Exported:
+        """Writes a calibrated detector for a runtime: `model.export`."""
+        return model.export(root, export_mode, images=images, static=static)
 
     def _fit(self, model: AnomalyModule, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
         self._prepare(model, datamodule)

@@ -11,6 +11,7 @@ Exceptions form one tree, so that a caller can react to a kind of trouble instea
      +- NonFiniteError (ArithmeticError)   NaN or infinity where a score or feature should be
      +- CalibrationError (ValueError)      the calibration data can't support what was asked of it
      +- ArtifactError (ValueError)         a model file is damaged, foreign, too new or too large
+     +- ExportError (RuntimeError)         an exported file would not give the verdicts of its model
      +- WeightsError (RuntimeError)        backbone weights are absent, damaged or don't fit
      +- MissingExtraError (ImportError)    an optional dependency isn't installed
 
@@ -65,6 +66,10 @@ class CalibrationError(BlemishError, ValueError):
 
 class ArtifactError(BlemishError, ValueError):
     """A model file is damaged, foreign, of a newer schema, or holds tensors of an absurd size."""
+
+
+class ExportError(BlemishError, RuntimeError):
+    """A model can't be exported, or the exported graph doesn't give its verdicts; the message holds the comparison."""
 
 
 class WeightsError(BlemishError, RuntimeError):

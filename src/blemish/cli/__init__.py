@@ -15,6 +15,7 @@ from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
 from blemish.cli.doctor import PACKAGES, doctor
+from blemish.cli.export import export
 from blemish.cli.fit import fit
 from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (fit, test, predict, inspect, doctor, demo):
+for verb in (fit, test, predict, export, inspect, doctor, demo):
     app.command()(verb)
 app.add_typer(data, name="data")
 

@@ -21,6 +21,8 @@ PACKAGES = {
     "timm": "train",
     "lightning": "train",
     "pyarrow": "parquet",
+    "onnx": "export",
+    "onnxscript": "export",
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "faiss-cpu": "faiss",

@@ -17,7 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -32,6 +32,11 @@ from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
 from blemish.post_processing import BasePostProcessor, PostProcessor
 from blemish.pre_processing import PreProcessor
+
+if TYPE_CHECKING:
+    from blemish.export.exporting import Exported, Images
+
+ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total) during long work."""
@@ -227,8 +232,22 @@ class AnomalyModule(LightningModule, ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the detector to one .safetensors file, see `blemish.artifact.save`."""
-        # The one call upwards: a method is the spelling users expect, and the artifact has to know the detectors.
+        # This and `export` call upwards: methods are the spelling users expect, and what they call has to know the
+        # detectors.
         importlib.import_module("blemish.artifact").save(self, path)
+
+    def export(
+        self,
+        root: str | os.PathLike[str],
+        export_mode: ExportMode = "onnx",
+        *,
+        images: Images | None = None,
+        static: Sequence[int] | None = None,
+    ) -> Exported:
+        """Writes the detector for a runtime, after comparing verdicts, see `blemish.export.exporting.export`."""
+        exporting = importlib.import_module("blemish.export.exporting")
+        done: Exported = exporting.export(self, root, export_mode, images=images, static=static)
+        return done
 
     def configure_optimizers(self) -> Any:
         """None: there is nothing to optimise."""

@@ -100,10 +100,10 @@ class PreProcessor(nn.Module):
 
     def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         scale: float | None = None
-        pad = (0.0, 0.0)
+        starts = (0.0, 0.0)
         if self.fit == "letterbox":
             scale, pad = letterbox_geometry(original, self.image_size)
-        starts = (-pad[0] * (scale or 1.0), -pad[1] * (scale or 1.0))
+            starts = (-pad[0] * scale, -pad[1] * scale)
         return (
             axis_weights(original[0], self.image_size[0], scale=scale, start=starts[0], device=device),
             axis_weights(original[1], self.image_size[1], scale=scale, start=starts[1], device=device),

@@ -8,9 +8,10 @@ neighbours of equal size share a stack, others go alone. NumPy and Pillow only.
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -36,13 +37,26 @@ class Outputs(NamedTuple):
     pred_mask: npt.NDArray[np.bool_]  # (N, H, W)
 
 
-class Backend(Protocol):
-    """A model in some runtime. `threshold` is the raw score from which it says anomalous, `pixel_cut` the normalised
-    map value from which it marks a pixel.
-    """
+SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
+"""What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
 
-    threshold: float
-    pixel_cut: float
+
+class Backend(Protocol):
+    """A model in some runtime."""
+
+    @property
+    def threshold(self) -> float:
+        """The raw score from which it says anomalous."""
+        ...
+
+    @property
+    def pixel_cut(self) -> float:
+        """The normalised map value from which it marks a pixel."""
+        ...
+
+    def set(self, **settings: float) -> None:
+        """Changes some of `SETTINGS`; values are valid."""
+        ...
 
     def run(self, images: npt.NDArray[Any]) -> Outputs:
         """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning."""
@@ -121,6 +135,48 @@ class Session:
                 raise result.error
             results.append(result)
         return results
+
+    def set_sensitivity(self, image: float | None = None, pixel: float | None = None) -> None:
+        """Moves the verdicts of images, or of pixels, or both, from the next call on: raw scores don't change.
+
+        Args:
+            image: in [0, 1]; higher calls more anomalous, 0.5 decides at the threshold. None changes nothing.
+            pixel: the same for pixels.
+
+        Raises:
+            UsageError: for a number outside the range.
+        """
+        self._set("sensitivity", image, pixel, lambda value: 0 <= value <= 1, "between 0 and 1")
+
+    def set_threshold(self, image: float | None = None, pixel: float | None = None) -> None:
+        """Puts thresholds in place of the calibrated ones, from the next call on. What the calibration certified holds
+        no longer.
+
+        Args:
+            image: raw score from which an image is anomalous at sensitivity 0.5. None changes nothing.
+            pixel: the same for pixels, on the raw map.
+
+        Raises:
+            UsageError: for NaN or infinity.
+        """
+        self._set("threshold", image, pixel, math.isfinite, "a finite number")
+
+    def warmup(self, size: tuple[int, int] = (256, 256)) -> float:
+        """Runs one black image of `size` (H, W) and returns the seconds it took: a runtime's first run of a size is
+        slower than the next ones.
+        """
+        started = time.perf_counter()
+        self.backend.run(np.zeros((1, *size, 3), dtype=np.uint8))
+        return time.perf_counter() - started
+
+    def _set(
+        self, kind: str, image: float | None, pixel: float | None, valid: Callable[[float], bool], words: str
+    ) -> None:
+        given = {f"{scale}_{kind}": value for scale, value in (("image", image), ("pixel", pixel)) if value is not None}
+        for name, value in given.items():
+            if not valid(value):
+                raise UsageError(f"{name} must be {words}. Got {value}.")
+        self.backend.set(**given)
 
     def stream(self, images: Iterable[Source]) -> Iterator[Result | Failure]:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its

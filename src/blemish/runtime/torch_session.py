@@ -10,7 +10,7 @@ import torch
 
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
-from blemish.errors import NotCalibratedError
+from blemish.errors import NotCalibratedError, UsageError
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import PostProcessor
 from blemish.runtime.session import Outputs, Session
@@ -26,8 +26,22 @@ class TorchBackend:
                 "This model has no thresholds, so it can't give verdicts. Calibrate it with Engine.validate."
             )
         self.model = model.eval()
-        self.threshold = processor.effective_image_threshold
-        self.pixel_cut = processor.normalized_pixel_threshold
+        self._processor = processor
+
+    @property
+    def threshold(self) -> float:
+        """See `Backend`."""
+        return self._processor.effective_image_threshold
+
+    @property
+    def pixel_cut(self) -> float:
+        """See `Backend`."""
+        return self._processor.normalized_pixel_threshold
+
+    def set(self, **settings: float) -> None:
+        """See `Backend`. Changes the model's post-processor."""
+        for name, value in settings.items():
+            self._processor.get_buffer(f"_{name}").fill_(value)
 
     @torch.inference_mode()
     def run(self, images: npt.NDArray[Any]) -> Outputs:
@@ -37,6 +51,8 @@ class TorchBackend:
         return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
 
 
-def open_session(path: str | os.PathLike[str], device: str) -> Session:
+def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
     """See `blemish.runtime.load`."""
+    if threads is not None:
+        raise UsageError("threads is for exported models. In torch it belongs to the process: torch.set_num_threads.")
     return Session(TorchBackend(load(path, device)))

@@ -1,6 +1,6 @@
 """What the guide to post-processing of the older library promises, example by example, with the package name replaced.
 
-The OpenVINO example needs a file that the exporter wrote; it is tested with the export.
+The OpenVINO example needs a file that the exporter wrote: tests/unit/export/test_exporting.py.
 """
 
 from __future__ import annotations

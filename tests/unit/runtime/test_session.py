@@ -281,7 +281,7 @@ def test_pixel_limit(session: Session, tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"A model file ends in .safetensors. Got 'model.pkl'."):
+    with pytest.raises(UsageError, match=r"A model file ends in .safetensors or .onnx or .xml. Got 'model.pkl'."):
         runtime.load("model.pkl")
 
 

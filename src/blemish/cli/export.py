@@ -1,0 +1,41 @@
+"""`blemish export`: a model file for a runtime without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from blemish.cli.console import out, print_json, remark
+from blemish.errors import UsageError
+
+
+def export(
+    model: Path = typer.Argument(..., help="Model file."),
+    to: Literal["onnx", "openvino"] = typer.Option(..., "--to", help="What to write: .onnx, or .xml with .bin."),
+    output: Path | None = typer.Option(None, "--output", "-o", help="File to write. Default: beside the model."),
+    images: Path | None = typer.Option(None, "--images", help="Folder of images to compare on. Default: drawn ones."),
+    static: str | None = typer.Option(None, "--static", help="N,H,W: fix the shape, for compilers that need it."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Write a model for ONNX Runtime or OpenVINO, if it gives the same verdicts there as in torch."""
+    from blemish.artifact import load
+
+    shape = None if static is None else _parse(static)
+    done = load(model).export(model.with_suffix("") if output is None else output, to, images=images, static=shape)
+    if as_json:
+        content: dict[str, Any] = {"model": str(done.path), "parity": done.parity.to_dict()}
+        print_json({**content, "bytes": done.path.stat().st_size})
+        return
+    out().print(str(done.parity), markup=False)
+    if images is None:
+        remark("Compared on drawn images. Photographs of good parts say more: --images.")
+    out().print(f"Exported to {done.path}.", markup=False)
+
+
+def _parse(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--static must be N,H,W. Got {text!r}.") from error

@@ -1,0 +1,88 @@
+"""A detector as an ONNX model.
+
+The graph is torch's export as it is, with constants folded and nothing else optimised: the exporter's algebraic rules
+take an addend of 1e-8 for zero, which moved scores of the filter bank by half a percent. Runtimes optimise on their
+own. Thresholds and sensitivities are inputs that are initialisers as well: ONNX's optional inputs, with these defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from blemish.errors import ExportError, MissingExtraError
+from blemish.export.graph import OUTPUTS, Graph
+from blemish.models.base import AnomalyModule
+from blemish.runtime.session import SETTINGS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18
+"""The lowest that holds all operators, so that older runtimes and compilers take the file."""
+
+MAX_BYTES = 2**31 - 2**24
+"""An ONNX file is one protobuf message, which ends at 2 GB; the graph itself needs a little."""
+
+METADATA = "blemish"
+
+
+def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
+    """The graph of a calibrated detector.
+
+    Args:
+        model: fitted, calibrated.
+        defaults: a value for each of `SETTINGS`.
+        static: (N, H, W) for compilers that need fixed shapes. None leaves all three free.
+
+    Raises:
+        ExportError: if the model is too large for ONNX. MissingExtraError: if onnx or onnxscript isn't installed.
+    """
+    try:
+        from onnx import TensorProto, helper
+        from onnxscript import optimizer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "export") from error
+    size = sum(tensor.nbytes for tensor in model.buffers()) + sum(tensor.nbytes for tensor in model.parameters())
+    if size > MAX_BYTES:
+        raise ExportError(
+            f"The model's tensors take {size / 2**30:.1f} GB; an ONNX file ends at 2. Store them as float16 "
+            f"(bank_dtype, factor_dtype), or take a smaller bank_size or n_features."
+        )
+    # Free axes must not be 1 here: torch takes a size of 1 for a constant.
+    shape = static or (2, 97, 130)
+    example = torch.zeros(*shape, 3, dtype=torch.uint8, device=model.device)
+    values = [torch.tensor(defaults[name], dtype=torch.float32, device=model.device) for name in SETTINGS]
+    free = {axis: torch.export.Dim(name) for axis, name in enumerate("NHW")} if static is None else None
+    with torch.no_grad():
+        program: Any = torch.onnx.export(
+            Graph(model).eval(),
+            (example, *values),
+            dynamo=True,
+            input_names=["image", *SETTINGS],
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            dynamic_shapes=None if free is None else (free, *[None] * len(SETTINGS)),
+            optimize=False,
+            verbose=False,
+        )
+    optimizer.inline(program.model)
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
+    proto: ModelProto = program.model_proto
+    for name in SETTINGS:
+        proto.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (), [defaults[name]]))
+    for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info, proto.graph):
+        part.ClearField("metadata_props")  # stack traces of the machine that exported
+        part.ClearField("doc_string")
+    return proto
+
+
+def describe(proto: ModelProto, content: Mapping[str, Any]) -> None:
+    """Puts `content` into the model's metadata as JSON, in place of what was there."""
+    from onnx import helper
+
+    helper.set_model_props(proto, {METADATA: json.dumps(content, sort_keys=True, allow_nan=False)})

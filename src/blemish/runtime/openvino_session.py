@@ -1,0 +1,79 @@
+"""An exported graph in OpenVINO, in full precision, without torch.
+
+Left to itself, its CPU plug-in calculates in bfloat16 where the processor can, which gave NaN and turned verdicts
+around. The precision is therefore always set.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+from openvino import opset13 as ops
+
+from blemish.errors import ArtifactError, UsageError
+from blemish.runtime.graph_session import GraphBackend, parse_metadata, require_file
+from blemish.runtime.session import SETTINGS, Outputs, Session
+
+
+class OpenVinoBackend(GraphBackend):
+    """An .xml file with its .bin as a `Backend`; every thread gets a request of its own.
+
+    Args:
+        path: written by the exporter.
+        device: "cpu", "gpu", "npu" or "auto", in either case, as OpenVINO names them.
+        threads: threads on the CPU; None lets OpenVINO decide.
+
+    Raises:
+        ArtifactError: if a file is missing, damaged or foreign. UsageError: if there is no such device here.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
+        require_file(Path(path))
+        core = openvino.Core()
+        kind = device.upper().partition(".")[0].partition(":")[0]
+        available = [*dict.fromkeys(name.partition(".")[0] for name in core.available_devices), "AUTO"]
+        if kind not in available:
+            raise UsageError(f"device must be one of {', '.join(available).lower()} in this OpenVINO. Got {device!r}.")
+        try:
+            model = core.read_model(os.fspath(path))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{os.fspath(path)} can't be read: {' '.join(str(error).split())} Export again, or copy it again."
+            ) from error
+        text = model.get_rt_info(["blemish"]).value if model.has_rt_info(["blemish"]) else None
+        super().__init__(parse_metadata(text, os.fspath(path)))
+        _free_settings(model)
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(model, device.upper(), options)
+        self._local = threading.local()
+
+    def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """See `GraphBackend.infer`."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        results = self._local.request.infer(feed)
+        return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
+
+
+def _free_settings(model: Any) -> None:
+    """Turns the constants called as in `SETTINGS` into inputs."""
+    constants = {one.get_friendly_name(): one for one in model.get_ops() if one.get_type_name() == "Constant"}
+    for name in SETTINGS:
+        parameter = ops.parameter([], np.float32, name=name)
+        parameter.output(0).set_names({name})
+        constants[name].output(0).replace(parameter.output(0))
+        model.add_parameters([parameter])
+    model.validate_nodes_and_infer_types()
+
+
+def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
+    """See `blemish.runtime.load`."""
+    return Session(OpenVinoBackend(path, device, threads))

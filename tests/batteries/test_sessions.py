@@ -1,0 +1,269 @@
+"""The same checks for every session: the artifact in torch, and its graph in ONNX Runtime and in OpenVINO."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from detector_checks import calibrate, fitted, parts
+
+from blemish import runtime
+from blemish.data.synthetic import render
+from blemish.errors import ArtifactError, ImageReadError, UsageError
+from blemish.models import Patchcore
+from blemish.runtime.session import Session
+from exported import export_untried
+
+SIZES = [(97, 1301), (256, 256), (1024, 768)]
+RUNTIMES = {"torch": ".safetensors", "onnxruntime": ".onnx", "openvino": ".xml"}
+EXPORTED = {name: suffix for name, suffix in RUNTIMES.items() if name != "torch"}
+
+
+@pytest.fixture(scope="session")
+def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The detectors, and one with all that is done differently: letterbox, tiles, a float16 bank, a learned backbone's
+    layers.
+    """
+    options: dict[str, Any] = {"fit_mode": "letterbox", "tile_size": 64, "bank_dtype": "float16", "num_neighbors": 3}
+    network = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "pretrained": False}
+    model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
+    path = tmp_path_factory.mktemp("special") / "special.safetensors"
+    calibrate(model, parts(4, first=50)).save(path)
+    return {**model_files, "special": path}
+
+
+@pytest.fixture(scope="session", params=["patchcore", "padim", "special"])
+def files(request: pytest.FixtureRequest, artifacts: dict[str, Path]) -> dict[str, Path]:
+    """One model for every runtime."""
+    path = artifacts[request.param]
+    exported = {name: export_untried(path, path.with_suffix(suffix)) for name, suffix in EXPORTED.items()}
+    return {"torch": path, **exported}
+
+
+@pytest.fixture(scope="session", params=RUNTIMES)
+def path(request: pytest.FixtureRequest, model_file: Path) -> Path:
+    """PatchCore in one runtime."""
+    suffix = RUNTIMES[request.param]
+    return model_file if suffix == ".safetensors" else export_untried(model_file, model_file.with_suffix(suffix))
+
+
+@pytest.fixture
+def session(path: Path) -> Session:
+    return runtime.load(path)
+
+
+def drawn(seed: int, defect: str | None = None, size: tuple[int, int] = (96, 128)) -> Any:
+    return render("tile", size=size, rng=np.random.default_rng(3000 + seed), defect=defect)[0]
+
+
+def mixed() -> list[Any]:
+    images = [drawn(i, defect) for i in range(3) for defect in (None, "hole")]
+    return [*images, *(drawn(7, "hole", size) for size in SIZES)]
+
+
+def assert_same(got: Any, want: Any) -> None:
+    assert got.label == want.label
+    assert got.raw_score == pytest.approx(want.raw_score, rel=1e-4)
+    assert got.score == pytest.approx(want.score, abs=1e-3)
+    assert got.threshold == want.threshold
+    assert got.anomaly_map.shape == want.anomaly_map.shape
+    np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, atol=1e-3)
+    undecided = np.abs(want.anomaly_map - 0.5) < 1e-3
+    np.testing.assert_array_equal(got.mask | undecided, want.mask | undecided)
+
+
+def test_every_runtime_says_what_torch_says(files: dict[str, Path]) -> None:
+    reference = runtime.load(files["torch"])
+    expected = [reference(image)[0] for image in mixed()]
+    assert {one.label for one in expected} == {"normal", "anomalous"}
+    for name in EXPORTED:
+        session = runtime.load(files[name])
+        for batch_size in (1, 2, 5):
+            results = Session(session.backend, batch_size=batch_size)(mixed())
+            for got, want in zip(results, expected, strict=True):
+                assert_same(got, want)
+
+
+def test_settings_mean_the_same_everywhere(files: dict[str, Path]) -> None:
+    sessions = {name: runtime.load(path) for name, path in files.items()}
+    low, high = sorted(one.raw_score for one in sessions["torch"]([drawn(0), drawn(0, "hole")]))
+    for settings in [
+        {"sensitivity": (0.3, 0.8)},
+        {"sensitivity": (1.0, None)},
+        {"threshold": ((low + high) / 2, None)},
+        {"sensitivity": (0.5, 0.5), "threshold": (high * 2, low)},
+    ]:
+        for session in sessions.values():
+            for kind, values in settings.items():
+                getattr(session, f"set_{kind}")(*values)
+        first, *others = [session([drawn(0), drawn(0, "hole")]) for session in sessions.values()]
+        for other in others:
+            for got, want in zip(other, first, strict=True):
+                assert (got.label, got.threshold) == (want.label, want.threshold)
+                np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, atol=1e-3)
+
+
+def test_sensitivity_changes_the_label_and_not_the_raw_score(session: Session) -> None:
+    (before,) = session(drawn(0))
+    session.set_sensitivity(image=1.0)
+    (after,) = session(drawn(0))
+    assert (before.label, after.label) == ("normal", "anomalous")
+    assert after.raw_score == before.raw_score
+    assert after.threshold == -np.inf
+    session.set_sensitivity(image=0.5, pixel=1.0)
+    (pixels,) = session(drawn(0))
+    assert pixels.label == "normal"
+    assert pixels.mask.all()
+    assert session.backend.pixel_cut == 0.0
+
+
+def test_threshold_is_the_score_from_which_an_image_is_anomalous(session: Session) -> None:
+    score = np.float32(session(drawn(0))[0].raw_score)
+    for threshold, label in [(score, "anomalous"), (np.nextafter(score, np.float32(np.inf)), "normal")]:
+        session.set_threshold(image=float(threshold))
+        (result,) = session(drawn(0))
+        assert (result.label, result.threshold) == (label, threshold)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.set_sensitivity(1.1), r"image_sensitivity must be between 0 and 1. Got 1.1."),
+        (lambda s: s.set_sensitivity(pixel=-0.1), r"pixel_sensitivity must be between 0 and 1. Got -0.1."),
+        (lambda s: s.set_sensitivity(0.9, float("nan")), r"pixel_sensitivity must be between 0 and 1. Got nan."),
+        (lambda s: s.set_threshold(float("inf")), r"image_threshold must be a finite number. Got inf."),
+    ],
+)
+def test_settings_out_of_range_change_nothing(session: Session, change: Any, message: str) -> None:
+    before = session.backend.threshold
+    with pytest.raises(UsageError, match=message):
+        change(session)
+    assert session.backend.threshold == before
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (np.zeros((8, 9), np.uint8), r"shape \(8, 9\), uint8"),
+        (np.zeros((3, 80, 90), np.uint8), r"shape \(3, 80, 90\), uint8"),
+        (np.zeros((80, 90, 1), np.uint8), r"shape \(80, 90, 1\), uint8"),
+        (np.zeros((80, 90, 4), np.uint8), r"shape \(80, 90, 4\), uint8"),
+        (np.zeros((1, 80, 90, 3), np.uint8), r"shape \(1, 80, 90, 3\), uint8"),
+        (np.zeros((0, 90, 3), np.uint8), r"shape \(0, 90, 3\), uint8"),
+        (np.zeros((80, 90, 3), np.int64), r"shape \(80, 90, 3\), int64"),
+        (np.zeros((80, 90, 3), np.float64), r"shape \(80, 90, 3\), float64"),
+    ],
+)
+def test_wrong_arrays_never_reach_the_graph(session: Session, image: Any, got: str) -> None:
+    session.backend.run = None  # type: ignore[method-assign,assignment]
+    with pytest.raises(UsageError, match=rf"must be \(H, W, 3\) RGB, uint8 or float32 in \[0, 1\]. Got {got}."):
+        session(image)
+
+
+def test_images_of_sixteen_bits(session: Session) -> None:
+    """Graphs take uint8: the float image is rounded to it, and says nearly the same."""
+    image = drawn(2, "hole")
+    (eight,), (deep,) = session(image), session(image.astype(np.float32) / 255)
+    assert deep.raw_score == pytest.approx(eight.raw_score, rel=1e-4)
+    broken = image.astype(np.float32) / 255
+    broken[3, 4] = np.nan
+    good, bad = session.stream([image, broken])
+    assert type(good).__name__ == "Result"
+    assert "NaN or inf" in bad.reason  # type: ignore[union-attr]
+
+
+def test_nothing_gives_nothing(session: Session) -> None:
+    assert session([]) == []
+
+
+def test_results_do_not_depend_on_neighbours(session: Session) -> None:
+    alone = session(drawn(4))[0]
+    for others in ([drawn(5, "hole")] * 4, [np.full_like(drawn(4), 255)] * 4):
+        together = session([drawn(4), *others])[0]
+        assert_same(together, alone)
+        assert together.raw_score == pytest.approx(alone.raw_score, rel=1e-5)
+
+
+def test_threads_share_a_session(session: Session) -> None:
+    images = [drawn(i, defect) for i in range(4) for defect in (None, "hole")]
+    expected = [session(image)[0] for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(lambda image: session(image)[0], images * 2), expected * 2, strict=True):
+            assert_same(got, want)
+
+
+def test_warmup(session: Session) -> None:
+    assert session.warmup((96, 128)) > 0
+
+
+@pytest.mark.parametrize("runtime_name", EXPORTED)
+def test_options_of_exported_models(runtime_name: str, model_file: Path) -> None:
+    path = export_untried(model_file, model_file.with_suffix(EXPORTED[runtime_name]))
+    assert runtime.load(path, threads=1)(drawn(0))[0].label == "normal"
+    with pytest.raises(UsageError, match=r"threads must be at least 1. Got 0."):
+        runtime.load(path, threads=0)
+    with pytest.raises(UsageError, match=r"device must be one of .*cpu.*Got 'moon'"):
+        runtime.load(path, device="moon")
+    with pytest.raises(UsageError, match=r"threads is for exported models"):
+        runtime.load(model_file, threads=1)
+
+
+def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
+    import onnx
+
+    from exported import traced
+
+    foreign = onnx.ModelProto()
+    foreign.CopyFrom(traced(model_file))
+    foreign.ClearField("metadata_props")
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ArtifactError, match=r"foreign.onnx has no metadata of blemish. Export it with"):
+        runtime.load(tmp_path / "foreign.onnx")
+    onnx.helper.set_model_props(foreign, {"blemish": "{}"})
+    onnx.save(foreign, tmp_path / "empty.onnx")
+    with pytest.raises(ArtifactError, match=r"The metadata of .*empty.onnx is damaged: KeyError\('decision'\)"):
+        runtime.load(tmp_path / "empty.onnx")
+    for suffix in EXPORTED.values():
+        (tmp_path / f"noise{suffix}").write_bytes(b"no model")
+        with pytest.raises(ArtifactError, match=rf"noise{suffix} can't be r.* Export again"):
+            runtime.load(tmp_path / f"noise{suffix}")
+        with pytest.raises(ArtifactError, match="There is no model file at"):
+            runtime.load(tmp_path / f"none{suffix}")
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "lightning", "timm", "onnx", "openvino"):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from blemish.runtime import load
+
+session = load(sys.argv[1])
+results = session(sys.argv[2:])
+import json
+print(json.dumps([[r.label, r.raw_score, [list(region.box) for region in r.regions]] for r in results]))
+"""
+
+
+def test_onnx_runs_without_torch(model_file: Path, tiles: Path) -> None:
+    path = export_untried(model_file, model_file.with_suffix(".onnx"))
+    images = [str(one) for one in sorted((tiles / "test").rglob("*.png"))[:4]]
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(path), *images], capture_output=True, text=True, check=True
+    )
+    expected = runtime.load(path)(images)
+    assert json.loads(ran.stdout) == [
+        [one.label, one.raw_score, [list(region.box) for region in one.regions]] for one in expected
+    ]
+    with pytest.raises(ImageReadError, match="no such file"):
+        runtime.load(path)("none.png")

@@ -1,0 +1,56 @@
+"""`blemish export`, and `blemish predict` on what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from blemish.export import exporting
+from conftest import Blemish
+from exported import traced
+
+
+@pytest.fixture(autouse=True)
+def _traced_before(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> None:
+    def copied(*args: Any) -> Any:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(traced(model_file))
+        return proto
+
+    monkeypatch.setattr(exporting, "to_onnx", copied)
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_export_then_predict(
+    to: str, suffix: str, blemish: Blemish, model_file: Path, tiles: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / f"m{suffix}"
+    images = tiles / "test" / "good"
+    ran = blemish("export", model_file, "--to", to, "-o", target, "--images", images)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["runtime", "batch", "images", "score", "map", "flips", "ties"]
+    assert len(lines) == 8
+    assert lines[-1] == f"Exported to {target}."
+    ours, theirs = (blemish("predict", path, tiles / "test", "--json").json for path in (target, model_file))
+    assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["predictions"]]
+    assert ours["failures"] == []
+
+
+def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "part.safetensors"
+    copy.write_bytes(model_file.read_bytes())
+    content = blemish("export", copy, "--to", "onnx", "--json").json
+    assert content["model"] == str(tmp_path / "part.onnx")
+    assert content["parity"]["passed"] is True
+    assert content["bytes"] == (tmp_path / "part.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("text", ["1,96", "1,x,128"])
+def test_export_static(text: str, blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
+    ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", "--static", text)
+    assert ran.code == 2
+    assert "static must be" in ran.err
