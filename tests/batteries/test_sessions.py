@@ -229,6 +229,10 @@ def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
     onnx.save(foreign, tmp_path / "empty.onnx")
     with pytest.raises(ArtifactError, match=r"The metadata of .*empty.onnx is damaged: KeyError\('decision'\)"):
         runtime.load(tmp_path / "empty.onnx")
+    text = export_untried(model_file, tmp_path / "m.xml").read_text(encoding="utf-8")
+    (tmp_path / "m.xml").write_text(text.replace('name="pixel_sensitivity"', 'name="other"'), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"m.xml is not a graph that blemish exported. Export again."):
+        runtime.load(tmp_path / "m.xml")
     for suffix in EXPORTED.values():
         (tmp_path / f"noise{suffix}").write_bytes(b"no model")
         with pytest.raises(ArtifactError, match=rf"noise{suffix} can't be r.* Export again"):

@@ -39,7 +39,8 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
         static: (N, H, W) for compilers that need fixed shapes. None leaves all three free.
 
     Raises:
-        ExportError: if the model is too large for ONNX. MissingExtraError: if onnx or onnxscript isn't installed.
+        ExportError: if the model is too large for ONNX, or can't be traced.
+        MissingExtraError: if onnx or onnxscript isn't installed.
     """
     try:
         from onnx import TensorProto, helper
@@ -57,18 +58,24 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     example = torch.zeros(*shape, 3, dtype=torch.uint8, device=model.device)
     values = [torch.tensor(defaults[name], dtype=torch.float32, device=model.device) for name in SETTINGS]
     free = {axis: torch.export.Dim(name) for axis, name in enumerate("NHW")} if static is None else None
-    with torch.no_grad():
-        program: Any = torch.onnx.export(
-            Graph(model).eval(),
-            (example, *values),
-            dynamo=True,
-            input_names=["image", *SETTINGS],
-            output_names=list(OUTPUTS),
-            opset_version=OPSET,
-            dynamic_shapes=None if free is None else (free, *[None] * len(SETTINGS)),
-            optimize=False,
-            verbose=False,
-        )
+    try:
+        with torch.no_grad():
+            program: Any = torch.onnx.export(
+                Graph(model).eval(),
+                (example, *values),
+                dynamo=True,
+                input_names=["image", *SETTINGS],
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                dynamic_shapes=None if free is None else (free, *[None] * len(SETTINGS)),
+                optimize=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch can't trace backbone {model.extractor.backbone!r}: {reason} Choose another backbone."
+        ) from error
     optimizer.inline(program.model)
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)

@@ -48,7 +48,8 @@ class OpenVinoBackend(GraphBackend):
             ) from error
         text = model.get_rt_info(["blemish"]).value if model.has_rt_info(["blemish"]) else None
         super().__init__(parse_metadata(text, os.fspath(path)))
-        _free_settings(model)
+        if not _free_settings(model):
+            raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
@@ -63,15 +64,18 @@ class OpenVinoBackend(GraphBackend):
         return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
 
 
-def _free_settings(model: Any) -> None:
-    """Turns the constants called as in `SETTINGS` into inputs."""
+def _free_settings(model: Any) -> bool:
+    """Turns the constants called as in `SETTINGS` into inputs; False if they aren't there."""
     constants = {one.get_friendly_name(): one for one in model.get_ops() if one.get_type_name() == "Constant"}
+    if not constants.keys() >= set(SETTINGS):
+        return False
     for name in SETTINGS:
         parameter = ops.parameter([], np.float32, name=name)
         parameter.output(0).set_names({name})
         constants[name].output(0).replace(parameter.output(0))
         model.add_parameters([parameter])
     model.validate_nodes_and_infer_types()
+    return True
 
 
 def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
