@@ -144,7 +144,7 @@ def _embed(images: torch.Tensor) -> torch.Tensor:
 
 def _preprocess(paths: list[Path] | list[str]) -> torch.Tensor:
     images = (torch.from_numpy(read(path).copy()).permute(2, 0, 1)[None].to(device) / 255 for path in paths)
-    return torch.cat([model.pre_processor(image) for image in images])
+    return torch.cat([model.pre_processor.transform(image) for image in images])  # `forward` is that of exports
 
 
 def _maps(count: int, side: int) -> list[SimpleNamespace]:
