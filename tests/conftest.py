@@ -12,6 +12,10 @@ import pytest
 if TYPE_CHECKING:
     from blemish.models.base import AnomalyModule
 
+# One thread per test process: several processes that each use all cores wait for one another most of the time. Before
+# torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 IMAGE_SIZE = (64, 96)
 SMALL = {"image_size": IMAGE_SIZE}
 
