@@ -70,7 +70,7 @@ def test_results_name_no_folder_of_the_machine_that_measured() -> None:
 
 def test_meter_sees_memory_that_was_given_back() -> None:
     # in a process of its own: here, 128 MB may well fit into memory that other tests gave back
-    code = "import common, numpy; m = common.Meter(); m.__enter__(); numpy.ones(2**24); m.__exit__(None, None, None); print(m.peak_mb)"
+    code = "import common, numpy\nwith common.Meter() as meter:\n    numpy.ones(2**24)\nprint(meter.peak_mb)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
     if ran.stdout.strip() == "None":
         pytest.skip("this system doesn't tell a process its peak memory")
