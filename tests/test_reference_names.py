@@ -600,15 +600,8 @@ TABLE = [
     Row(PATCHCORE, "models.components.AnomalyModule", None, same_as(AnomalyModule)),
 ]
 
-GAPS: dict[str, tuple[str, ...]] = {}
-"""Reason -> paths that aren't there yet. Strict: closing a gap makes its rows fail until it's deleted here."""
-
 
 # -------------------- the table against the library
-
-
-def gap(row: Row) -> str | None:
-    return next((reason for reason, paths in GAPS.items() if row.path.startswith(paths)), None)
 
 
 def resolve(path: str) -> Any:
@@ -649,18 +642,7 @@ def ours(thing: Any) -> tuple[list[str], list[str]]:
     return listed, extra
 
 
-def rows() -> list[Any]:
-    return [
-        pytest.param(
-            row,
-            id=row.path,
-            marks=[pytest.mark.xfail(reason=reason, strict=True)] if (reason := gap(row)) else [],
-        )
-        for row in TABLE
-    ]
-
-
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.path)
 def test_a_documented_name_is_here_and_does_what_it_did(row: Row) -> None:
     thing = resolve(row.path)
     if row.signature is not None:

@@ -86,7 +86,7 @@ class FeatureExtractor(nn.Module):
         self.strides = [available[name][1] for name in self.layers]
         self.requires_grad_(False)
         self.eval()
-        # Channels last: convolutions on the CPU run a fifth faster, and patches lie in memory as rows.
+        # Channels last: convolutions on the CPU run faster, and patches lie in memory as rows.
         self.network.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:

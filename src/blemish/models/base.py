@@ -228,8 +228,6 @@ class AnomalyModule(LightningModule, ABC):
         raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
         return raw if self.post_processor is None else self.post_processor(raw)
 
-    # What Lightning calls. Steps return raw predictions; the post-processor, a callback, completes them.
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the detector to one .safetensors file, see `blemish.artifact.save`."""
         # This and `export` call upwards: methods are the spelling users expect, and what they call has to know the
@@ -248,6 +246,8 @@ class AnomalyModule(LightningModule, ABC):
         exporting = importlib.import_module("blemish.export.exporting")
         done: Exported = exporting.export(self, root, export_mode, images=images, static=static)
         return done
+
+    # What Lightning calls. Steps return raw predictions; the post-processor, a callback, completes them.
 
     def configure_optimizers(self) -> Any:
         """None: there is nothing to optimise."""
