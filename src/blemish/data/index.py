@@ -17,6 +17,7 @@ from blemish.data.image_io import IMAGE_SUFFIXES
 from blemish.data.layouts import (
     BAD_NAMES,
     GOOD_NAMES,
+    MASK_NAMES,
     Listing,
     Problem,
     Sample,
@@ -26,7 +27,7 @@ from blemish.data.layouts import (
 )
 from blemish.errors import DataError, MissingExtraError
 
-__all__ = ["Index", "Problem", "Sample", "Subset", "index_folder"]
+__all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder"]
 
 _LABELS: dict[str, bool | None] = {"": None, "0": False, "false": False, "1": True, "true": True}
 _LABELS |= dict.fromkeys(GOOD_NAMES, False) | dict.fromkeys(BAD_NAMES, True)
@@ -40,7 +41,7 @@ class Index:
 
     Attributes:
         root: the folder, or the manifest file.
-        layout: "mvtec", "good_bad", "flat" or "manifest".
+        layout: "manifest", or the name of a layout of `blemish.data.layouts`.
         samples: ordered by `Sample.relative`.
         problems: files that were left out or found no partner, ordered by path.
         ignored: how many hidden or non-image files were passed over.
@@ -84,14 +85,36 @@ def index_folder(path: str | os.PathLike[str]) -> Index:
     return index
 
 
+def find_sets(root: str | os.PathLike[str]) -> dict[str, Path]:
+    """The data sets in a folder, by name: itself where `index_folder` understands it, else the folders directly below
+    that hold images, such as the categories of MVTec AD.
+
+    A folder below that can't be used is listed, too: who indexes it is told why.
+
+    Raises:
+        DataError: the folder is missing, holds no images, or is a data set that can't be used.
+    """
+    path = Path(root)
+    try:
+        index_folder(path)
+    except DataError:
+        below = sorted(one for one in path.iterdir() if one.is_dir() and one.name[0] != ".") if path.is_dir() else []
+        parts = {*_SPLITS, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
+        found = {one.name: one for one in below if any(map(_is_image, _walk(one, ())))}
+        if not found or any(name.lower() in parts for name in found):
+            raise
+        return found
+    return {path.resolve().name: path}
+
+
 def _index_directory(root: Path) -> Index:
     images: dict[str, Path] = {}
     ignored = 0
     for file in _walk(root, ()):
-        if file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
-            ignored += 1
-        else:
+        if _is_image(file):
             images[composed(file.relative_to(root).as_posix())] = file
+        else:
+            ignored += 1
     if not images:
         raise DataError(
             f"{root}: no images. Looked for {', '.join(IMAGE_SUFFIXES)} in this folder and all below it; "
@@ -99,6 +122,10 @@ def _index_directory(root: Path) -> Index:
         )
     layout, samples, problems = detect(Listing(root, dict(sorted(images.items()))))
     return Index(root, layout, _in_order(samples), tuple(sorted(problems, key=lambda p: p.path)), ignored)
+
+
+def _is_image(file: Path) -> bool:
+    return not file.name.startswith(".") and file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:

@@ -1,16 +1,22 @@
 """Which folder shapes are understood. Each layout is one function; `LAYOUTS` lists them in the order they are tried.
 
-A layout looks at the file names below a folder, never into the files, and declines (None) or says what each image is:
+A layout looks at the file names below a folder and declines (None) or says what each image is:
 
     mvtec       train/good/*  test/good/*  test/<defect>/*  [validation/...]  [ground_truth/<defect>/<stem>_mask.png]
+                (MVTec AD, MPDD; with ok/ and ko/ BTAD)
+    visa        Data/Images/Normal/*  Data/Images/Anomaly/*  Data/Masks/Anomaly/*  [../split_csv/1cls.csv]
+    kolektor    kos01/Part0.jpg with Part0_label.bmp (KolektorSDD), or train/10000.png with 10000_GT.png (KolektorSDD2)
     good_bad    good/*  bad/[<defect>/]*  [ground_truth/...]    also ok/ng, normal/abnormal, ... in any case
     flat        only images of good parts, in any folders below
 
-Masks are paired with images by name, never by position in a sorted list: one missing file would shift all that follow.
+Only `kolektor` looks into files: nothing but the masks says which of its images are good. Masks are paired with images
+by name, never by position in a sorted list: one missing file would shift all that follow.
 """
 
 from __future__ import annotations
 
+import csv
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -18,13 +24,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
+from blemish.data.image_io import read_mask, read_size
 from blemish.errors import DataError
 
 Subset: TypeAlias = Literal["train", "validation", "test"]
 
 GOOD_NAMES = ("good", "ok", "normal", "nominal")
 """Folder names (and manifest labels) of good parts; compared in lower case."""
-BAD_NAMES = ("bad", "ng", "nok", "abnormal", "anomalous", "anomaly", "anomalies", "defect", "defects", "defective")
+BAD_NAMES = (
+    *("bad", "ng", "nok", "ko", "abnormal", "anomalous", "anomaly", "anomalies"),
+    *("defect", "defects", "defective"),
+)
 """Folder names (and manifest labels) of anomalous parts; compared in lower case."""
 MASK_NAMES = ("ground_truth", "mask", "masks")
 """Folder names that hold masks; compared in lower case."""
@@ -103,6 +113,71 @@ def mvtec(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
     return [sample for sample in samples if sample.subset == "train"] + paired, problems + more
 
 
+def visa(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
+    """A category of VisA. Who trains and who tests is in `split_csv/1cls.csv` beside the category's folder; without
+    that file nobody has said.
+    """
+    if not any(_folders(name) == ("data", "images", "normal") for name in listing.images):
+        return None
+    table = listing.root.resolve().parent / "split_csv" / "1cls.csv"
+    subsets = _visa_split(table, listing.root.resolve().name) if table.is_file() else {}
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    masks: dict[str, Path] = {}
+    for name, path in listing.images.items():
+        folders = _folders(name)
+        anomalous = folders == ("data", "images", "anomaly")
+        if folders == ("data", "masks", "anomaly"):
+            masks[_below(name, 2)] = path
+        elif folders != ("data", "images", "normal") and not anomalous:
+            problems.append(Problem(name, "ignored: it lies in neither Normal/ nor Anomaly/ of Data/Images/"))
+        elif subsets and name not in subsets:
+            problems.append(Problem(name, f"ignored: {table.name} doesn't list it"))
+        elif anomalous and subsets.get(name) == "train":
+            problems.append(Problem(name, "ignored: anomalous, but listed for training"))
+        else:
+            defect = "anomaly" if anomalous else "good"
+            samples.append(Sample(path, name, anomalous, defect, subset=subsets.get(name)))
+    keys = {sample: _below(sample.relative, 2) for sample in samples if sample.label}
+    paired, more = pair_masks(keys, masks, listing.root)
+    return [sample for sample in samples if not sample.label] + paired, problems + more
+
+
+def kolektor(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
+    """KolektorSDD and KolektorSDD2, where every image has a mask beside it and is good if that marks nothing.
+
+    KolektorSDD has no published folders for training and testing. Anomalous images in `train/` of KolektorSDD2 are left
+    out: only good ones are fitted on.
+    """
+    first = all(re.fullmatch(r"kos\d+", "/".join(_folders(name))) for name in listing.images)
+    second = all(_folders(name) in (("train",), ("test",)) for name in listing.images)
+    ending = "_label" if first else "_gt"
+    masks = {_stem(name).lower(): path for name, path in listing.images.items() if _stem(name).lower().endswith(ending)}
+    if not (first or second) or not masks:
+        return None
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    unclaimed = dict(masks)
+    for name, path in listing.images.items():
+        key = _stem(name).lower()
+        if key in masks:
+            continue
+        mask = unclaimed.pop(key + ending, None)
+        subset: Subset | None = None if first else "train" if _folders(name) == ("train",) else "test"
+        if mask is None:
+            problems.append(Problem(name, "it has no mask, so nobody says whether it is good"))
+            samples.append(Sample(path, name, None, "", subset=subset))
+        elif not read_mask(mask, read_size(mask)).any():
+            samples.append(Sample(path, name, False, "good", subset=subset))
+        elif subset == "train":
+            problems.append(Problem(name, "ignored: anomalous, and only good images of train/ are used to fit"))
+        else:
+            samples.append(Sample(path, name, True, "defect", mask, subset))
+    return samples, problems + [
+        Problem(_relative(path, listing.root), "no image has the name of this mask") for path in unclaimed.values()
+    ]
+
+
 def good_bad(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
     """Two folders of images, `good/` and `bad/` by any of their usual names; folders inside `bad/` name the defect."""
     tops = {_folders(name)[0] for name in listing.images if _folders(name)}
@@ -137,7 +212,7 @@ def flat(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
     return [Sample(path, name, False, "good") for name, path in listing.images.items()], []
 
 
-LAYOUTS: tuple[Layout, ...] = (mvtec, good_bad, flat)
+LAYOUTS: tuple[Layout, ...] = (mvtec, visa, kolektor, good_bad, flat)
 
 
 def detect(listing: Listing) -> tuple[str, list[Sample], list[Problem]]:
@@ -194,6 +269,20 @@ def pair_masks(keys: Mapping[Sample, str], masks: Mapping[str, Path], root: Path
     return samples, problems + [
         Problem(_relative(path, root), "no image has the name of this mask") for path in unclaimed
     ]
+
+
+def _visa_split(table: Path, category: str) -> dict[str, Subset]:
+    """Path of an image below the folder of its category -> the set it belongs to."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["object"] == category]
+        named: dict[str, Subset] = {"train": "train", "test": "test"}
+        return {composed(_below(row["image"], 1)): named[row["split"]] for row in rows}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{table}: not the split of VisA, which has the columns object,split,label,image,mask and the splits train "
+            f"and test ({error!r})."
+        ) from error
 
 
 def _folders(name: str) -> tuple[str, ...]:
