@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from blemish.errors import NonFiniteError, UsageError
+from blemish.functional.outlines import Ring, trace
 
 Integers: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -31,6 +32,7 @@ class Region:
         peak: (x, y) of the highest score; the first in raster order when several tie.
         peak_score: the score there.
         mean_score: mean over the pixels of the region.
+        polygon: rings of (x, y) corners along the edges of its pixels: the outer one, then the holes; see `outlines`.
     """
 
     box: tuple[int, int, int, int]
@@ -38,6 +40,7 @@ class Region:
     peak: tuple[int, int]
     peak_score: float
     mean_score: float
+    polygon: tuple[Ring, ...]
 
 
 class _Runs(NamedTuple):
@@ -62,9 +65,7 @@ def label_components(mask: ArrayLike, connectivity: int = 8) -> tuple[NDArray[np
     """
     mask = _checked(mask)
     runs = _label_runs(mask, connectivity)
-    labels = np.zeros(mask.shape, np.int32)
-    labels[mask] = np.repeat(runs.label + 1, runs.end - runs.start)
-    return labels, runs.n
+    return _painted(mask, runs.label[_run_of_pixels(runs)] + 1), runs.n
 
 
 def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) -> list[Region]:
@@ -86,7 +87,7 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     if not np.isfinite(score).all():
         raise NonFiniteError("The score map holds NaN or infinity within the mask: its regions can't be ranked.")
     runs = _label_runs(mask, connectivity=8)
-    pixel_label = np.repeat(runs.label, runs.end - runs.start)
+    pixel_label = runs.label[_run_of_pixels(runs)]
     area = np.bincount(pixel_label, minlength=runs.n)
     mean = np.bincount(pixel_label, weights=score, minlength=runs.n) / area
     top = np.full(runs.n, -np.inf)
@@ -100,6 +101,9 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     np.minimum.at(box, runs.label, np.stack([runs.start, runs.row, -runs.end, -runs.row - 1], axis=1))
     box[:, 2:] *= -1
     peak_y, peak_x = np.divmod(peak, mask.shape[1])
+    large = area >= min_area
+    number = np.where(large, np.cumsum(large), 0)  # among the large ones, from 1
+    polygons = trace(_painted(mask, number[pixel_label]), int(large.sum()))
     return [
         Region(
             box=(int(box[i, 0]), int(box[i, 1]), int(box[i, 2]), int(box[i, 3])),
@@ -107,9 +111,10 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
             peak=(int(peak_x[i]), int(peak_y[i])),
             peak_score=float(top[i]),
             mean_score=float(mean[i]),
+            polygon=polygons[number[i] - 1],
         )
         for i in np.argsort(-top, kind="stable")
-        if area[i] >= min_area
+        if large[i]
     ]
 
 
@@ -118,6 +123,18 @@ def _checked(mask: ArrayLike) -> Mask:
     if mask.ndim != 2:
         raise UsageError(f"A mask must have shape (H, W). Got {mask.shape}.")
     return np.asarray(mask != 0, dtype=np.bool_)
+
+
+def _painted(mask: Mask, label: Integers) -> NDArray[np.int32]:
+    """(H, W) with the label of every True pixel, given in raster order."""
+    painted = np.zeros(mask.shape, np.int32)
+    painted[mask] = label
+    return painted
+
+
+def _run_of_pixels(runs: _Runs) -> Integers:
+    """The number of the run that each True pixel is in, in raster order."""
+    return np.repeat(np.arange(len(runs.label)), runs.end - runs.start)
 
 
 def _label_runs(mask: Mask, connectivity: int) -> _Runs:

@@ -112,14 +112,19 @@ class Session:
         backend: the model in its runtime.
         batch_size: how many images of equal size are stacked at most, at least 1.
         max_pixels: refuse larger images, see `read_image`.
+        min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
     """
 
-    def __init__(self, backend: Backend, *, batch_size: int = 8, max_pixels: int = MAX_PIXELS) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1. Got {batch_size}.")
+    def __init__(
+        self, backend: Backend, *, batch_size: int = 8, max_pixels: int = MAX_PIXELS, min_area: int = 1
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("min_area", min_area)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1. Got {value}.")
         self.backend = backend
         self.batch_size = batch_size
         self.max_pixels = max_pixels
+        self.min_area = min_area
 
     def __call__(self, images: Source | Iterable[Source]) -> list[Result]:
         """Verdicts for one image or several, in their order.
@@ -182,20 +187,27 @@ class Session:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its
         place.
         """
+        return (result for batch in self.batches(images) for result in batch)
+
+    def batches(self, images: Iterable[Source]) -> Iterator[list[Result | Failure]]:
+        """As `stream`, in lists of what was inspected together. What comes after a batch doesn't depend on what came
+        before it: a run that is continued there goes on as it would have.
+        """
         stack: list[_Item] = []
         for source in images:
             item = self._read(source)
-            if isinstance(item, Failure) or (stack and not _stackable(stack[0].image, item.image)):
-                yield from self._inspect(stack)
+            if stack and (isinstance(item, Failure) or not _stackable(stack[0].image, item.image)):
+                yield list(self._inspect(stack))
                 stack = []
             if isinstance(item, Failure):
-                yield item
+                yield [item]
                 continue
             stack.append(item)
             if len(stack) == self.batch_size:
-                yield from self._inspect(stack)
+                yield list(self._inspect(stack))
                 stack = []
-        yield from self._inspect(stack)
+        if stack:
+            yield list(self._inspect(stack))
 
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()
@@ -212,8 +224,6 @@ class Session:
         return _Item(path, image, time.perf_counter() - started)
 
     def _inspect(self, stack: list[_Item]) -> Iterator[Result | Failure]:
-        if not stack:
-            return
         started = time.perf_counter()
         try:
             outputs = self.backend.run(np.stack([item.image for item in stack]))
@@ -226,7 +236,7 @@ class Session:
             return
         share = (time.perf_counter() - started) / len(stack)
         for i, item in enumerate(stack):
-            regions = find_regions(outputs.pred_mask[i], outputs.anomaly_map[i])
+            regions = find_regions(outputs.pred_mask[i], outputs.anomaly_map[i], min_area=self.min_area)
             yield Result(
                 path=item.path,
                 label="anomalous" if outputs.pred_label[i] else "normal",

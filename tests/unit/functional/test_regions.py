@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from blemish.errors import NonFiniteError, UsageError
+from blemish.functional.outlines import fill
 from blemish.functional.regions import Region, find_regions, label_components
 
 Mask = NDArray[np.bool_]
@@ -93,7 +94,7 @@ def naive_regions(mask: Mask, score_map: NDArray[np.float32]) -> list[Region]:
         top = max(score for score, _ in pixels)
         peak = next(at for score, at in pixels if score == top)
         mean = float(np.mean([score for score, _ in pixels]))
-        regions.append(Region((x, y, x + width, y + height), area, peak, top, mean))
+        regions.append(Region((x, y, x + width, y + height), area, peak, top, mean, ()))
     return regions
 
 
@@ -107,6 +108,8 @@ def test_regions_are_those_of_a_loop(mask: Mask, seed: int, decimals: int) -> No
         twin = expected[region.peak]
         assert (region.box, region.area, region.peak_score) == (twin.box, twin.area, twin.peak_score)
         assert region.mean_score == pytest.approx(twin.mean_score, abs=1e-12)
+        filled = fill(region.polygon, mask.shape)
+        assert (filled.sum(), filled[region.peak[::-1]]) == (region.area, True)
     peaks = [region.peak_score for region in found]
     assert peaks == sorted(peaks, reverse=True)
 
@@ -119,10 +122,11 @@ def test_a_region_reads_as_documented() -> None:
     score_map[2, 4] = 6.0
     score_map[5, 7] = 9.0
     assert find_regions(mask, score_map) == [
-        Region(box=(7, 5, 8, 6), area=1, peak=(7, 5), peak_score=9.0, mean_score=9.0),
-        Region(box=(2, 1, 5, 3), area=6, peak=(4, 2), peak_score=6.0, mean_score=1.0),
+        Region((7, 5, 8, 6), 1, (7, 5), 9.0, 9.0, polygon=(((7, 5), (8, 5), (8, 6), (7, 6)),)),
+        Region((2, 1, 5, 3), 6, (4, 2), 6.0, 1.0, polygon=(((2, 1), (5, 1), (5, 3), (2, 3)),)),
     ]
-    assert [region.area for region in find_regions(mask, score_map, min_area=2)] == [6]
+    (large,) = find_regions(mask, score_map, min_area=2)
+    assert (large.area, large.polygon) == (6, (((2, 1), (5, 1), (5, 3), (2, 3)),))
     assert find_regions(mask, score_map, min_area=7) == []
 
 

@@ -149,6 +149,8 @@ def test_arrays_of_another_kind(image: Any, message: str, session: Session) -> N
 def test_arguments(session: Session) -> None:
     with pytest.raises(UsageError, match=r"batch_size must be at least 1. Got 0."):
         Session(session.backend, batch_size=0)
+    with pytest.raises(UsageError, match=r"min_area must be at least 1. Got 0."):
+        Session(session.backend, min_area=0)
 
 
 # ----------------------------------------------------------------------------------------------------- what comes out
@@ -188,6 +190,17 @@ def test_regions_lie_in_the_mask(session: Session) -> None:
     assert peaks == sorted(peaks, reverse=True)
 
 
+def test_small_regions_are_not_listed_and_stay_in_the_mask(session: Session) -> None:
+    image = part(3, "hole", size=(150, 220))
+    everything = session(image)[0]
+    areas = sorted(region.area for region in everything.regions)
+    large = Session(session.backend, min_area=areas[-1])(image)[0]
+    assert large.regions == tuple(region for region in everything.regions if region.area == areas[-1])
+    assert Session(session.backend, min_area=areas[-1] + 1)(image)[0].regions == ()
+    np.testing.assert_array_equal(large.mask, everything.mask)
+    assert (large.label, large.raw_score) == (everything.label, everything.raw_score)
+
+
 def test_sensitivity_of_the_model_is_used(model: AnomalyModule) -> None:
     assert isinstance(model.post_processor, PostProcessor)
     normal = part(0)
@@ -218,6 +231,20 @@ def test_only_equal_neighbours_share_a_stack() -> None:
     results = Session(recorder, batch_size=2)(images)
     assert recorder.stacks == [2, 1, 1, 1, 2, 1]
     assert [round(r.raw_score * 255) for r in results] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_run_can_be_continued_after_any_batch() -> None:
+    images = [flat(1), flat(2), flat(3), b"", flat(4, (5, 5)), flat(5), flat(6), flat(7), b"broken", flat(8)]
+    whole = Recorder()
+    batches = list(Session(whole, batch_size=2).batches(images))
+    assert [len(batch) for batch in batches] == [2, 1, 1, 1, 2, 1, 1, 1]
+    done = 0
+    for count in range(len(batches)):
+        rest = Recorder()
+        again = list(Session(rest, batch_size=2).batches(images[done:]))
+        assert [len(batch) for batch in again] == [len(batch) for batch in batches[count:]]
+        assert rest.stacks == whole.stacks[len(whole.stacks) - len(rest.stacks) :]
+        done += len(batches[count])
 
 
 def test_stream_is_lazy() -> None:
