@@ -11,7 +11,7 @@ demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	$(BIN)/blemish demo --output demo-output
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from blemish.models.base import AnomalyModule
 
-# One thread per test process: several processes that each use all cores wait for one another most of the time. Before
+# One thread: tests start processes of their own, which would wait for one another if each used all cores. Before
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
