@@ -165,17 +165,20 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     classes = detectors()
     if manifest.detector not in classes:
         raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(classes)}.")
-    sides = manifest.arguments.get("image_size")
-    if not (
-        isinstance(sides, list)
-        and len(sides) == 2
-        and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
-        and sides[0] * sides[1] <= MAX_AREA
-    ):
-        raise ArtifactError(
-            f"image_size in {path} must be two numbers between 1 and {MAX_SIDE}, at most {MAX_AREA} pixels. "
-            f"Got {sides!r}."
-        )
+    for name in ("image_size", "crop_from"):
+        sides = manifest.arguments.get(name)
+        if sides is None and name == "crop_from":
+            continue
+        if not (
+            isinstance(sides, list)
+            and len(sides) == 2
+            and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
+            and sides[0] * sides[1] <= MAX_AREA
+        ):
+            raise ArtifactError(
+                f"{name} in {path} must be two numbers between 1 and {MAX_SIDE}, at most {MAX_AREA} pixels. "
+                f"Got {sides!r}."
+            )
     try:
         processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
         model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)

@@ -56,6 +56,7 @@ COMMON = {
     "layers": ({}, {"layers": ["scale1", "colour"]}),
     "image_size": ({}, {"image_size": (64, 64)}),
     "fit_mode": ({}, {"fit_mode": "letterbox"}),
+    "crop_from": ({}, {"crop_from": (80, 112)}),
     "tile_size": ({}, {"tile_size": 64}),
     "tile_stride": ({"image_size": 128, "tile_size": 64}, {"image_size": 128, "tile_size": 64, "tile_stride": 64}),
     "sigma": ({}, {"sigma": 2.0}),

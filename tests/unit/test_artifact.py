@@ -353,6 +353,8 @@ FORGED: dict[str, tuple[Edit, str]] = {
     ),
     "area absurd": (setting("arguments", "image_size", to=[16384, 16384]), "at most 16777216 pixels"),
     "size negative": (setting("arguments", "image_size", to=[-1, 96]), "image_size in .* between 1 and 16384"),
+    "crop absurd": (setting("arguments", "crop_from", to=[10**9, 96]), "crop_from in .* between 1 and 16384"),
+    "crop too small": (setting("arguments", "crop_from", to=[8, 8]), "does not describe a model: crop_from must be"),
     "size of text": (setting("arguments", "image_size", to="64"), "image_size in .* two numbers"),
     "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size in .* Got None"),
     "bad rate": (setting("post_processing", "max_false_alarm_rate", to=7.0), "max_false_alarm_rate must be between"),

@@ -28,6 +28,7 @@ class FitConfig:
     pretrained: bool = _key("Use trained weights; no: random ones drawn from the seed.", True)
     image_size: int | tuple[int, int] = _key("Side, or HEIGHT,WIDTH, in pixels that the backbone sees.", 256)
     fit_mode: Literal["stretch", "letterbox"] = _key("How images are brought to that size.", "stretch")
+    crop_from: int | tuple[int, int] | None = _key("Resize to this, cut image_size from its centre. Default: no cut.")
     tile_size: int | tuple[int, int] | None = _key("Inspect in tiles of this side, or HEIGHT,WIDTH.")
     tile_stride: int | tuple[int, int] | None = _key("Distance between tiles. Default: half a tile.")
     sigma: float = _key("Blur of the map in pixels of the image size.", 4.0)
@@ -71,6 +72,7 @@ MODEL_KEYS = (
         "pretrained",
         "image_size",
         "fit_mode",
+        "crop_from",
         "tile_size",
         "tile_stride",
         "sigma",
@@ -147,7 +149,7 @@ def parse_flag(name: str, value: Any) -> Any:
     """A flag's text as a configuration value: lists and sizes are comma-separated."""
     if name == "layers" and isinstance(value, str):
         return [part.strip() for part in value.split(",")]
-    if name in ("image_size", "tile_size", "tile_stride") and isinstance(value, str):
+    if name in ("image_size", "crop_from", "tile_size", "tile_stride") and isinstance(value, str):
         try:
             sides = [int(part) for part in value.split(",")]
         except ValueError as error:

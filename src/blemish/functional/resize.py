@@ -40,7 +40,9 @@ def axis_weights(
     pixel = torch.arange(in_size, dtype=torch.float32, device=device) + 0.5  # (in,)
     support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment] # max, for sizes that are symbols of a graph too
     weights: Tensor = (1.0 - (pixel[None, :] - centre[:, None]).abs() / support).clamp(min=0.0)  # (out, in)
-    inside = (centre > 0.0) & (centre < in_size)
+    # Half a pixel of padding puts a centre exactly on the edge; rounding must not decide there, differently in a graph.
+    edge = 0.01 * scale
+    inside = (centre > edge) & (centre < in_size - edge)
     return weights * inside[:, None] / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 

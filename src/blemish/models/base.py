@@ -53,7 +53,7 @@ class AnomalyModule(LightningModule, ABC):
         backbone: "filter_bank" or a timm name, see `FeatureExtractor`.
         layers: layers of the backbone; None takes `default_layers`.
         image_size: (h, w) at which images are inspected, or one number for a square.
-        fit_mode: "stretch" or "letterbox", see `PreProcessor`.
+        fit_mode, crop_from: "stretch" or "letterbox", and a centre crop, see `PreProcessor`.
         pretrained, weights: see `FeatureExtractor`.
         tile_size, tile_stride: inspect the image in overlapping tiles of this size, see `Tiler`. None inspects it
             whole.
@@ -79,6 +79,7 @@ class AnomalyModule(LightningModule, ABC):
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
+        crop_from: int | Sequence[int] | None = None,
         pretrained: bool = True,
         weights: str | os.PathLike[str] | None = None,
         tile_size: int | Sequence[int] | None = None,
@@ -93,7 +94,7 @@ class AnomalyModule(LightningModule, ABC):
         if layers is None and backbone != "filter_bank":
             layers = self.default_layers
         self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
-        self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode)
+        self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode, crop_from)
         self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)
         if tile_size is None and tile_stride is not None:
             raise UsageError("tile_stride was given without tile_size. Give both, or neither.")
@@ -148,6 +149,7 @@ class AnomalyModule(LightningModule, ABC):
             "layers": self.extractor.layers,
             "image_size": list(self.pre_processor.image_size),
             "fit_mode": self.pre_processor.fit,
+            "crop_from": None if self.pre_processor.crop_from is None else list(self.pre_processor.crop_from),
             "tile_size": None if self.tiler is None else list(self.tiler.tile_size),
             "tile_stride": None if self.tiler is None else list(self.tiler.tile_stride),
             "sigma": self.sigma,

@@ -2,7 +2,7 @@
 
 The data loader, eager mode and exported graphs all run this module, so a model can't meet other pixels in service than
 it was fitted on. It knows both directions: `forward` takes images to the size of the model, `restore` takes maps back
-to the pixels of the image.
+to the pixels of the image. What a centre crop leaves out comes back as 0: nobody looked at it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ class PreProcessor(nn.Module):
         mean, std: per RGB channel, for values in [0, 1].
         fit: "stretch" scales height and width independently; "letterbox" keeps the aspect ratio and pads with the mean
             colour.
+        crop_from: resize to this (h, w), or square, and cut `image_size` from its centre, as the recipes of the papers
+            do. What lies outside the cut is never inspected: maps are 0 there, and a defect there can't be found.
 
     Raises:
-        UsageError: for sizes below 1, a std of 0, or an unknown `fit`.
+        UsageError: for sizes below 1, a `crop_from` smaller than `image_size`, a std of 0, or an unknown `fit`.
     """
 
     mean: Tensor
@@ -42,16 +44,19 @@ class PreProcessor(nn.Module):
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
         fit: Literal["stretch", "letterbox"] = "stretch",
+        crop_from: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        sides = (image_size, image_size) if isinstance(image_size, int) else tuple(int(side) for side in image_size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise UsageError(f"image_size must be one number or (height, width), each at least 1. Got {image_size!r}.")
+        self.image_size = _sides("image_size", image_size)
+        self.crop_from = None if crop_from is None else _sides("crop_from", crop_from)
+        self._full = self.crop_from or self.image_size
+        self._cut = (self._full[0] - self.image_size[0]) / 2, (self._full[1] - self.image_size[1]) / 2
+        if min(self._cut) < 0:
+            raise UsageError(f"crop_from must be at least image_size, {self.image_size}. Got {crop_from!r}.")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UsageError(f"mean and std need 3 numbers each, std above 0. Got mean={list(mean)}, std={list(std)}.")
         if fit not in ("stretch", "letterbox"):
             raise UsageError(f"fit must be 'stretch' or 'letterbox'. Got {fit!r}.")
-        self.image_size: tuple[int, int] = (sides[0], sides[1])
         self.fit = fit
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
@@ -85,7 +90,7 @@ class PreProcessor(nn.Module):
 
         Returns:
             (N, H, W) float32 if all sizes are equal, else a list of N tensors (H, W). Values stay within the range of
-            `maps`.
+            `maps`; outside a centre crop they are 0.
         """
         if isinstance(size[0], (int, torch.SymInt)):
             return self._restore(maps, (size[0], size[1]))[:, 0]  # type: ignore[arg-type]
@@ -96,27 +101,34 @@ class PreProcessor(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by `print`."""
-        return f"image_size={self.image_size}, fit={self.fit!r}"
+        return f"image_size={self.image_size}, fit={self.fit!r}, crop_from={self.crop_from}"
 
     def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        scale: float | None = None
-        starts = (0.0, 0.0)
+        scales = [size / full for size, full in zip(original, self._full, strict=True)]
+        cut = self._cut
         if self.fit == "letterbox":
-            scale, pad = letterbox_geometry(original, self.image_size)
-            starts = (-pad[0] * scale, -pad[1] * scale)
+            scale, pad = letterbox_geometry(original, self._full)
+            scales, cut = [scale, scale], (cut[0] - pad[0], cut[1] - pad[1])
         return (
-            axis_weights(original[0], self.image_size[0], scale=scale, start=starts[0], device=device),
-            axis_weights(original[1], self.image_size[1], scale=scale, start=starts[1], device=device),
+            axis_weights(original[0], self.image_size[0], scale=scales[0], start=cut[0] * scales[0], device=device),
+            axis_weights(original[1], self.image_size[1], scale=scales[1], start=cut[1] * scales[1], device=device),
         )
 
     def _restore(self, maps: Tensor, original: tuple[int, int]) -> Tensor:
-        scale: float | None = None
-        pad = (0.0, 0.0)
+        scales = [full / size for size, full in zip(original, self._full, strict=True)]
+        cut = self._cut
         if self.fit == "letterbox":
-            scale, pad = letterbox_geometry(original, self.image_size)
-            scale = 1.0 / scale
+            scale, pad = letterbox_geometry(original, self._full)
+            scales, cut = [1.0 / scale, 1.0 / scale], (cut[0] - pad[0], cut[1] - pad[1])
         return apply_weights(
             maps,
-            axis_weights(self.image_size[0], original[0], scale=scale, start=pad[0], device=maps.device),
-            axis_weights(self.image_size[1], original[1], scale=scale, start=pad[1], device=maps.device),
+            axis_weights(self.image_size[0], original[0], scale=scales[0], start=-cut[0], device=maps.device),
+            axis_weights(self.image_size[1], original[1], scale=scales[1], start=-cut[1], device=maps.device),
         )
+
+
+def _sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    sides = (value, value) if isinstance(value, int) else tuple(int(side) for side in value)
+    if len(sides) != 2 or min(sides) < 1:
+        raise UsageError(f"{name} must be one number or (height, width), each at least 1. Got {value!r}.")
+    return (sides[0], sides[1])

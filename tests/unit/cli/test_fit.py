@@ -129,6 +129,7 @@ GIVEN: dict[str, Any] = {
     "layers": ["scale1", "scale2"],
     "image_size": (64, 96),
     "fit_mode": "letterbox",
+    "crop_from": (80, 112),
     "tile_size": 64,
     "tile_stride": 32,
     "sigma": 2.0,

@@ -82,6 +82,15 @@ def test_letterbox_fits_the_longer_side_and_centres_the_other(height: int, width
     assert fitted[1] + 2 * left == pytest.approx(w)
 
 
+def test_rounding_does_not_decide_whether_a_row_is_padding() -> None:
+    """Half a pixel of padding puts the centre of a row on the edge of the image; graphs round otherwise than torch."""
+    scale = 80 / 72
+    for nudge in (-1e-6, 0.0, 1e-6):
+        weights = axis_weights(80, 72, scale=scale, start=-7.5 * scale + nudge)
+        assert not weights[:8].any()
+        assert weights[8:].any(dim=1).all()
+
+
 def test_an_image_does_not_depend_on_its_batch() -> None:
     images = picture(5, 3, 37, 53)
     together = resize(images, (16, 24))

@@ -100,6 +100,39 @@ def test_a_spot_returns_to_its_place(fit: str) -> None:
     assert 150 <= column < 156
 
 
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_crop_is_the_centre_of_the_whole(fit: str) -> None:
+    images = photograph(2, 61, 97)
+    whole = PreProcessor((48, 64), fit=fit)(images)  # type: ignore[arg-type]
+    found = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))(images)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, whole[..., 8:40, 20:44], rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        PreProcessor((48, 64), fit=fit, crop_from=(48, 64))(images),  # type: ignore[arg-type]
+        whole,
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_cropped_map_returns_to_its_place_and_is_0_outside(fit: str) -> None:
+    size = (61, 97)
+    cropped = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))  # type: ignore[arg-type]
+    rows, columns = torch.zeros(2, 1, 1, 48, 64)
+    rows[..., 8:40, :] = 1.0
+    columns[..., 20:44] = 1.0
+    whole = PreProcessor((48, 64), fit=fit)  # type: ignore[arg-type]
+    seen = (whole.restore(rows, size) > 0.5) & (whole.restore(columns, size) > 0.5)  # type: ignore[operator]
+    restored = cropped.restore(torch.ones(1, 1, 32, 24), size)
+    torch.testing.assert_close(restored, seen.float(), rtol=0, atol=1e-6)
+    inner = (slice(None), slice(12, 50), slice(32, 64))  # far from the cut, where its edge pixels are continued
+    values = torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(0))
+    there, here = whole.restore(values, size), cropped.restore(values[..., 8:40, 20:44], size)
+    assert isinstance(there, Tensor)
+    assert isinstance(here, Tensor)
+    torch.testing.assert_close(here[inner], there[inner], rtol=0, atol=1e-5)
+
+
 def test_restoring_to_one_size_or_to_many() -> None:
     maps = torch.rand(3, 1, 8, 8)
     preprocess = PreProcessor(8)
@@ -137,6 +170,8 @@ def test_other_layouts_and_dtypes_are_refused(images: Tensor, got: str) -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std above 0. Got .*std="),
         ({"mean": (0.5,)}, "need 3 numbers each"),
         ({"fit": "crop"}, "fit must be 'stretch' or 'letterbox'. Got 'crop'."),
+        ({"image_size": (8, 9), "crop_from": 8}, r"crop_from must be at least image_size, \(8, 9\). Got 8."),
+        ({"image_size": 8, "crop_from": (9, 9, 9)}, r"crop_from must be one number or .* Got \(9, 9, 9\)."),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
@@ -149,4 +184,5 @@ def test_its_state_travels_and_its_settings_are_shown() -> None:
     other.load_state_dict(one.state_dict())
     images = photograph(1, 9, 9)
     assert torch.equal(one(images), other(images))
-    assert repr(PreProcessor((8, 9), fit="letterbox")) == "PreProcessor(image_size=(8, 9), fit='letterbox')"
+    shown = "PreProcessor(image_size=(8, 9), fit='letterbox', crop_from=(9, 9))"
+    assert repr(PreProcessor((8, 9), fit="letterbox", crop_from=9)) == shown

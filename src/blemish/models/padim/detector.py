@@ -33,8 +33,9 @@ class Padim(AnomalyModule):
         factor_dtype: "float32" or "float16"; how the covariances' factors are kept. float16 halves the model; scores
             keep about three digits.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
-        backbone, layers, image_size, fit_mode, pretrained, weights, tile_size, tile_stride, seed, post_processor: see
-            `AnomalyModule`. Layers default to "layer1" to "layer3", the paper's, for timm backbones.
+        backbone, layers, image_size, fit_mode, crop_from, pretrained, weights, tile_size, tile_stride, seed,
+            post_processor: see `AnomalyModule`. Layers default to "layer1" to "layer3", the paper's, for timm
+            backbones.
 
     Raises:
         UsageError: for arguments outside their range.
@@ -51,6 +52,7 @@ class Padim(AnomalyModule):
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
+        crop_from: int | Sequence[int] | None = None,
         n_features: int | None = None,
         epsilon: float = 0.01,
         factor_dtype: Literal["float32", "float16"] = "float32",
@@ -71,6 +73,7 @@ class Padim(AnomalyModule):
             layers=layers,
             image_size=image_size,
             fit_mode=fit_mode,
+            crop_from=crop_from,
             pretrained=pretrained,
             weights=weights,
             tile_size=tile_size,

@@ -29,8 +29,9 @@ class Patchcore(AnomalyModule):
         neighbor_search: "exact", or "faiss" for large banks: faster, a few scores come out too high and none too low.
             An exported graph searches exactly either way.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
-        backbone, layers, image_size, fit_mode, pretrained, weights, tile_size, tile_stride, seed, post_processor: see
-            `AnomalyModule`. Layers default to "layer2" and "layer3", the paper's, for timm backbones.
+        backbone, layers, image_size, fit_mode, crop_from, pretrained, weights, tile_size, tile_stride, seed,
+            post_processor: see `AnomalyModule`. Layers default to "layer2" and "layer3", the paper's, for timm
+            backbones.
 
     Raises:
         UsageError: for arguments outside their range. MissingExtraError: for "faiss" where it isn't installed.
@@ -46,6 +47,7 @@ class Patchcore(AnomalyModule):
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
+        crop_from: int | Sequence[int] | None = None,
         coreset_sampling_ratio: float = 0.1,
         bank_size: int | None = 10_000,
         selection_channels: int | None = None,
@@ -77,6 +79,7 @@ class Patchcore(AnomalyModule):
             layers=layers,
             image_size=image_size,
             fit_mode=fit_mode,
+            crop_from=crop_from,
             pretrained=pretrained,
             weights=weights,
             tile_size=tile_size,
