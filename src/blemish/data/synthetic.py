@@ -40,7 +40,7 @@ from blemish.errors import UsageError
 MIN_SIDE = 32
 """Smallest picture side in pixels at which every part and defect can still be told apart."""
 
-_FAINT = 0.15
+FAINT = 0.15
 """Coverage below which a defect is cut off, so that its mask ends where the eye sees it end."""
 
 Planted = tuple[Array, Array]
@@ -225,7 +225,7 @@ def render(
     scene, mask = part.picture(), np.zeros(size, dtype=bool)
     if defect is not None:
         paint, coverage = DEFECTS[defect](part, defect_rng)
-        mask = coverage >= _FAINT
+        mask = coverage >= FAINT
         scene = over(scene, paint, np.where(mask, coverage, 0.0))
     return _photograph(scene, camera_rng), mask
 

@@ -1,0 +1,165 @@
+"""Defects planted into photographs of good parts: something to measure on where nobody has kept a defective part.
+
+A square window of the picture is taken for a drawn part, and a defect of `blemish.data.synthetic` is laid over it. Its
+mask is known to the pixel; outside it the picture stays bit for bit what it was. Windows are drawn more often where the
+picture has contrast, so that a part on a plain ground is hit more often than the ground.
+
+Planted defects are not real ones. They show which of two detectors sees more of *these* scratches and stains; a real
+defect can be harder or easier for both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.data.image_io import MAX_PIXELS, read_image, write_png
+from blemish.data.index import Sample
+from blemish.data.synthetic import DEFECTS, FAINT, MIN_SIDE
+from blemish.data.synthetic_parts import Array, Frame, Part, cover, disk, noise, over
+from blemish.errors import UsageError
+
+KINDS = ("scratch", "crack", "stain", "hole", "contamination", "displaced")
+"""What can be planted: defects of `synthetic.DEFECTS`, and a piece of the picture from somewhere else."""
+
+_SPAN = 0.75  # half a window, in part units: the longest defects are a little longer than 0.8
+_VISIBLE = 8 / 255
+"""Mean change, over the mask, of the channel that changes most; a black hole in a black part is nobody's defect."""
+_DRAWS = 12
+
+
+def plant(
+    image: npt.NDArray[Any], *, rng: np.random.Generator, kind: str, size: float = 0.4, strength: float = 1.0
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Plant one defect. Places where it would hardly be seen are drawn again, up to twelve times.
+
+    Args:
+        image: (H, W, 3) uint8, or float32 in [0, 1], RGB, both sides at least `synthetic.MIN_SIDE`; grey pictures, with
+            three equal channels, stay grey.
+        rng: draws the place and the defect.
+        kind: one of `KINDS`.
+        size: side of the window in which the defect lies, as a share of the shorter side, above 0 and at most 1. The
+            longest defects are half as long.
+        strength: opacity, above 0 and at most 1.
+
+    Returns:
+        A new image of the same dtype and the mask, (H, W) bool, True on the defect.
+
+    Raises:
+        UsageError: an argument out of range.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"kind must be one of {', '.join(KINDS)}. Got {kind!r}.")
+    for name, value in (("size", size), ("strength", strength)):
+        if not 0 < value <= 1:
+            raise UsageError(f"{name} must be above 0 and at most 1. Got {value}.")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise UsageError(f"Images must be at least {MIN_SIDE} x {MIN_SIDE} pixels. Got {image.shape[:2]}.")
+    side = max(MIN_SIDE, round(size * min(image.shape[:2])))
+    top = 255.0 if image.dtype == np.uint8 else 1.0
+    draw_place = _places(image, side)
+    grey = bool((image[..., :1] == image).all())
+    for _ in range(_DRAWS):
+        row, column = draw_place(rng)
+        base = _cut(image, (row, column), side) / top
+        other = _cut(image, draw_place(rng), side) / top
+        paint, coverage = _drawn(kind, base, other, rng)
+        here = coverage >= FAINT
+        if grey:
+            paint = np.repeat(paint.mean(axis=2, keepdims=True), 3, axis=2)
+        changed = np.clip(over(base, paint, strength * coverage), 0, 1)
+        if here.any() and np.abs(changed - base)[here].max(axis=1).mean() >= _VISIBLE * strength:
+            break
+    planted, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.bool_)
+    _cut(mask, (row, column), side)[...] = here
+    stored = np.rint(changed * top) if image.dtype == np.uint8 else changed
+    _cut(planted, (row, column), side)[here] = stored[here].astype(image.dtype)
+    return planted, mask
+
+
+def plant_files(
+    samples: Sequence[Sample], folder: Path, *, count: int, seed: int = 0, max_pixels: int = MAX_PIXELS
+) -> Iterator[Sample]:
+    """Write pictures of good parts with planted defects, and yield each as an anomalous sample with its mask.
+
+    Pictures and kinds take turns; size and strength are drawn for each, from barely visible to obvious. Every defect
+    has a generator of its own, keyed by the seed, the picture and its turn: asking for more leaves the earlier ones as
+    they were. Deep colour pictures are stored with 8 bits a channel, all others at full depth.
+
+    Args:
+        samples: good parts, at least one.
+        folder: where `<number>.png` and `<number>_mask.png` go.
+        count: how many to write.
+        seed: draws others.
+        max_pixels: as in `read_image`.
+    """
+    for number in range(count):
+        good = samples[number % len(samples)]
+        turn = number // len(samples)
+        kind = KINDS[(number + turn) % len(KINDS)]
+        key = hashlib.sha256(f"{good.relative}/{turn}".encode("utf-8", "surrogateescape")).digest()[:16]
+        rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
+        size, strength = rng.uniform(0.15, 0.5), rng.uniform(0.25, 1.0)
+        picture = read_image(good.path, max_pixels=max_pixels)
+        image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength)
+        path, mask_path = folder / f"{number:04d}.png", folder / f"{number:04d}_mask.png"
+        write_png(path, _storable(image))
+        write_png(mask_path, mask)
+        yield Sample(path, f"planted/{kind}/{number:04d}.png", True, kind, mask_path, "test")
+
+
+def _drawn(kind: str, base: Array, other: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Paint and coverage of a defect on a window (S, S, 3)."""
+    whole = Frame.of((base.shape[0], base.shape[1]))
+    frame = Frame(whole.x * _SPAN, whole.y * _SPAN, whole.pixel * _SPAN)
+    if kind == "displaced":
+        radius = rng.uniform(0.2, 0.45)
+        blot = disk(frame, radius) + 0.3 * radius * np.clip(noise(frame, rng, 0.8 * radius), -2, 2)
+        return np.rot90(other, int(rng.integers(4))), cover(blot, frame.pixel, 2.0)
+    # The body is a disk inside the window: no defect is cut off by the window's straight edges.
+    return DEFECTS[kind](Part(frame, base, (), disk(frame, _SPAN)), rng)
+
+
+def _places(image: npt.NDArray[Any], side: int) -> Callable[[np.random.Generator], tuple[int, int]]:
+    """Draws the upper left corner of a window; nine times in ten by the contrast around its middle."""
+    height, width = image.shape[:2]
+    coarse = max(1, min(height, width) // 128)
+    light = image[::coarse, ::coarse].astype(np.float32).mean(axis=2)
+    down, right = np.gradient(light)
+    contrast = np.hypot(down, right)
+    rows = np.minimum(np.arange(contrast.shape[0]) * 16 // contrast.shape[0], 15)
+    columns = np.minimum(np.arange(contrast.shape[1]) * 16 // contrast.shape[1], 15)
+    cells = np.zeros((16, 16))
+    np.add.at(cells, (rows[:, None], columns), contrast)
+    chance = cells.ravel() ** 2  # squared: the grain of a ground has contrast, too
+    chance += chance.mean() / 9 + 1e-9
+    chance /= chance.sum()
+
+    def draw(rng: np.random.Generator) -> tuple[int, int]:
+        row, column = divmod(int(rng.choice(chance.size, p=chance)), 16)
+        y, x = (row + rng.uniform()) / 16 * height, (column + rng.uniform()) / 16 * width
+        return _within(y - side / 2, height - side), _within(x - side / 2, width - side)
+
+    return draw
+
+
+def _within(start: float, last: int) -> int:
+    return min(max(0, round(start)), last)
+
+
+def _cut(array: npt.NDArray[Any], corner: tuple[int, int], side: int) -> npt.NDArray[Any]:
+    return array[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+
+
+def _storable(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if image.dtype == np.uint8:
+        return image
+    grey = bool((image[..., :1] == image).all())
+    samples, depth = (image[..., 0], np.uint16) if grey else (image, np.uint8)
+    stored: npt.NDArray[Any] = np.rint(samples * np.iinfo(depth).max).astype(depth)
+    return stored
