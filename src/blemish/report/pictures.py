@@ -57,16 +57,23 @@ class PictureFolder:
             raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
         self.folder, self.kinds, self.pixel_cut = Path(folder), tuple(kinds), pixel_cut
 
-    def prepare(self, relatives: Iterable[Path]) -> None:
+    def prepare(self, relatives: Iterable[Path], *, again: int = 0) -> None:
         """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
+
+        Args:
+            relatives: as for `write`.
+            again: of how many images at the start there may be pictures, from the batch in which a run was cut off.
+                They are removed, to be written again.
 
         Raises:
             UsageError: as `write`, or if two images share a picture.
         """
         wanted: set[Path] = set()
-        for relative in relatives:
+        for number, relative in enumerate(relatives):
             for kind in self.kinds:
                 path = self._path(relative, kind)
+                if number < again:
+                    path.unlink(missing_ok=True)
                 if path in wanted:
                     raise UsageError(f"{path} would be written twice. Name the folder that holds both images instead.")
                 _require_absent(path)

@@ -1,161 +1,156 @@
-"""Predictions as data: one row per image, written while they are made.
+"""Predictions as data: one row per image, in the formats that other programs read.
 
 Columns: `path`, `label` ("normal" or "anomalous"), `raw_score`, `score` (normalised to [0, 1]), `threshold` (raw: the
-label is `raw_score >= threshold`), `height`, `width`, `seconds`, `regions` (a list of box, area, peak, peak_score and
-mean_score, in pixels of the image; JSON text in CSV). Images that could not be inspected have no row: the caller lists
-them.
+label is `raw_score >= threshold`), `pixel_threshold` (normalised, as the scores of regions are), `height`, `width`,
+`seconds`, `model` (see `fingerprint`) and `regions`: a list of box, area, area_mm2 (None without a scale), peak,
+peak_score, mean_score and polygon, in pixels of the image; JSON text in CSV. Images that could not be inspected have no
+row: the caller lists them.
 """
 
 from __future__ import annotations
 
 import csv
-import errno
+import hashlib
+import io
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from blemish.errors import MissingExtraError, UsageError
+from blemish.errors import ArtifactError, MissingExtraError
+from blemish.report.coco import write_coco
 from blemish.runtime.session import Result
 
 Row: TypeAlias = dict[str, Any]
-COLUMNS = ("path", "label", "raw_score", "score", "threshold", "height", "width", "seconds", "regions")
+COLUMNS = (
+    *("path", "label", "raw_score", "score", "threshold", "pixel_threshold", "height", "width", "seconds", "model"),
+    "regions",
+)
+GROUP = 1000
+"""Rows per row group of a Parquet file."""
 
 
-def row_of(result: Result) -> Row:
-    """The row of one result: numbers, text and lists only."""
+def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: float | None = None) -> Row:
+    """The row of one result: numbers, text and lists only.
+
+    Args:
+        result: of a session.
+        model: fingerprint of its model, see `fingerprint`.
+        pixel_threshold: its backend's `pixel_cut`.
+        mm_per_pixel: side of a pixel in millimetres, for areas in square millimetres; None leaves them out.
+    """
     return {
-        "path": result.path,
+        "path": result.path.encode(errors="backslashreplace").decode(),  # a name may hold bytes that no encoding knows
         "label": result.label,
         "raw_score": result.raw_score,
         "score": result.score,
         "threshold": result.threshold,
+        "pixel_threshold": pixel_threshold,
         "height": result.mask.shape[0],
         "width": result.mask.shape[1],
         "seconds": round(sum(result.seconds.values()), 6),
-        "regions": [asdict(region) for region in result.regions],
+        "model": model,
+        "regions": [
+            {
+                "box": list(region.box),
+                "area": region.area,
+                "area_mm2": None if mm_per_pixel is None else region.area * mm_per_pixel**2,
+                "peak": list(region.peak),
+                "peak_score": region.peak_score,
+                "mean_score": region.mean_score,
+                "polygon": [[list(point) for point in ring] for ring in region.polygon],
+            }
+            for region in result.regions
+        ],
     }
 
 
-class Writer(Protocol):
-    """Takes rows until it is closed."""
-
-    def write(self, row: Row) -> None:
-        """Adds a row."""
-        ...
-
-    def close(self) -> None:
-        """Completes the file."""
-        ...
-
-
-class _Csv:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
-        self._writer.writeheader()
-
-    def write(self, row: Row) -> None:
-        self._writer.writerow({**row, "regions": json.dumps(row["regions"])})
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Jsonl:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Parquet:
-    """Rows in groups of 1,000, under a temporary name until closed: a Parquet file without its footer is no file."""
-
-    GROUP = 1000
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("pyarrow", "parquet") from error
-        box = pa.list_(pa.int64())
-        region = pa.struct(
-            [
-                ("box", box),
-                ("area", pa.int64()),
-                ("peak", box),
-                ("peak_score", pa.float64()),
-                ("mean_score", pa.float64()),
-            ]
-        )
-        kinds = {"path": pa.string(), "label": pa.string(), "height": pa.int64(), "width": pa.int64()}
-        kinds["regions"] = pa.list_(region)
-        self._schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in COLUMNS])
-        self._table = pa.Table
-        self._path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = pq.ParquetWriter(self._temporary, self._schema)
-        self._rows: list[Row] = []
-
-    def write(self, row: Row) -> None:
-        self._rows.append(row)
-        if len(self._rows) == self.GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._file.close()
-        self._temporary.replace(self._path)
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
-
-
-WRITERS: dict[str, Callable[[Path], Writer]] = {".csv": _Csv, ".jsonl": _Jsonl, ".parquet": _Parquet}
-
-
-class PredictionFile:
-    """A file that rows are written to, as a context manager.
-
-    Args:
-        path: ends in .csv, .jsonl or .parquet; parents are created.
+def fingerprint(model: str | os.PathLike[str]) -> str:
+    """The first 16 digits of the SHA-256 of a model file; of OpenVINO's .xml with its .bin behind it.
 
     Raises:
-        UsageError: for another suffix, or a file that can't be written. MissingExtraError: for Parquet without pyarrow.
+        ArtifactError: if there is no such file.
+    """
+    path = Path(model)
+    digest = hashlib.sha256()
+    for file in (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,):
+        try:
+            with file.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+        except OSError as error:
+            raise ArtifactError(f"The model file {file} can't be read: {error.strerror}.") from error
+    return digest.hexdigest()[:16]
+
+
+class JsonLines:
+    """The rows of a .jsonl file, as often as they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._path.open("rb") as lines:
+            yield from map(json.loads, lines)
+
+
+def _csv_lines(rows: Sequence[Row]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writerows({**row, "regions": json.dumps(row["regions"])} for row in rows)
+    return text.getvalue().encode()
+
+
+def _json_lines(rows: Sequence[Row]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+    pa, pq = _pyarrow()
+    whole, real = pa.int64(), pa.float64()
+    kinds = {"path": pa.string(), "label": pa.string(), "height": whole, "width": whole, "model": pa.string()}
+    region = {"box": pa.list_(whole), "area": whole, "area_mm2": real, "peak": pa.list_(whole)}
+    region |= {"peak_score": real, "mean_score": real, "polygon": pa.list_(pa.list_(pa.list_(whole)))}
+    kinds["regions"] = pa.list_(pa.struct(list(region.items())))
+    schema = pa.schema([(name, kinds.get(name, real)) for name in COLUMNS])
+    with pq.ParquetWriter(path, schema) as file:
+        waiting = iter(rows)
+        while group := list(islice(waiting, GROUP)):
+            file.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "parquet") from error
+    return pa, pq
+
+
+class Format(NamedTuple):
+    """How rows become a file.
+
+    Attributes:
+        head: what the file begins with.
+        lines: rows -> bytes that are appended.
+        convert: writes the file from all its rows, for formats that can't be appended to; `lines` are then kept beside
+            it until all are there.
+        check: fails where something isn't installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
-        if path.suffix.lower() not in WRITERS:
-            raise UsageError(f"Predictions are written to {', '.join(WRITERS)} files. Got {str(path)!r}.")
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "this is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = WRITERS[path.suffix.lower()](path)
-        except OSError as error:
-            raise UsageError(f"{path} can't be written: {error.strerror}. Choose another place.") from error
+    head: bytes
+    lines: Callable[[Sequence[Row]], bytes]
+    convert: Callable[[Iterable[Row], Path], None] | None = None
+    check: Callable[[], Any] = tuple
 
-    def write(self, row: Row) -> None:
-        """Adds a row made by `row_of`."""
-        self._writer.write(row)
 
-    def __enter__(self) -> PredictionFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
+FORMATS = {
+    ".csv": Format(",".join(COLUMNS).encode() + b"\r\n", _csv_lines),
+    ".jsonl": Format(b"", _json_lines),
+    ".parquet": Format(b"", _json_lines, _write_parquet, _pyarrow),
+    ".json": Format(b"", _json_lines, write_coco),
+}
+"""Suffix -> format; .json is COCO."""

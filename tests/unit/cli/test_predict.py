@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from blemish import artifact
+from blemish.cli.predict import min_pixels
 from blemish.report.predictions import COLUMNS
 from blemish.runtime import load
 
@@ -50,7 +58,8 @@ def test_folder(blemish: Any, model_file: Path, pile: Path, inside: Path) -> Non
 
 def test_json(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
     content = blemish("predict", model_file, pile, "--json").json
-    assert set(content) == {"predictions", "failures"}
+    assert set(content) == {"inspected", "anomalous", "predictions", "failures"}
+    assert (content["inspected"], content["anomalous"]) == (4, 3)
     rows = {Path(row["path"]).relative_to(pile).as_posix(): row for row in content["predictions"]}
     assert sorted(rows) == NAMES
     for row in rows.values():
@@ -60,7 +69,9 @@ def test_json(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
     assert rows["a/gut.PNG"]["label"] == "normal"
     assert (rows["wide.JPG"]["height"], rows["wide.JPG"]["width"]) == (90, 201)
     (region, *_) = rows["a/b/Loch ü.png"]["regions"]
-    assert set(region) == {"box", "area", "peak", "peak_score", "mean_score"}
+    assert set(region) == {"box", "area", "area_mm2", "peak", "peak_score", "mean_score", "polygon"}
+    assert {row["model"] for row in rows.values()} == {hashlib.sha256(model_file.read_bytes()).hexdigest()[:16]}
+    assert {row["pixel_threshold"] for row in rows.values()} == {0.5}
 
 
 def test_columns_the_issue_asks_for() -> None:
@@ -80,7 +91,7 @@ def test_all_formats_hold_the_same(blemish: Any, model_file: Path, pile: Path, i
     assert list(table[0]) == list(COLUMNS)
     for row in table:
         row["regions"] = json.loads(row["regions"])
-        for key in ("raw_score", "score", "threshold", "height", "width"):
+        for key in ("raw_score", "score", "threshold", "pixel_threshold", "height", "width"):
             row[key] = json.loads(row[key])
     assert len(lines) == 4
     assert untimed(lines) == untimed(table)
@@ -88,6 +99,37 @@ def test_all_formats_hold_the_same(blemish: Any, model_file: Path, pile: Path, i
     expected = load(model_file)(pile / "x.png")[0]
     assert lines[3]["raw_score"] == pytest.approx(expected.raw_score, rel=1e-5)
     assert lines[3]["threshold"] == expected.threshold
+
+
+def test_coco(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, pile, "--output", "coco.json", "--json")
+    assert set(ran.json) == {"inspected", "anomalous", "output", "failures"}
+    content = json.loads(Path("coco.json").read_text(encoding="utf-8"))
+    assert [Path(image["file_name"]).relative_to(pile).as_posix() for image in content["images"]] == NAMES
+    result = load(model_file)(pile / "x.png")[0]
+    found = [one for one in content["annotations"] if one["image_id"] == 4]
+    assert [one["area"] for one in found] == [region.area for region in result.regions]
+    assert listing(inside) == ["coco.json"]
+
+
+def test_small_regions_are_left_out(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    def areas(*options: object) -> list[tuple[int, float | None]]:
+        (row,) = blemish("predict", model_file, pile / "x.png", "--json", *options).json["predictions"]
+        return [(region["area"], region["area_mm2"]) for region in row["regions"]]
+
+    largest = max(area for area, _ in areas())
+    assert areas("--min-area", largest) == [(largest, None)]
+    assert areas("--min-area", largest + 1) == []
+    scale = ("--mm-per-pixel", 0.1)
+    assert areas("--min-area", f"{largest / 100}mm2", *scale) == [(largest, pytest.approx(largest / 100))]
+    assert areas("--min-area", f"{largest / 100 + 0.001}mm2", *scale) == []
+
+
+@pytest.mark.parametrize("pixels", range(1, 60))
+def test_a_whole_number_of_pixels_is_not_rounded_up(pixels: int) -> None:
+    for side in (0.1, 0.3, 0.07, 1 / 3):
+        assert min_pixels(f"{pixels * side * side:.17f}mm2", side) == pixels
+        assert min_pixels(f"{(pixels - 0.5) * side * side:.17f}mm2", side) == pixels
 
 
 def test_files_and_globs(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
@@ -160,13 +202,83 @@ def test_globs_mirror_the_tree(blemish: Any, model_file: Path, tiles: Path, insi
     assert [n for n in listing(inside) if Path(n).suffix] == [f"seen/{name}/000.png.mask.png" for name in names]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_killed_run_is_continued(suffix: str, blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    """The seventh of ten images is a pipe that nobody writes to: there the process hangs, and is killed."""
+    names = [f"{i}.png" for i in range(10)]
+    for i, name in enumerate(names):
+        shutil.copy(pile / ("x.png", "a/gut.PNG", "wide.JPG", "a/b/Loch ü.png")[i % 4 if i % 3 else 0], name)
+    Path("3.png").write_text("no image")
+    options = [*names, "--batch-size", "2", "--save", "mask", "--save-dir", "seen"]
+    assert blemish("predict", model_file, *options, "--out", f"whole.{suffix}", "--save-dir", "whole").code == 3
+    shutil.move("6.png", "kept.png")
+    os.mkfifo("6.png")
+    command = ["predict", str(model_file), *options, "--out", f"rows.{suffix}"]
+    process = subprocess.Popen([sys.executable, "-m", "blemish", *command], stdout=subprocess.DEVNULL)
+    try:
+        record, deadline = Path(f"rows.{suffix}.unfinished"), time.monotonic() + 60
+        while not (record.exists() and '"images": 6' in record.read_text()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    os.unlink("6.png")
+    shutil.move("kept.png", "6.png")
+    assert Path(f"rows.{suffix}").exists() == (suffix in ("csv", "jsonl"))
+    shutil.copy("seen/0.png.mask.png", "seen/7.png.mask.png")  # as if it had come as far as the next batch's pictures
+
+    assert "is unfinished. Continue it with --resume" in blemish(*command).err
+    for other in (["--batch-size", "3"], ["--min-area", "5"], ["--save", "map"], ["--mm-per-pixel", "1"]):
+        ran = blemish(*command, *other, "--resume")
+        assert ran.code == 2
+        assert f"was begun with {other[0][2:].replace('-', '_')}" in ran.err
+    assert "was begun with model" in blemish("predict", other_model(model_file), *command[2:], "--resume").err
+
+    ran = blemish(*command, "--resume")
+    assert ran.code == 3
+    assert "9 images inspected, 7 anomalous, 1 could not be inspected." in ran.out
+    assert "3.png: not an image" in ran.err
+    assert rows_of(Path(f"rows.{suffix}")) == rows_of(Path(f"whole.{suffix}"))
+    assert [path.name for path in sorted(inside.glob("rows*"))] == [f"rows.{suffix}"]
+    pictures = {path.name: path.read_bytes() for path in Path("whole").iterdir()}
+    assert len(pictures) == 9
+    assert {path.name: path.read_bytes() for path in Path("seen").iterdir()} == pictures
+    assert "is complete: there is nothing to resume" in blemish(*command, "--resume").err
+
+
+def other_model(path: Path) -> Path:
+    model = artifact.load(path)
+    model.post_processor.image_sensitivity = 0.6  # type: ignore[union-attr]
+    model.save("other.safetensors")
+    return Path("other.safetensors")
+
+
+def rows_of(path: Path) -> Any:
+    """All that is in a file but the times."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    if path.suffix == ".parquet":
+        return pq.read_table(path).drop_columns("seconds").to_pylist()
+    if path.suffix == ".jsonl":
+        return [{**json.loads(line), "seconds": 0} for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return [{**row, "seconds": 0} for row in csv.DictReader(file)]
+
+
 USAGE: list[tuple[list[str], str]] = [
-    (["--out", "rows.txt"], "Predictions are written to .csv, .jsonl, .parquet files. Got 'rows.txt'."),
+    (["--out", "rows.txt"], "Predictions are written to .csv, .jsonl, .parquet, .json files. Got 'rows.txt'."),
     (["--out", "file/rows.csv"], "file/rows.csv can't be written"),
     (["--out", "folder.csv"], "folder.csv can't be written"),
     (["--out", "folder.parquet"], "folder.parquet can't be written"),
     (["--save", "overlay,heat"], "--save takes a list out of overlay, mask, map. Got 'overlay,heat'."),
     (["--save", "mask", "--save-dir", "file"], "can't be written"),
+    (["--resume"], "--resume continues a file of predictions. Name it with --out."),
+    (["--min-area", "0"], "min_area must be at least 1. Got 0."),
+    (["--min-area", "2cm2"], "--min-area must be pixels, as in 20, or square millimetres, as in 0.5mm2. Got '2cm2'."),
+    (["--min-area", "2mm2"], "--min-area 2mm2 needs a scale. Give the side of a pixel with --mm-per-pixel."),
+    (["--mm-per-pixel", "0"], "--mm-per-pixel must be above 0. Got 0.0."),
     (["--batch-size", "0"], "batch_size must be at least 1. Got 0."),
     (["--device", "abacus"], "device 'abacus' can't be used"),
 ]

@@ -1,8 +1,11 @@
-"""Files of predictions: complete while they grow, whole or absent where a half would be no file."""
+"""Files of predictions, read again by others; pictures that overwrite nothing."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from blemish.errors import DataError, UsageError
+from blemish.errors import ArtifactError, DataError, MissingExtraError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.report.pictures import PictureFolder
-from blemish.report.predictions import COLUMNS, PredictionFile, row_of
+from blemish.report.predictions import COLUMNS, fingerprint, row_of
+from blemish.report.streaming import PredictionFile
 from blemish.runtime.session import Result
 
 
@@ -26,55 +30,79 @@ def result(path: str = "a.png", label: Any = "anomalous") -> Result:
     return Result(path, label, 3.25, 0.9, 2.5, anomaly_map, mask, regions, {"read": 0.1, "inspect": 0.2})
 
 
+def row(path: str = "a.png", **scale: float) -> dict[str, Any]:
+    return row_of(result(path), model="0123456789abcdef", pixel_threshold=0.5, **scale)
+
+
 def test_row() -> None:
-    row = row_of(result())
-    assert tuple(row) == COLUMNS
-    assert (row["height"], row["width"], row["seconds"]) == (6, 9, 0.3)
-    (region,) = row["regions"]
-    assert region["area"] == 6
-    assert json.loads(json.dumps(row)) == {**row, "regions": [json.loads(json.dumps(region))]}
+    assert tuple(row()) == COLUMNS
+    assert (row()["height"], row()["width"], row()["seconds"]) == (6, 9, 0.3)
+    (region,) = row()["regions"]
+    assert region == {
+        "box": [3, 2, 6, 4],
+        "area": 6,
+        "area_mm2": None,
+        "peak": [3, 2],
+        "peak_score": pytest.approx(0.8),
+        "mean_score": pytest.approx(0.8),
+        "polygon": [[[3, 2], [6, 2], [6, 4], [3, 4]]],
+    }
+    assert row(mm_per_pixel=0.5)["regions"][0]["area_mm2"] == 1.5
+    assert json.loads(json.dumps(row())) == row()
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_rows_are_on_disk_as_they_come(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"rows.{suffix}"
-    with PredictionFile(path) as file:
-        for i in range(3):
-            file.write(row_of(result(f"{i}.png")))
-            assert f"{i}.png" in path.read_text()
+def test_a_name_in_no_encoding_is_written_readably() -> None:
+    assert row("a\udce4.png")["path"] == r"a\udce4.png"
 
 
-@pytest.mark.parametrize("count", [0, 1, 2500])
-def test_parquet_is_whole_or_absent(count: int, tmp_path: Path) -> None:
-    path, row = tmp_path / "rows.parquet", row_of(result())
-    with PredictionFile(path) as file:
-        for _ in range(count):
-            file.write(row)
-        assert not path.exists()
-    table = pq.read_table(path)
-    assert table.num_rows == count
-    assert tuple(table.column_names) == COLUMNS
-    assert [one.name for one in tmp_path.iterdir()] == ["rows.parquet"]
+def test_fingerprint_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"abc")
+    (tmp_path / "m.xml").write_bytes(b"ab")
+    (tmp_path / "m.bin").write_bytes(b"c")
+    expected = hashlib.sha256(b"abc").hexdigest()[:16]
+    assert fingerprint(tmp_path / "m.onnx") == fingerprint(str(tmp_path / "m.xml")) == expected
+    with pytest.raises(ArtifactError, match=r"The model file .*none.onnx can't be read: No such file or directory."):
+        fingerprint(tmp_path / "none.onnx")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """With other readers than the library's."""
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="") as file:
+        table: list[dict[str, Any]] = list(csv.DictReader(file))
+    texts = ("path", "label", "model")
+    return [{key: value if key in texts else json.loads(value) for key, value in one.items()} for one in table]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_rows_survive_an_interruption(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"rows.{suffix}"
+@pytest.mark.parametrize("count", [0, 1, 2500])
+def test_what_is_written_is_read(suffix: str, count: int, tmp_path: Path) -> None:
+    rows = [row(f'{i} "quoted",\nStück 図.png') for i in range(count)]
+    path = tmp_path / "new" / f"rows.{suffix}"
+    with PredictionFile(path) as file:
+        for start in range(0, count, 700):
+            file.write(rows[start : start + 700])
+    assert read(path) == rows
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    if suffix == "parquet":
+        assert tuple(pq.read_table(path).column_names) == COLUMNS
+        assert pq.ParquetFile(path).num_row_groups == -(-count // 1000)
 
-    def interrupted() -> None:
-        with PredictionFile(path) as file:
-            file.write(row_of(result()))
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
-    assert path.stat().st_size > 0
-
-
-def test_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Predictions are written to .csv, .jsonl, .parquet files. Got 'rows.xls'."):
+def test_unknown_suffix() -> None:
+    with pytest.raises(UsageError, match=r"written to .csv, .jsonl, .parquet, .json files. Got 'rows.xls'."):
         PredictionFile("rows.xls")
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"needs pyarrow.*blemish\[parquet\]"):
+        PredictionFile(tmp_path / "rows.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures(tmp_path: Path) -> None:
@@ -100,6 +128,15 @@ def test_pictures_overwrite_nothing(tmp_path: Path) -> None:
             attempt()
     with pytest.raises(UsageError, match=r"b.png.mask.png would be written twice. Name the folder that holds both"):
         folder.prepare([Path("b.png"), Path("b.png")])
+
+
+def test_pictures_of_a_batch_that_was_cut_off_are_written_again(tmp_path: Path) -> None:
+    folder = PictureFolder(tmp_path / "out", ["mask"], 0.5)
+    for name in ("a.png", "b.png", "c.png"):
+        folder.write(result(), Path(name))
+    with pytest.raises(UsageError, match=r"c.png.mask.png exists and is not overwritten"):
+        folder.prepare([Path("a.png"), Path("b.png"), Path("c.png")], again=2)
+    assert [one.name for one in folder.folder.iterdir()] == ["c.png.mask.png"]
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

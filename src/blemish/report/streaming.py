@@ -1,0 +1,195 @@
+"""Hours of predictions that survive a kill.
+
+Rows reach the disk batch by batch. Beside a file that isn't complete lies a record of how far it is, FILE.unfinished:
+JSON lines, first the settings of the run, then after every batch how many images, bytes and failures there are. The
+record follows the rows, so whatever lies behind its last whole line, torn or not, belongs to a batch that was cut off:
+a run that is continued drops it and inspects that batch again. Batches start anew at every one of those lines, so the
+rest comes out as it would have (see `Session.batches`).
+
+Formats that can't be appended to (Parquet needs a footer, COCO a closing bracket) keep their rows in
+FILE.unfinished.jsonl, and the file itself appears when all are there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeAlias
+
+from blemish.errors import UsageError
+from blemish.report.predictions import FORMATS, JsonLines, Row
+
+Failed: TypeAlias = dict[str, str]
+"""`path` and `reason` of an image without a row."""
+
+
+def is_interrupted(path: Path, *, resume: bool) -> bool:
+    """Whether there is a run to continue, and `resume` asks for it.
+
+    Raises:
+        UsageError: for an unfinished file without `resume`, and for a complete one with it.
+    """
+    record = _record_of(path)
+    if record.exists() and not resume:
+        raise UsageError(
+            f"{path} is unfinished. Continue it with --resume, or delete {record} to start from the beginning."
+        )
+    if resume and path.exists() and not record.exists():
+        raise UsageError(f"{path} is complete: there is nothing to resume. Delete it, or name another file.")
+    return record.exists()
+
+
+class PredictionFile:
+    """A file that rows are written to, as a context manager: complete when the block ends without an error.
+
+    Args:
+        path: ends in .csv, .jsonl, .parquet or .json (COCO); parents are created. A complete file is replaced.
+        settings: JSON values that rows depend on; a run is continued with the same ones only.
+        resume: go on with an unfinished file. Without one, start from the beginning.
+
+    Attributes:
+        images, anomalous: how many images are done, and how many of them are anomalous.
+        failures: those of them that have no row.
+
+    Raises:
+        UsageError: for another suffix or a file that can't be written; for an unfinished file without `resume`, and for
+            a complete one, or other settings, with it.
+        MissingExtraError: for Parquet without pyarrow.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, *, resume: bool = False
+    ) -> None:
+        self.path = path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(f"Predictions are written to {', '.join(FORMATS)} files. Got {str(path)!r}.")
+        self._format = FORMATS[path.suffix.lower()]
+        self._format.check()
+        self._record_path = _record_of(path)
+        self._rows_path = path if self._format.convert is None else path.with_name(f"{path.name}.unfinished.jsonl")
+        self.images = self.anomalous = 0
+        self.failures: list[Failed] = []
+        self._names = hashlib.sha256()
+        self._read_names = self._names.hexdigest()
+        settings = json.loads(json.dumps(settings or {}))  # as they come back from the record
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "this is a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_interrupted(path, resume=resume)
+            self._rows, self._record = self._open(settings)
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}. Choose another place.") from error
+
+    def skip(self, paths: Sequence[str]) -> None:
+        """Goes past the images that are done, which must be the first ones of `paths`: all of the run, in their order.
+
+        Raises:
+            UsageError: if they are others.
+        """
+        for path in paths[: self.images]:
+            self._add_name(path)
+        if len(paths) < self.images or self._names.hexdigest() != self._read_names:
+            raise UsageError(
+                f"The {self.images} images in {self.path} are not the first ones of those named now. Name the same "
+                f"ones, or delete {self._record_path} to start from the beginning."
+            )
+
+    def write(self, batch: Sequence[Row | Failed]) -> None:
+        """Adds one batch, in the order of its images; it has left the process when this returns.
+
+        Args:
+            batch: rows made by `predictions.row_of`, and failures.
+        """
+        rows = [one for one in batch if "reason" not in one]
+        failures = [one for one in batch if "reason" in one]
+        self._rows.write(self._format.lines(rows))
+        self._rows.flush()
+        for one in batch:
+            self._add_name(one["path"])
+        self.images += len(batch)
+        self.anomalous += sum(row["label"] == "anomalous" for row in rows)
+        self.failures += failures
+        entry = {"images": self.images, "anomalous": self.anomalous, "bytes": self._rows.tell()}
+        self._append({**entry, "names": self._names.hexdigest(), "failures": failures})
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.close()
+        self._record.close()
+        if kind is not None:
+            return
+        if self._format.convert is not None:
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            try:
+                self._format.convert(JsonLines(self._rows_path), temporary)
+                temporary.replace(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self._record_path.unlink()
+        if self._format.convert is not None:
+            self._rows_path.unlink()
+
+    def _open(self, settings: Mapping[str, Any]) -> tuple[IO[bytes], IO[bytes]]:
+        """The two files, each cut to what is certain and ready to be appended to."""
+        lines = self._record_path.read_bytes().splitlines(keepends=True) if self._record_path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if len(whole) < 2:  # no batch
+            self._record = self._record_path.open("wb")
+            self._append(settings)  # before the rows are touched: they may be those of an older, complete file
+            try:
+                rows = self._rows_path.open("wb")
+            except OSError:
+                self._record.close()
+                self._record_path.unlink()
+                raise
+            rows.write(self._format.head)
+            return rows, self._record
+        begun, *entries = map(json.loads, whole)
+        self._require_same(begun, settings)
+        self.failures = [failure for entry in entries for failure in entry["failures"]]
+        self.images, self.anomalous, size, self._read_names = (
+            entries[-1][key] for key in ("images", "anomalous", "bytes", "names")
+        )
+        if not self._rows_path.exists() or self._rows_path.stat().st_size < size:
+            raise UsageError(
+                f"{self._rows_path} was changed: it is shorter than {self._record_path} says. Delete both to start "
+                f"from the beginning."
+            )
+        return _cut(self._rows_path, size), _cut(self._record_path, sum(map(len, whole)))
+
+    def _require_same(self, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for key in sorted({*begun, *now}):
+            if begun.get(key) != now.get(key):
+                raise UsageError(
+                    f"{self.path} was begun with {key} {begun.get(key)!r}, and now it is {now.get(key)!r}. Give the "
+                    f"same, or delete {self._record_path} to start from the beginning."
+                )
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._record.write(json.dumps(entry).encode() + b"\n")
+        self._record.flush()
+
+    def _add_name(self, path: str) -> None:
+        self._names.update(f"{path}\0".encode(errors="backslashreplace"))
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.unfinished")
+
+
+def _cut(path: Path, size: int) -> IO[bytes]:
+    """An existing file without what comes after `size` bytes, ready to be appended to."""
+    file = path.open("r+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
