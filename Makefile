@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PEER := .venv-peer/.ready
 
-.PHONY: demo test lint docs bench bench-peer clean
+.PHONY: demo test lint docs bench bench-peer backbone clean
 
 demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
@@ -34,6 +34,9 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/summarize.py
 
 bench-peer: $(PEER) bench  ## install the other library, then measure both
+
+backbone: $(READY)  ## train the bundled backbone: hours on two cores, minutes on a GPU
+	$(BIN)/python training/train.py --folder training/run --steps 8000
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .venv-peer demo-output site
