@@ -19,6 +19,7 @@ from blemish.cli.export import export
 from blemish.cli.fit import fit
 from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
+from blemish.cli.report import report
 from blemish.cli.test import test
 from blemish.errors import BlemishError, MissingExtraError, UsageError
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (fit, test, predict, export, inspect, doctor, demo):
+for verb in (fit, test, report, predict, export, inspect, doctor, demo):
     app.command()(verb)
 app.add_typer(data, name="data")
 

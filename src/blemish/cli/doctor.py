@@ -26,6 +26,8 @@ PACKAGES = {
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "faiss-cpu": "faiss",
+    "plotly": "report",
+    "jinja2": "report",
 }
 
 

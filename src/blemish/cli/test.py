@@ -7,30 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from blemish.cli.console import print_json, table
+from blemish.cli.console import out, print_json, table
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
+    from blemish.data.datamodule import ImageDataModule
+    from blemish.metrics.evaluation import EvaluationResult
     from blemish.models.base import AnomalyModule
-
-FIGURES = {
-    "image_auroc": "AUROC, images",
-    "image_ap": "average precision, images",
-    "image_f1": "F1 at the threshold, images",
-    "image_f1_max": "best possible F1, images",
-    "false_alarm_rate": "false alarms among good images",
-    "miss_rate": "misses among anomalous images",
-    "pixel_auroc": "AUROC, pixels",
-    "pixel_ap": "average precision, pixels",
-    "pixel_f1": "F1 at the threshold, pixels",
-    "pixel_f1_max": "best possible F1, pixels",
-    "aupro": "AUPRO to 30 % false positives",
-}
+    from blemish.post_processing import PostProcessor
 
 
 def test(
     model: Path = typer.Argument(..., help="Model file."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
+    report: Path | None = typer.Option(None, "--report", help="Also write a report: one .html file."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     batch_size: int = typer.Option(8, help="Images per step."),
     num_workers: int | None = typer.Option(None, help="Processes that read images."),
@@ -40,14 +30,24 @@ def test(
     """Measure a model on labelled images, on raw scores and in original pixels."""
     from blemish.artifact import load
 
-    detector = load(model)
-    figures = run_test(
-        detector, directory, accelerator, batch_size=batch_size, num_workers=num_workers, max_pixels=max_pixels
-    )
+    loading = {"batch_size": batch_size, "num_workers": num_workers, "max_pixels": max_pixels}
+    if report is None:
+        figures = run_test(load(model), directory, accelerator, **loading)
+    else:
+        from blemish.cli.report import report_on_model
+
+        figures = report_on_model(model, directory, report, accelerator, **loading)
+    show(figures, as_json)
+
+
+def show(figures: dict[str, Any], as_json: bool) -> None:
+    """Prints what a test found."""
     if as_json:
         print_json(figures)
-    else:
-        print_figures(figures)
+        return
+    print_figures(figures)
+    if "report" in figures:
+        out().print(f"Report: {figures['report']} ({figures['report_bytes'] / 2**20:.1f} MB).", markup=False)
 
 
 def run_test(detector: AnomalyModule, directory: Path, accelerator: str, **loading: Any) -> dict[str, Any]:
@@ -55,23 +55,49 @@ def run_test(detector: AnomalyModule, directory: Path, accelerator: str, **loadi
 
     `loading` goes to `ImageDataModule`: batch_size, num_workers, max_pixels.
     """
-    from blemish.data.datamodule import ImageDataModule
     from blemish.engine import Engine
+
+    processor = processor_of(detector)
+    return figures_of(Engine(accelerator).test(detector, test_data(detector, directory, **loading)), processor)
+
+
+def processor_of(detector: AnomalyModule) -> PostProcessor:
+    """The post-processor of a detector that shall be tested. UsageError without one."""
     from blemish.post_processing import PostProcessor
+
+    if not isinstance(detector.post_processor, PostProcessor):
+        raise UsageError("This model has no post-processor, so it gives no verdicts to test.")
+    return detector.post_processor
+
+
+def test_data(detector: AnomalyModule, directory: Path, **loading: Any) -> ImageDataModule:
+    """The images of `directory`, dealt as for the detector's fit. Where there are none to fit on, and so nothing to
+    deal, all labelled images of the test set are tested on.
+    """
+    from blemish.data.datamodule import ImageDataModule
+    from blemish.data.splits import Split
 
     record = detector.data_record
     dealt = {} if record is None else {key: value for key, value in vars(record).items() if key != "fingerprint"}
     datamodule = ImageDataModule(directory, **loading, **dealt)
-    result = Engine(accelerator).test(detector, datamodule)
-    processor = detector.post_processor
-    if not isinstance(processor, PostProcessor):
-        raise UsageError("This model has no post-processor, so it gives no verdicts to test.")
+    samples = datamodule.index.samples
+    if not any(sample.label is False and sample.subset in ("train", None) for sample in samples):
+        tested = tuple(sample for sample in samples if sample.subset == "test" and sample.label is not None)
+        datamodule.split = Split(fit=(), calibrate=(), validation=(), test=tested)
+    return datamodule
+
+
+def figures_of(result: EvaluationResult, processor: PostProcessor) -> dict[str, Any]:
+    """What `--json` prints."""
     calibration = None if processor.record is None else {**vars(processor.record), "oracle": processor.record.oracle}
-    return {**result.to_dict(), "threshold": processor.effective_image_threshold, "calibration": calibration}
+    threshold = processor.effective_image_threshold if processor.is_calibrated else None
+    return {**result.to_dict(), "threshold": threshold, "calibration": calibration}
 
 
 def print_figures(figures: dict[str, Any]) -> None:
     """The tables of a test."""
+    from blemish.report.html_figures import FIGURES
+
     reasons = figures["reasons"]
     counts = figures["counts"]
     title = f"{counts['images']} test images: {counts['good']} good, {counts['anomalous']} anomalous"

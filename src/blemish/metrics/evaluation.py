@@ -6,7 +6,7 @@ masks has no pixel figures, a set of good images has no AUROC, but both have som
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +74,16 @@ class Evaluator:
     Args:
         fpr_limit: false-positive rate up to which AUPRO integrates.
         bits: size of the pixel histogram (see `functional.histogram`).
+        watch: called with every batch once it is counted, for whoever wants to see single images. It sees the batches
+            of its own process.
     """
 
-    def __init__(self, *, fpr_limit: float = 0.3, bits: int = BITS) -> None:
+    def __init__(
+        self, *, fpr_limit: float = 0.3, bits: int = BITS, watch: Callable[[InferenceBatch], None] | None = None
+    ) -> None:
         self.fpr_limit = fpr_limit
         self.bits = bits
+        self.watch = watch
         self.reset()
 
     def reset(self) -> None:
@@ -116,6 +121,8 @@ class Evaluator:
             self._pixels.add(scores_map, truth, region_weights(truth) if bool(truth.any()) else None)
             if verdict is not None:
                 self._pixel_decisions.update(verdict, truth)
+        if self.watch is not None:
+            self.watch(batch)
 
     def merge(self, other: Self) -> None:
         """Add what another evaluator with the same arguments has seen."""

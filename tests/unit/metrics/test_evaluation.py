@@ -244,3 +244,14 @@ def test_a_mask_of_another_size_names_the_file() -> None:
 def test_a_batch_needs_scores() -> None:
     with pytest.raises(UsageError, match="A batch without scores can't be evaluated"):
         evaluate(InferenceBatch())
+
+
+def test_a_watcher_sees_every_batch_that_was_counted() -> None:
+    seen: list[InferenceBatch] = []
+    batches = [batch(seed) for seed in range(2)]
+    evaluate(*batches, watch=seen.append)
+    assert [one is other for one, other in zip(seen, batches, strict=True)] == [True, True]
+    broken = replace(batch(3), raw_score=torch.full((6,), float("nan")))
+    with pytest.raises(NonFiniteError):
+        evaluate(broken, watch=seen.append)
+    assert len(seen) == 2

@@ -1,0 +1,227 @@
+"""The images of a report that are worth a look, bounded in number and size, and what inspecting them cost.
+
+Which images: the false alarms with the highest scores, the misses with the lowest, the finds with the highest. They are
+chosen from the rows after a test and inspected once more, one at a time: maps of all images need not be kept meanwhile,
+and the time each takes is the latency of a single part.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.errors import DataError, ImageReadError
+from blemish.report.html_rows import ImageRow
+from blemish.runtime.session import Backend, Failure, Result, Session
+from blemish.visualization import overlay
+
+SHOWN = 8
+"""Images per group."""
+SIDE = 420
+"""Longer side of an embedded picture in pixels."""
+PROBED = 24
+"""Images whose latency is measured."""
+
+NO_VERDICTS = "no verdicts: the model is not calibrated"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of the gallery.
+
+    Attributes:
+        row: what is known of it.
+        photo, overlay: data URIs; empty where the image can't be read, and `problem` says why.
+    """
+
+    row: ImageRow
+    photo: str = ""
+    overlay: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one kind of verdict.
+
+    Attributes:
+        key: "false_alarms", "misses" or "finds".
+        total: how many images of this kind there are; `shown` holds the first few.
+        reason: why there are none, if there are none.
+    """
+
+    key: str
+    total: int
+    shown: list[Shown]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per image; None where they weren't measured.
+
+    Attributes:
+        images: how many were measured.
+        how: in words.
+        median, slow: of inspecting one image; `slow` is the 95th percentile.
+        reading: median of reading and decoding a file.
+    """
+
+    images: int
+    how: str
+    median: float | None = None
+    slow: float | None = None
+    reading: float | None = None
+
+    @classmethod
+    def of(cls, inspecting: Sequence[float], reading: Sequence[float], how: str) -> Speed:
+        """From seconds per image."""
+        if not inspecting:
+            return cls(0, how)
+        slow, median = float(np.quantile(inspecting, 0.95)), float(np.median(inspecting))
+        return cls(len(inspecting), how, median, slow, float(np.median(reading)) if len(reading) else None)
+
+
+@dataclass
+class Gallery:
+    """Groups in the order of interest, and the latency of the images behind them."""
+
+    groups: list[Group] = field(default_factory=list)
+    speed: Speed = field(default_factory=lambda: Speed(0, NO_VERDICTS))
+
+
+def choose(rows: Sequence[ImageRow], count: int = SHOWN) -> dict[str, tuple[int, list[ImageRow], str]]:
+    """Key -> how many images, the first `count` of them, and why there are none if there are none."""
+    good, anomalous = [row for row in rows if not row.truth], [row for row in rows if row.truth]
+    verdicts = any(row.anomalous is not None for row in rows)
+    groups = {
+        "false_alarms": (good, [row for row in good if row.anomalous], True, "no good image was called anomalous"),
+        "misses": (anomalous, [row for row in anomalous if not row.anomalous], False, "no anomalous image was missed"),
+        "finds": (anomalous, [row for row in anomalous if row.anomalous], True, "no anomalous image was found"),
+    }
+    chosen: dict[str, tuple[int, list[ImageRow], str]] = {}
+    for key, (base, found, falling, none) in groups.items():
+        if not verdicts:
+            chosen[key] = (0, [], NO_VERDICTS)
+            continue
+        found.sort(key=lambda row: row.score, reverse=falling)
+        missing = "good" if key == "false_alarms" else "anomalous"
+        reason = "" if found else none if base else f"no {missing} test images"
+        chosen[key] = (len(found), found[:count], reason)
+    return chosen
+
+
+def from_model(
+    rows: Sequence[ImageRow],
+    backend: Backend | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[Sequence[ImageRow]], Iterable[ImageRow]] = iter,
+) -> Gallery:
+    """Inspects the chosen images, and others up to `PROBED`, one at a time.
+
+    Args:
+        rows: of the test.
+        backend: the model; None if it isn't calibrated.
+        max_pixels: as in `read_image`.
+        progress: wraps the rows to show a bar.
+    """
+    chosen = choose(rows)
+    picked = {row.sample.relative: row for _, some, _ in chosen.values() for row in some}
+    if backend is None:
+        return Gallery([Group(key, total, [], reason) for key, (total, _, reason) in chosen.items()])
+    others = [row for row in rows if row.sample.relative not in picked][: max(0, PROBED - len(picked))]
+    session = Session(backend, batch_size=1, max_pixels=max_pixels)
+    pictures: dict[str, Shown] = {}
+    inspecting, reading = [], []
+    for position, row in enumerate(progress([*picked.values(), *others])):
+        result = next(session.stream([row.sample.path]))
+        if isinstance(result, Failure):
+            pictures[row.sample.relative] = Shown(row, problem=result.reason)
+            continue
+        if position == 0:  # a runtime's first run is slower than all that follow
+            result = _again(session, row, result)
+        inspecting.append(result.seconds["inspect"])
+        reading.append(result.seconds["read"])
+        if row.sample.relative in picked:
+            pictures[row.sample.relative] = _drawn(row, result, backend.pixel_cut)
+    groups = [
+        Group(key, total, [pictures[row.sample.relative] for row in some], reason)
+        for key, (total, some, reason) in chosen.items()
+    ]
+    return Gallery(groups, Speed.of(inspecting, reading, "one image at a time"))
+
+
+def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, max_pixels: int = MAX_PIXELS) -> Gallery:
+    """The chosen images with the boxes that were predicted, and the times that were noted down."""
+    groups = []
+    for key, (total, some, reason) in choose(rows).items():
+        groups.append(Group(key, total, [_with_boxes(row, max_pixels) for row in some], reason))
+    return Gallery(groups, Speed.of(seconds, [], "reading and inspecting, noted down when the images were predicted"))
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory this process has had so far; None where the system doesn't say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _again(session: Session, row: ImageRow, first: Result) -> Result:
+    second = next(session.stream([row.sample.path]))
+    return first if isinstance(second, Failure) else second
+
+
+def _drawn(row: ImageRow, result: Result, pixel_cut: float) -> Shown:
+    photo = _eight_bit(result.path, result.mask.size)
+    picture = overlay(
+        photo, result.anomaly_map, threshold=pixel_cut, mask=result.mask, gt_mask=_truth(row, photo), caption=False
+    )
+    return Shown(row, _data_uri(photo), _data_uri(picture))
+
+
+def _with_boxes(row: ImageRow, max_pixels: int) -> Shown:
+    try:
+        photo = _eight_bit(row.sample.path, max_pixels)
+    except ImageReadError as error:
+        return Shown(row, problem=error.reason)
+    boxed = np.zeros(photo.shape[:2], dtype=bool)
+    for x0, y0, x1, y1 in row.boxes:
+        boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    nothing_hot = np.zeros(photo.shape[:2], np.float32)
+    picture = overlay(photo, nothing_hot, threshold=1.0, mask=boxed, gt_mask=_truth(row, photo), caption=False)
+    return Shown(row, _data_uri(photo), _data_uri(picture))
+
+
+def _truth(row: ImageRow, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_] | None:
+    if row.sample.mask is None:
+        return None
+    try:
+        return read_mask(row.sample.mask, (photo.shape[0], photo.shape[1]))
+    except DataError:  # `data check` reports it
+        return None
+
+
+def _eight_bit(path: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    image = read_image(path, max_pixels=max_pixels)
+    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
+
+
+def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
+    image = Image.fromarray(picture)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=82, subsampling=0)  # thin coloured outlines keep their colour
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

@@ -1,0 +1,64 @@
+"""`--json` on every verb: stdout is one JSON object, whatever else is said goes to stderr, and no bar where nobody
+watches.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+
+from blemish.cli import app
+
+VERBS = {
+    "fit": "fit {tiles} -o m.safetensors --image-size 64,96",
+    "test": "test {model} {tiles}",
+    "report": "report {model} {tiles}",
+    "predict": "predict {model} {tiles}/test/good",
+    "inspect": "inspect {model}",
+    "data check": "data check {tiles}",
+    "doctor": "doctor",
+}
+ELSEWHERE = {"export", "demo"}  # tests of their own call `--json`
+
+
+def paths(group: Any, prefix: str = "") -> set[str]:
+    """Every verb of the program, sub-verbs as "data check"."""
+    found = set()
+    for name, command in group.commands.items():
+        found |= paths(command, f"{name} ") if hasattr(command, "commands") else {prefix + name}
+    return found
+
+
+def test_every_verb_has_the_flag() -> None:
+    group = typer.main.get_command(app)
+    for path in paths(group):
+        command: Any = group
+        for word in path.split():
+            command = command.commands[word]
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_stdout_is_one_json_object(verb: str, blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
+    ran = blemish(*VERBS[verb].format(model=model_file, tiles=tiles).split(), "--json")
+    assert ran.code == 0, ran.err
+    assert isinstance(json.loads(ran.out), dict)
+    assert not set("\r\x1b━█") & set(ran.err), ran.err
+
+
+@pytest.mark.parametrize("verb", ["data check", "report"])
+def test_bars_are_for_terminals(
+    verb: str, blemish: Any, model_file: Path, tiles: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Console, "is_terminal", property(lambda self: self.file is sys.stderr))
+    ran = blemish(*VERBS[verb].format(model=model_file, tiles=tiles).split(), "--json")
+    assert ran.code == 0, ran.err
+    assert "data check" in ran.err
+    assert ("pictures" in ran.err) == (verb == "report")
+    assert isinstance(json.loads(ran.out), dict)
