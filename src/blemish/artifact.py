@@ -179,6 +179,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
                 f"{name} in {path} must be two numbers between 1 and {MAX_SIDE}, at most {MAX_AREA} pixels. "
                 f"Got {sides!r}."
             )
+    roi = manifest.arguments.get("roi")
+    if roi is not None and not (isinstance(roi, dict) and "counts" in roi):  # the name of a file would be read
+        raise ArtifactError(f"roi in {path} must be run lengths. Got {roi!r:.80}.")
     try:
         processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
         model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)

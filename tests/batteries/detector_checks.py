@@ -332,3 +332,105 @@ def check_tiling_any_size(make: Make) -> None:
     assert done.pred_label.all()
     for single, mask in zip(done.raw_map, masks(4, "hole", first=100), strict=True):
         assert dilation(mask.numpy(), disk(12))[np.unravel_index(int(single.argmax()), SIZE)]
+
+
+# --------------------------------------------------------------------------------------------------- region of interest
+
+ROI = [[(0.2, 0.15), (0.9, 0.25), (0.75, 0.9), (0.1, 0.7)], [(0.8, 0.7), (0.95, 0.7), (0.95, 0.95)]]
+
+
+def in_region(make: Make, **arguments: Any) -> AnomalyModule:
+    return calibrate(fitted(make, parts(12), roi=ROI, **arguments), parts(6, first=20)).eval()
+
+
+def check_nothing_outside_the_region_matters(make: Make) -> None:
+    """To the last bit: noise, white, NaN."""
+    model = in_region(make)
+    images = torch.cat([parts(2, "hole", first=100), parts(1, first=100)])
+    inside = model.pre_processor.inside(SIZE)
+    assert inside is not None
+    assert 0.3 < float(inside.float().mean()) < 0.6
+    noise = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = model(images)
+    for other in (noise, torch.full_like(images, 255)):
+        got = model(torch.where(inside[..., None], images, other))
+        for name in ("raw_score", "pred_score", "pred_label", "raw_map", "anomaly_map", "pred_mask"):
+            assert torch.equal(getattr(got, name), getattr(expected, name)), name
+    floats = images / 255
+    broken = torch.where(inside[..., None], floats, torch.nan)
+    assert torch.equal(model(broken).raw_score, model(floats).raw_score)
+    again = fitted(make, torch.where(inside[..., None], parts(12), noise[:1]), roi=ROI)
+    assert same_state(again, fitted(make, parts(12), roi=ROI))
+
+
+def check_outside_the_region_is_neutral(make: Make) -> None:
+    """0 in both maps and nothing marked, at any sensitivity and any size of the image."""
+    model = in_region(make)
+    processor = model.post_processor
+    assert isinstance(processor, PostProcessor)
+    for sensitivity in (0.5, 1.0):
+        processor.pixel_sensitivity = sensitivity
+        for size in (SIZE, (33, 201)):
+            done = model(parts(2, "hole", size=size))
+            inside = model.pre_processor.inside(size)
+            assert inside is not None
+            for values in (done.raw_map, done.anomaly_map, done.pred_mask):
+                assert not values[:, ~inside].any()
+            assert torch.equal(done.pred_mask[:, inside].all(), torch.tensor(sensitivity == 1.0))
+            assert (done.raw_map[:, inside] > 0).all()
+    mixed = model.inspect(model.pre_processor(parts(2)), [(50, 60), (70, 80)])
+    assert [tuple(one.shape) for one in mixed.roi] == [(50, 60), (70, 80)]
+    assert not processor(mixed).pred_mask[1][~mixed.roi[1]].any()
+
+
+def check_a_defect_counts_where_it_is_inside(make: Make) -> None:
+    """Against the same part without it: inside it raises score and map, outside it changes nothing."""
+    model = in_region(make)
+    marked, clean = model(parts(12, "hole", first=100)), model(parts(12, first=100))
+    where = masks(12, "hole", first=100)
+    inside = model.pre_processor.inside(SIZE)
+    assert inside is not None
+    share = (where & inside).sum(dim=(1, 2)) / where.sum(dim=(1, 2))
+    assert (share == 0).any()  # or nothing is tested
+    assert (share == 1).any()
+    for i in range(len(where)):
+        if share[i] == 0:
+            assert torch.equal(marked.raw_score[i], clean.raw_score[i])
+            assert torch.equal(marked.raw_map[i], clean.raw_map[i])
+        elif share[i] == 1:
+            assert marked.raw_score[i] > clean.raw_score[i]
+            assert marked.raw_map[i][where[i]].mean() > clean.raw_map[i][where[i]].mean()
+
+
+def check_the_region_is_calibrated_alone(make: Make) -> None:
+    """The zeros outside are no scores: the lowest pixel is one inside."""
+    model = in_region(make)
+    processor = model.post_processor
+    assert isinstance(processor, PostProcessor)
+    _, maps = raw(model, parts(6, first=20))
+    inside = model.pre_processor.inside(SIZE)
+    assert inside is not None
+    assert processor.pixel_min == float(maps[:, inside].min()) > 0
+    assert processor.pixel_max == processor.raw_pixel_threshold == float(maps[:, inside].max())
+
+
+def check_the_region_travels_in_the_artifact(make: Make, folder: Path) -> None:
+    model = in_region(make)
+    model.save(folder / "model.safetensors")
+    again = load(folder / "model.safetensors")
+    assert again.arguments() == model.arguments()
+    assert torch.equal(again.pre_processor.roi, model.pre_processor.roi)
+    assert torch.equal(again(parts(2, "hole")).raw_map, model(parts(2, "hole")).raw_map)
+    assert (
+        len(model.map_maker.patches(model.features(model.pre_processor(parts(1))))[0]) < model.grid[0] * model.grid[1]
+    )
+
+
+def check_region_with_tiles_and_a_crop(make: Make) -> None:
+    model = in_region(make, image_size=(96, 96), crop_from=(104, 112), tile_size=64)
+    inside = model.pre_processor.inside(SIZE)
+    assert inside is not None
+    images = parts(2, "hole")
+    got = model(torch.where(inside[..., None], images, 255 - images))
+    assert torch.equal(got.raw_map, model(images).raw_map)
+    assert not got.raw_map[:, ~inside].any()

@@ -57,6 +57,7 @@ COMMON = {
     "image_size": ({}, {"image_size": (64, 64)}),
     "fit_mode": ({}, {"fit_mode": "letterbox"}),
     "crop_from": ({}, {"crop_from": (80, 112)}),
+    "roi": ({}, {"roi": [[(0.1, 0.2), (0.8, 0.2), (0.8, 0.9)]]}),
     "tile_size": ({}, {"tile_size": 64}),
     "tile_stride": ({"image_size": 128, "tile_size": 64}, {"image_size": 128, "tile_size": 64, "tile_stride": 64}),
     "sigma": ({}, {"sigma": 2.0}),
@@ -145,7 +146,11 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (Padim, {"image_size": (64, 96, 3)}, r"image_size must be one number or \(height, width\)"),
     (Padim, {"fit_mode": "crop"}, r"fit must be 'stretch' or 'letterbox'. Got 'crop'."),
     (Padim, {"layers": ["layer1"]}, r"layers must be distinct names out of \['scale1'.* Got \['layer1'\]."),
-    (Padim, {"backbone": "resnet19"}, r"backbone must be 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet"),
+    (
+        Padim,
+        {"backbone": "resnet19"},
+        r"backbone must be 'bundled', 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet",
+    ),
 ]
 
 

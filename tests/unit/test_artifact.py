@@ -337,7 +337,10 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "two meanings": (setting("arguments", "pretrained", to=True), "does not describe a model: .*pretrained"),
     "weights to read": (setting("arguments", "weights", to="/etc/passwd"), "does not describe a model"),
     "bad argument": (setting("arguments", "num_neighbors", to=0), "num_neighbors must be at least 1. Got 0"),
-    "unknown backbone": (setting("arguments", "backbone", to="evil"), "backbone must be 'filter_bank' or the name"),
+    "unknown backbone": (
+        setting("arguments", "backbone", to="evil"),
+        "backbone must be 'bundled', 'filter_bank' or the name",
+    ),
     "backbone of a wrong type": (setting("arguments", "backbone", to=5), "does not describe a model"),
     "layers of a wrong type": (setting("arguments", "layers", to={"a": 1}), "does not describe a model"),
     "seed too large": (setting("arguments", "seed", to=10**30), "does not describe a model: seed must be"),
@@ -354,6 +357,15 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "area absurd": (setting("arguments", "image_size", to=[16384, 16384]), "at most 16777216 pixels"),
     "size negative": (setting("arguments", "image_size", to=[-1, 96]), "image_size in .* between 1 and 16384"),
     "crop absurd": (setting("arguments", "crop_from", to=[10**9, 96]), "crop_from in .* between 1 and 16384"),
+    "roi is a file": (setting("arguments", "roi", to="roi.png"), "roi in .* must be run lengths. Got 'roi.png'."),
+    "roi too short": (
+        setting("arguments", "roi", to={"size": [4, 4], "counts": [3, 4]}),
+        "does not describe a model: counts of a region of interest must be whole numbers that add up to 4 x 4",
+    ),
+    "roi absurd": (
+        setting("arguments", "roi", to={"size": [10**9, 10**9], "counts": [10**18]}),
+        "does not describe a model: size of a region of interest must be",
+    ),
     "crop too small": (setting("arguments", "crop_from", to=[8, 8]), "does not describe a model: crop_from must be"),
     "size of text": (setting("arguments", "image_size", to="64"), "image_size in .* two numbers"),
     "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size in .* Got None"),

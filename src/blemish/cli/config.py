@@ -29,6 +29,7 @@ class FitConfig:
     image_size: int | tuple[int, int] = _key("Side, or HEIGHT,WIDTH, in pixels that the backbone sees.", 256)
     fit_mode: Literal["stretch", "letterbox"] = _key("How images are brought to that size.", "stretch")
     crop_from: int | tuple[int, int] | None = _key("Resize to this, cut image_size from its centre. Default: no cut.")
+    roi: str | None = _key("Region of interest: image, white inside, or .json with polygons. Default: everything.")
     tile_size: int | tuple[int, int] | None = _key("Inspect in tiles of this side, or HEIGHT,WIDTH.")
     tile_stride: int | tuple[int, int] | None = _key("Distance between tiles. Default: half a tile.")
     sigma: float = _key("Blur of the map in pixels of the image size.", 4.0)
@@ -73,6 +74,7 @@ MODEL_KEYS = (
         "image_size",
         "fit_mode",
         "crop_from",
+        "roi",
         "tile_size",
         "tile_stride",
         "sigma",

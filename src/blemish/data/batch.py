@@ -74,6 +74,8 @@ class InferenceBatch:
         pred_mask: (N, H, W) bool or list, True on anomalous pixels; None before calibration.
         raw_score: (N,) float32, the score the verdict was taken on; None before post-processing.
         raw_map: (N, H, W) float32 or list, the map the mask was taken on; None before post-processing.
+        roi: (N, H, W) bool or list, True in the model's region of interest; None where the model has none. Outside,
+            maps are 0 and masks False, and nothing is measured.
         path, gt_label, gt_mask, defect: copied from the `ImageBatch`, where there was one.
     """
 
@@ -83,6 +85,7 @@ class InferenceBatch:
     pred_mask: PerImage | None = None
     raw_score: Tensor | None = None
     raw_map: PerImage | None = None
+    roi: PerImage | None = None
     path: Sequence[str] = field(default_factory=list)
     gt_label: Tensor | None = None
     gt_mask: PerImage | None = None

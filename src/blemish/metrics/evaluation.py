@@ -69,7 +69,8 @@ class Evaluator:
     Ranking figures use raw scores and maps; only where a batch was never post-processed, so that its scores are raw as
     they stand, `pred_score` and `anomaly_map`. Pixels count where their truth is known: in images with a mask, and in
     images labelled good. An image labelled anomalous whose mask marks nothing says nothing about its pixels and is left
-    out of the pixel figures.
+    out of the pixel figures. With a region of interest only the pixels inside count, and of a defect that crosses its
+    border only the part inside; the label of the image is taken as it is.
 
     Args:
         fpr_limit: false-positive rate up to which AUPRO integrates.
@@ -116,11 +117,12 @@ class Evaluator:
             self._update_images(batch, scores, batch.gt_label)
         if batch.gt_mask is not None:
             self._counts["with_masks"] += sum(bool(mask.any()) for mask in batch.gt_mask)
-        for scores_map, truth, verdict in pixels:
+        for scores_map, truth, verdict, inside in pixels:
             self._has_maps = True
-            self._pixels.add(scores_map, truth, region_weights(truth) if bool(truth.any()) else None)
+            weights = region_weights(truth if inside is None else truth & inside) if bool(truth.any()) else None
+            self._pixels.add(_cut(scores_map, inside), _cut(truth, inside), weights)
             if verdict is not None:
-                self._pixel_decisions.update(verdict, truth)
+                self._pixel_decisions.update(_cut(verdict, inside), _cut(truth, inside))
         if self.watch is not None:
             self.watch(batch)
 
@@ -187,8 +189,8 @@ class Evaluator:
             self._defects.update(scores, labels, batch.defect, batch.pred_label)
 
 
-def _pixels(batch: InferenceBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Map, truth and verdict, each (H, W), of every image whose pixels are known."""
+def _pixels(batch: InferenceBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """Map, truth, verdict and region of interest, each (H, W), of every image whose pixels are known."""
     maps = batch.anomaly_map if batch.raw_map is None else batch.raw_map
     for index, scores in enumerate(() if maps is None else maps):
         _check_finite(scores, _name(batch, index))
@@ -206,7 +208,12 @@ def _pixels(batch: InferenceBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | No
             truth = torch.zeros_like(scores, dtype=torch.bool)
         else:
             continue
-        yield scores, truth, None if batch.pred_mask is None else batch.pred_mask[index]
+        verdict = None if batch.pred_mask is None else batch.pred_mask[index]
+        yield scores, truth, verdict, None if batch.roi is None else batch.roi[index]
+
+
+def _cut(pixels: Tensor, inside: Tensor | None) -> Tensor:
+    return pixels if inside is None else pixels[inside]
 
 
 def _check_finite(scores: Tensor, name: str) -> None:

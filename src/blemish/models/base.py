@@ -23,8 +23,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from blemish.data.batch import DataRecord, ImageBatch, InferenceBatch
+from blemish.data.batch import DataRecord, ImageBatch, InferenceBatch, PerImage
 from blemish.data.gather import own_share
+from blemish.data.roi import Roi, run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.extractor import FeatureExtractor
 from blemish.metrics.evaluation import Evaluator
@@ -34,7 +35,8 @@ from blemish.post_processing import BasePostProcessor, PostProcessor
 from blemish.pre_processing import PreProcessor
 
 if TYPE_CHECKING:
-    from blemish.export.exporting import Exported, Images
+    from blemish.export.exporting import Exported
+    from blemish.export.samples import Images
 
 ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
 
@@ -54,6 +56,8 @@ class AnomalyModule(LightningModule, ABC):
         layers: layers of the backbone; None takes `default_layers`.
         image_size: (h, w) at which images are inspected, or one number for a square.
         fit_mode, crop_from: "stretch" or "letterbox", and a centre crop, see `PreProcessor`.
+        roi: the region of interest, see `blemish.data.roi.read_roi`. What lies outside is never fitted, scored, marked
+            or measured, and has no influence on what is inside. None inspects everything.
         pretrained, weights: see `FeatureExtractor`.
         tile_size, tile_stride: inspect the image in overlapping tiles of this size, see `Tiler`. None inspects it
             whole.
@@ -80,6 +84,7 @@ class AnomalyModule(LightningModule, ABC):
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
         crop_from: int | Sequence[int] | None = None,
+        roi: Roi | None = None,
         pretrained: bool = True,
         weights: str | os.PathLike[str] | None = None,
         tile_size: int | Sequence[int] | None = None,
@@ -94,7 +99,7 @@ class AnomalyModule(LightningModule, ABC):
         if layers is None and backbone != "filter_bank":
             layers = self.default_layers
         self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
-        self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode, crop_from)
+        self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode, crop_from, roi)
         self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)
         if tile_size is None and tile_stride is not None:
             raise UsageError("tile_stride was given without tile_size. Give both, or neither.")
@@ -114,7 +119,8 @@ class AnomalyModule(LightningModule, ABC):
         else:
             self.post_processor = None if post_processor is False else self.configure_post_processor()
         self.grid = self._grid()
-        self.map_maker = MapMaker(self.grid, self.pre_processor.image_size, sigma)
+        cells, pixels = (self.pre_processor.cells(grid) for grid in (self.grid, self.pre_processor.image_size))
+        self.map_maker = MapMaker(self.grid, self.pre_processor.image_size, sigma, cells, pixels)
         self.channels = sum(self.extractor.channels)
         self._observing = self._resumed = False
 
@@ -150,6 +156,7 @@ class AnomalyModule(LightningModule, ABC):
             "image_size": list(self.pre_processor.image_size),
             "fit_mode": self.pre_processor.fit,
             "crop_from": None if self.pre_processor.crop_from is None else list(self.pre_processor.crop_from),
+            "roi": None if self.pre_processor.roi is None else run_lengths(self.pre_processor.roi.cpu().numpy()),
             "tile_size": None if self.tiler is None else list(self.tiler.tile_size),
             "tile_stride": None if self.tiler is None else list(self.tiler.tile_stride),
             "sigma": self.sigma,
@@ -219,7 +226,8 @@ class AnomalyModule(LightningModule, ABC):
         """
         self._require_fitted()
         score, maps = self.score(self.features(images))
-        return InferenceBatch(pred_score=score, anomaly_map=self.pre_processor.restore(maps, size))
+        restored = self.pre_processor.restore(maps, size)
+        return InferenceBatch(pred_score=score, anomaly_map=restored, roi=self._roi_of(restored))
 
     def forward(self, images: Tensor) -> InferenceBatch:
         """The whole path: (N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> verdicts, maps and masks at (H, W).
@@ -243,10 +251,22 @@ class AnomalyModule(LightningModule, ABC):
         *,
         images: Images | None = None,
         static: Sequence[int] | None = None,
+        int8: bool = False,
+        calibration_images: Images | None = None,
+        max_flips: int = 0,
     ) -> Exported:
         """Writes the detector for a runtime, after comparing verdicts, see `blemish.export.exporting.export`."""
         exporting = importlib.import_module("blemish.export.exporting")
-        done: Exported = exporting.export(self, root, export_mode, images=images, static=static)
+        done: Exported = exporting.export(
+            self,
+            root,
+            export_mode,
+            images=images,
+            static=static,
+            int8=int8,
+            calibration_images=calibration_images,
+            max_flips=max_flips,
+        )
         return done
 
     # What Lightning calls. Steps return raw predictions; the post-processor, a callback, completes them.
@@ -315,6 +335,14 @@ class AnomalyModule(LightningModule, ABC):
     def _step(self, batch: ImageBatch) -> InferenceBatch:
         raw = self.inspect(batch.image, batch.size)
         return replace(raw, path=batch.path, gt_label=batch.gt_label, gt_mask=batch.gt_mask, defect=batch.defect)
+
+    def _roi_of(self, maps: PerImage) -> PerImage | None:
+        """The region of interest in the pixels of each map."""
+        if isinstance(maps, Tensor):
+            inside = self.pre_processor.inside((maps.shape[1], maps.shape[2]))
+            return None if inside is None else inside.expand(maps.shape[0], -1, -1)
+        each = (self.pre_processor.inside((one.shape[0], one.shape[1])) for one in maps)
+        return [inside for inside in each if inside is not None] or None
 
     def _forget_thresholds(self) -> None:
         """Thresholds of other features mean nothing: if the new calibration fails, there must be none."""

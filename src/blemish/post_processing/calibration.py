@@ -72,7 +72,8 @@ class Evidence:
         take = len(score) if limit is None else min(len(score), limit)
         self.images += len(score)
         for i in range(take):
-            low, high = maps[i].aminmax()
+            values = maps[i] if batch.roi is None else maps[i][batch.roi[i]]
+            low, high = values.aminmax()
             row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()
             if not bool(row.isfinite().all()):
                 raise NonFiniteError(
@@ -83,7 +84,8 @@ class Evidence:
             if batch.gt_mask is not None:
                 if self._histogram is None:
                     self._histogram = empty_histogram(device=score.device)
-                accumulate(self._histogram, maps[i], batch.gt_mask[i])
+                truth = batch.gt_mask[i] if batch.roi is None else batch.gt_mask[i][batch.roi[i]]
+                accumulate(self._histogram, values, truth)
 
     def name_of(self, score: float) -> str | None:
         """File name of an image of this process with that score; None if there is none, or it never was a file."""

@@ -140,7 +140,8 @@ class PostProcessor(BasePostProcessor):
         batch.raw_score, batch.raw_map = raw_of(batch)
         image, pixel = self._statistics("image"), self._statistics("pixel")
         batch.pred_score = normalize_consistently(batch.raw_score, *image)
-        batch.anomaly_map = _each(batch.raw_map, lambda values: normalize_consistently(values, *pixel))
+        normalized = _each(batch.raw_map, lambda values: normalize_consistently(values, *pixel))
+        batch.anomaly_map = _inside(normalized, batch.roi)
 
     def threshold_batch(self, batch: InferenceBatch) -> None:
         """Puts `pred_label` and `pred_mask` into `batch`, in place, decided on raw values.
@@ -152,7 +153,7 @@ class PostProcessor(BasePostProcessor):
         score, maps = raw_of(batch)
         image, pixel = raw_threshold(*self._statistics("image")), raw_threshold(*self._statistics("pixel"))
         batch.pred_label = is_anomalous(score, image)
-        batch.pred_mask = _each(maps, lambda values: is_anomalous(values, pixel))
+        batch.pred_mask = _inside(_each(maps, lambda values: is_anomalous(values, pixel)), batch.roi)
 
     def post_process_batch(self, batch: InferenceBatch) -> None:
         """`forward`, in place: fills `batch` with normalised scores, raw scores and verdicts."""
@@ -358,6 +359,15 @@ def _each(maps: PerImage | None, function: Callable[[Tensor], Tensor]) -> PerIma
     if maps is None:
         return None
     return function(maps) if isinstance(maps, Tensor) else [function(one) for one in maps]
+
+
+def _inside(maps: PerImage | None, roi: PerImage | None) -> PerImage | None:
+    """0 (or False) outside the region of interest, whatever the sensitivity makes of a raw 0."""
+    if maps is None or roi is None:
+        return maps
+    if isinstance(maps, Tensor) and isinstance(roi, Tensor):
+        return maps * roi
+    return [one * inside for one, inside in zip(maps, roi, strict=True)]
 
 
 def _checked_sensitivity(name: str, value: float) -> float:

@@ -2,7 +2,11 @@
 
 The data loader, eager mode and exported graphs all run this module, so a model can't meet other pixels in service than
 it was fitted on. It knows both directions: `forward` takes images to the size of the model, `restore` takes maps back
-to the pixels of the image. What a centre crop leaves out comes back as 0: nobody looked at it.
+to the pixels of the image. What a centre crop or a region of interest leaves out comes back as 0: nobody looked at it.
+
+A region of interest acts here, on the pixels of the image: those outside get the mean colour before anything else, so
+they can't have any influence, however far the backbone sees. `cells` tells the detector which patches are inside,
+`inside` everyone else which pixels.
 """
 
 from __future__ import annotations
@@ -10,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from blemish.data.batch import PerImage
+from blemish.data.roi import Mask, Roi, cells_inside, read_roi
 from blemish.errors import UsageError
 from blemish.functional.resize import apply_weights, axis_weights, letterbox_geometry
 
@@ -30,13 +36,20 @@ class PreProcessor(nn.Module):
             colour.
         crop_from: resize to this (h, w), or square, and cut `image_size` from its centre, as the recipes of the papers
             do. What lies outside the cut is never inspected: maps are 0 there, and a defect there can't be found.
+        roi: the region of interest, see `blemish.data.roi.read_roi`; None is everything. Needs "stretch", where a place
+            in the image is one place in the model's input.
+
+    Attributes:
+        roi: (H', W') bool, True inside; stretched over every image. None without a region.
 
     Raises:
-        UsageError: for sizes below 1, a `crop_from` smaller than `image_size`, a std of 0, or an unknown `fit`.
+        UsageError: for sizes below 1, a `crop_from` smaller than `image_size`, a std of 0, an unknown `fit`, or a
+            region of interest that is empty, malformed, outside the cut, or together with "letterbox".
     """
 
     mean: Tensor
     std: Tensor
+    roi: Tensor | None
 
     def __init__(
         self,
@@ -45,6 +58,7 @@ class PreProcessor(nn.Module):
         std: Sequence[float] = IMAGENET[1],
         fit: Literal["stretch", "letterbox"] = "stretch",
         crop_from: int | Sequence[int] | None = None,
+        roi: Roi | None = None,
     ) -> None:
         super().__init__()
         self.image_size = _sides("image_size", image_size)
@@ -60,6 +74,12 @@ class PreProcessor(nn.Module):
         self.fit = fit
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+        if roi is not None and fit == "letterbox":
+            raise UsageError("roi can't be combined with fit_mode 'letterbox'. Use 'stretch'.")
+        # A constructor argument of the model, and therefore no part of its state.
+        self.register_buffer("roi", None if roi is None else torch.from_numpy(read_roi(roi)), persistent=False)
+        if not self.cells(self.image_size).any():
+            raise UsageError("The region of interest lies outside of what crop_from leaves. Crop less, or move it.")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) RGB, uint8 in [0, 255] or float32 in [0, 1] -> (N, 3, h, w) float32, normalised.
@@ -75,7 +95,11 @@ class PreProcessor(nn.Module):
         values = images.permute(0, 3, 1, 2).to(torch.float32)
         if images.dtype == torch.uint8:
             values = values / 255.0
-        vertical, horizontal = self._weights((images.shape[1], images.shape[2]), images.device)
+        size = (images.shape[1], images.shape[2])
+        inside = self.inside(size)
+        if inside is not None:
+            values = torch.where(inside, values, self.mean)
+        vertical, horizontal = self._weights(size, images.device)
         # Padding has weight 0 in every row or column that lies outside, so it is exactly 0 (the mean colour) after
         # normalisation.
         covered = vertical.sum(dim=1)[:, None] * horizontal.sum(dim=1)  # (h, w)
@@ -90,7 +114,7 @@ class PreProcessor(nn.Module):
 
         Returns:
             (N, H, W) float32 if all sizes are equal, else a list of N tensors (H, W). Values stay within the range of
-            `maps`; outside a centre crop they are 0.
+            `maps`; outside a centre crop or the region of interest they are 0.
         """
         if isinstance(size[0], (int, torch.SymInt)):
             return self._restore(maps, (size[0], size[1]))[:, 0]  # type: ignore[arg-type]
@@ -98,6 +122,24 @@ class PreProcessor(nn.Module):
         if len(set(sizes)) == 1:
             return self._restore(maps, sizes[0])[:, 0]
         return [self._restore(single, one)[0] for single, one in zip(maps, sizes, strict=True)]
+
+    def inside(self, size: tuple[int, int]) -> Tensor | None:
+        """(H, W) bool for an image of that size, True in the region of interest; None without one."""
+        if self.roi is None:
+            return None
+        rows, columns = (
+            ((2 * torch.arange(side, device=self.roi.device) + 1) * own).div(2 * side, rounding_mode="floor")
+            for side, own in zip(size, self.roi.shape, strict=True)
+        )  # the pixel of `roi` under the centre of each pixel, in whole numbers: no runtime may round it elsewhere
+        return self.roi[rows][:, columns]
+
+    def cells(self, grid: tuple[int, int]) -> Mask:
+        """Which cells of a grid over the model's input hold a pixel of the region of interest: (rows, columns)."""
+        if self.roi is None:
+            return np.ones(grid, dtype=np.bool_)
+        height, width = self.image_size
+        full, cut = (self._full[0] / height, self._full[1] / width), (self._cut[0] / height, self._cut[1] / width)
+        return cells_inside(self.roi.cpu().numpy(), grid, full, cut)
 
     def extra_repr(self) -> str:
         """Shown by `print`."""
@@ -120,11 +162,13 @@ class PreProcessor(nn.Module):
         if self.fit == "letterbox":
             scale, pad = letterbox_geometry(original, self._full)
             scales, cut = [1.0 / scale, 1.0 / scale], (cut[0] - pad[0], cut[1] - pad[1])
-        return apply_weights(
+        restored = apply_weights(
             maps,
             axis_weights(self.image_size[0], original[0], scale=scales[0], start=-cut[0], device=maps.device),
             axis_weights(self.image_size[1], original[1], scale=scales[1], start=-cut[1], device=maps.device),
         )
+        inside = self.inside(original)
+        return restored if inside is None else torch.where(inside, restored, 0.0)
 
 
 def _sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:

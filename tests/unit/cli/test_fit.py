@@ -154,6 +154,23 @@ def test_keys_reach_the_detector(own: dict[str, Any]) -> None:
             assert shown in (value, (value, value), tuple(value) if isinstance(value, list) else value), key
 
 
+def test_a_region_of_interest(blemish: Any, tiles: Path, inside: Path) -> None:
+    """From the flag into the file: what is outside is never marked."""
+    Path("roi.json").write_text('{"size": [96, 128], "polygons": [[[10, 20], [100, 20], [100, 80], [10, 80]]]}')
+    Path("settings.yaml").write_text("roi: roi.json\npixel_sensitivity: 1.0\n")
+    ran = blemish("fit", tiles, "-o", "m.safetensors", "--config", "settings.yaml", *SMALL)
+    assert ran.code == 0, ran.err
+    model = load("m.safetensors")
+    assert model.arguments()["roi"]["size"] == [96, 128]
+    row = blemish("predict", "m.safetensors", tiles / "test/hole/000.png", "--json").json["predictions"][0]
+    assert [region["polygon"] for region in row["regions"]] == [[[[10, 20], [100, 20], [100, 80], [10, 80]]]]
+    figures = blemish("test", "m.safetensors", tiles, "--json").json
+    assert 0 < figures["pixel_auroc"] <= 1
+    ran = blemish("fit", tiles, "-o", "n.safetensors", "--roi", "none.png", *SMALL)
+    assert (ran.code, Path("n.safetensors").exists()) == (3, False)
+    assert "none.png: no such file" in ran.err
+
+
 def test_keys_reach_post_processor_and_data(tmp_path: Path) -> None:
     given: dict[str, Any] = {"max_false_alarm_rate": 0.25, "image_sensitivity": 0.75, "pixel_sensitivity": 0.25}
     processor = build_model(make_config({**given, "image_size": 64})).post_processor

@@ -201,6 +201,7 @@ def test_an_anomalous_image_with_an_empty_mask_tells_nothing_about_pixels() -> N
         **{
             name: value[others] if isinstance(value, torch.Tensor) else [value[i] for i in others]
             for name, value in vars(known).items()
+            if value is not None
         }
     )
     expected = evaluate(fewer)

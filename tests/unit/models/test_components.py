@@ -103,5 +103,27 @@ def test_tiles_that_do_not_fit(tile: int, stride: int, message: str) -> None:
 def test_map_maker_is_resize_and_blur() -> None:
     scores = torch.rand(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
     expected = smooth(resize(scores, (64, 100)), 4.0)
-    torch.testing.assert_close(MapMaker((8, 12), (64, 100))(scores), expected)
+    torch.testing.assert_close(MapMaker((8, 12), (64, 100))(scores.flatten(1)), expected)
     assert MapMaker((8, 12), (64, 100)).state_dict() == {}
+
+
+def test_map_maker_of_a_region() -> None:
+    """The mean of the patches inside, under the weights they have in a map of all."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.rand(8, 12, generator=generator) > 0.4
+    pixels = resize(cells.float()[None], (64, 100))[0] > 0.5
+    maker, whole = MapMaker((8, 12), (64, 100), 4.0, cells.numpy(), pixels.numpy()), MapMaker((8, 12), (64, 100))
+    features = torch.rand(2, 5, 8, 12, generator=generator)
+    assert torch.equal(maker.patches(features), features[:, :, cells].mT)
+    assert maker.count == int(cells.sum())
+    scores = torch.rand(2, maker.count, generator=generator)
+    full = torch.zeros(2, 8, 12)
+    full[:, cells] = scores
+    expected = whole(full.flatten(1)) / whole(cells.float().expand(2, -1, -1).flatten(1))
+    got = maker(scores)
+    torch.testing.assert_close(got[..., pixels], expected[..., pixels])
+    torch.testing.assert_close(maker(torch.full_like(scores, 3.0))[..., pixels], torch.full_like(got[..., pixels], 3.0))
+    assert torch.equal(maker.peak(got), got[..., pixels].amax(dim=(1, 2)))
+    assert torch.equal(whole.peak(got), got.amax(dim=(1, 2, 3)))
+    assert torch.equal(whole.patches(features), features.flatten(2).mT)
+    assert maker.state_dict() == {}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from blemish.data.roi import Roi
 from blemish.errors import UsageError
 from blemish.functional.patches import join_layers
 from blemish.models.base import AnomalyModule
@@ -33,7 +34,7 @@ class Padim(AnomalyModule):
         factor_dtype: "float32" or "float16"; how the covariances' factors are kept. float16 halves the model; scores
             keep about three digits.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
-        backbone, layers, image_size, fit_mode, crop_from, pretrained, weights, tile_size, tile_stride, seed,
+        backbone, layers, image_size, fit_mode, crop_from, roi, pretrained, weights, tile_size, tile_stride, seed,
             post_processor: see `AnomalyModule`. Layers default to "layer1" to "layer3", the paper's, for timm
             backbones.
 
@@ -53,6 +54,7 @@ class Padim(AnomalyModule):
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
         crop_from: int | Sequence[int] | None = None,
+        roi: Roi | None = None,
         n_features: int | None = None,
         epsilon: float = 0.01,
         factor_dtype: Literal["float32", "float16"] = "float32",
@@ -74,6 +76,7 @@ class Padim(AnomalyModule):
             image_size=image_size,
             fit_mode=fit_mode,
             crop_from=crop_from,
+            roi=roi,
             pretrained=pretrained,
             weights=weights,
             tile_size=tile_size,
@@ -92,6 +95,7 @@ class Padim(AnomalyModule):
         generator = torch.Generator().manual_seed(seed)
         index = torch.randperm(self.channels, generator=generator)[:wanted].sort()[0]
         self.register_buffer("channel_index", index)
+        self._shares = self._per_layer(index)
         self.gaussians = PatchGaussians(epsilon, factor_dtype)
         self._factor_dtype = factor_dtype
 
@@ -100,13 +104,16 @@ class Padim(AnomalyModule):
 
     def check_state(self) -> None:
         """See `AnomalyModule.check_state`."""
-        positions, channels = self.grid[0] * self.grid[1], len(self.channel_index)
+        positions, channels = self.map_maker.count, len(self.channel_index)
         expected = {"mean": (positions, channels), "whitening": (positions, channels, channels), "count": ()}
         for name, shape in expected.items():
             if tuple(getattr(self.gaussians, name).shape) != shape:
                 raise ValueError(f"gaussians.{name} must be {shape}. Got {tuple(getattr(self.gaussians, name).shape)}.")
-        if int(self.channel_index.min()) < 0 or int(self.channel_index.max()) >= self.channels:
+        index = self.channel_index
+        if int(index.min()) < 0 or int(index.max()) >= self.channels:
             raise ValueError(f"channel_index must be between 0 and {self.channels - 1}.")
+        if self._per_layer(index) != self._shares or not bool((index.diff() > 0).all()):
+            raise ValueError(f"channel_index must rise, with {self._shares} channels of the layers in turn.")
 
     def arguments(self) -> dict[str, Any]:
         """See `AnomalyModule.arguments`."""
@@ -129,7 +136,7 @@ class Padim(AnomalyModule):
 
     def observe(self, features: Tensor) -> None:
         """See `AnomalyModule.observe`."""
-        self.gaussians.observe(features.flatten(2).mT)
+        self.gaussians.observe(self.map_maker.patches(features))
 
     def finish(self) -> None:
         """Factors the covariances."""
@@ -137,12 +144,20 @@ class Padim(AnomalyModule):
         super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
-        """Joins the layers at the resolution of the finest and keeps the drawn channels."""
-        return join_layers(layers)[:, self.channel_index]
+        """Keeps the drawn channels of each layer, then joins the layers at the resolution of the finest."""
+        first, chosen = 0, []
+        for layer, index in zip(layers, self.channel_index.split(self._shares), strict=True):
+            chosen.append(layer[:, index - first])
+            first += layer.shape[1]
+        return join_layers(chosen)
+
+    def _per_layer(self, index: Tensor) -> list[int]:
+        """How many of the rising channel numbers lie in each layer."""
+        ends = torch.tensor(self.extractor.channels, device=index.device).cumsum(0)
+        upto = torch.searchsorted(index, ends, right=False).tolist()
+        return [int(one) - int(before) for one, before in zip(upto, [0, *upto], strict=False)]
 
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mahalanobis distance of every patch; the image score is the maximum of the smoothed map."""
-        images, _, rows, columns = features.shape
-        distance = self.gaussians.distance(features.flatten(2).mT)  # (N, P)
-        maps = self.map_maker(distance.reshape(images, 1, rows, columns))
-        return maps.amax(dim=(1, 2, 3)), maps
+        maps = self.map_maker(self.gaussians.distance(self.map_maker.patches(features)))
+        return self.map_maker.peak(maps), maps

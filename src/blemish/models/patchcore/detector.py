@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from blemish.data.roi import Roi
 from blemish.errors import UsageError
-from blemish.functional.patches import average_neighbourhood, join_layers, to_rows
+from blemish.functional.patches import average_neighbourhood, join_layers
 from blemish.models.base import AnomalyModule
 from blemish.models.patchcore.bank import MemoryBank
 from blemish.post_processing import BasePostProcessor
@@ -29,7 +30,7 @@ class Patchcore(AnomalyModule):
         neighbor_search: "exact", or "faiss" for large banks: faster, a few scores come out too high and none too low.
             An exported graph searches exactly either way.
         sigma: blur of the map in pixels of the model's image size, greater than 0.
-        backbone, layers, image_size, fit_mode, crop_from, pretrained, weights, tile_size, tile_stride, seed,
+        backbone, layers, image_size, fit_mode, crop_from, roi, pretrained, weights, tile_size, tile_stride, seed,
             post_processor: see `AnomalyModule`. Layers default to "layer2" and "layer3", the paper's, for timm
             backbones.
 
@@ -48,6 +49,7 @@ class Patchcore(AnomalyModule):
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
         crop_from: int | Sequence[int] | None = None,
+        roi: Roi | None = None,
         coreset_sampling_ratio: float = 0.1,
         bank_size: int | None = 10_000,
         selection_channels: int | None = None,
@@ -80,6 +82,7 @@ class Patchcore(AnomalyModule):
             image_size=image_size,
             fit_mode=fit_mode,
             crop_from=crop_from,
+            roi=roi,
             pretrained=pretrained,
             weights=weights,
             tile_size=tile_size,
@@ -127,7 +130,7 @@ class Patchcore(AnomalyModule):
 
     def observe(self, features: Tensor) -> None:
         """See `AnomalyModule.observe`."""
-        self.bank.observe(to_rows(features), self._report_coreset)
+        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self._report_coreset)
 
     def finish(self) -> None:
         """Selects the coreset."""
@@ -140,10 +143,10 @@ class Patchcore(AnomalyModule):
 
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of every patch to the bank; the image score is that of the worst patch, re-weighted."""
-        images, _, rows, columns = features.shape
-        patches = to_rows(features)
+        images = features.shape[0]
+        patches = self.map_maker.patches(features).flatten(0, 1)  # (N * P, D)
         found = self.bank.nearest(patches)
-        maps = self.map_maker(found.distance.view(images, 1, rows, columns))
+        maps = self.map_maker(found.distance.view(images, self.map_maker.count))
         return self.bank.image_scores(patches, found, images, self.num_neighbors), maps
 
     def _report_coreset(self, done: int, total: int, radius: float) -> None:

@@ -1,0 +1,145 @@
+"""The region of interest: the part of every picture that is inspected, as a mask.
+
+It is given as an image file, an array, or polygons, in relative coordinates or in pixels, and belongs to the model, not
+to the picture: a fixed camera sees a fixed fixture. A mask covers pictures of any size, stretched over them.
+
+In a model's manifest it is the run lengths that COCO calls uncompressed RLE: {"size": [H, W], "counts": [...]}, pixels
+column by column, outside and inside by turns, beginning with outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.data.image_io import MAX_PIXELS, read_image
+from blemish.errors import DataError, UsageError
+from blemish.functional.outlines import fill
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Roi: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Sequence[Sequence[Sequence[float]]] | Mapping[str, Any]"
+"""What `read_roi` takes."""
+
+RELATIVE_SIZE = (1024, 1024)
+"""(H, W) of the mask that polygons in relative coordinates are drawn on."""
+
+_FORMS = (
+    'a file, an (H, W) array, polygons of (x, y) points in [0, 1], {"size": [H, W], "polygons": [...]} in pixels, or '
+    '{"size": [H, W], "counts": [...]}'
+)
+
+
+def read_roi(roi: Roi) -> Mask:
+    """The mask that a region of interest stands for: (H, W) bool, True inside.
+
+    Args:
+        roi: an image file, inside where it is at least half white; a .json file with polygons; an (H, W) array, inside
+            where it isn't 0; a list of polygons, each a list of (x, y) from (0, 0), upper left, to (1, 1); or a mapping
+            with the size of the picture that the points of its "polygons" count pixels of, or with the "counts" of its
+            run lengths. A pixel is inside a polygon if its centre is, and inside the region if it is in any polygon.
+
+    Raises:
+        UsageError: for another form, or a region without any pixel. DataError: if a file can't be read.
+    """
+    if isinstance(roi, (str, os.PathLike)):
+        path = Path(roi)
+        mask = read_roi(_read_json(path)) if path.suffix.lower() == ".json" else _read_picture(path)
+    elif isinstance(roi, Mapping):
+        mask = _from_mapping(roi)
+    elif isinstance(roi, np.ndarray) and roi.ndim == 2:
+        mask = roi != 0
+    else:
+        mask = _from_polygons(roi, RELATIVE_SIZE, (1, 1))
+    if not mask.any():
+        raise UsageError("The region of interest is empty. White, or the inside of a polygon, is what is inspected.")
+    return np.ascontiguousarray(mask)
+
+
+def run_lengths(mask: Mask) -> dict[str, list[int]]:
+    """{"size", "counts"} of a mask; `read_roi` takes it back."""
+    column_wise = np.concatenate([[False], mask.ravel(order="F")])
+    starts = np.flatnonzero(np.diff(column_wise))
+    return {"size": list(mask.shape), "counts": np.diff([0, *starts.tolist(), mask.size]).tolist()}
+
+
+def cells_inside(
+    mask: Mask, grid: tuple[int, int], full: Sequence[float] = (1, 1), cut: Sequence[float] = (0, 0)
+) -> Mask:
+    """Which cells of a grid hold a pixel of the region.
+
+    Args:
+        mask: (H, W) over the whole picture.
+        grid: rows and columns.
+        full: height and width of the picture, in units of the grid's.
+        cut: where the grid begins in it.
+
+    Returns:
+        (rows, columns).
+    """
+    sums = np.pad(mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+    ends = []
+    for side, cells, whole, start in zip(mask.shape, grid, full, cut, strict=True):
+        edges = (np.arange(cells + 1) / cells + start) * (side / whole)
+        first = np.floor(edges[:-1] + 1e-9).clip(0, side).astype(np.intp)
+        ends.append((first, np.ceil(edges[1:] - 1e-9).clip(0, side).astype(np.intp)))
+    (top, bottom), (left, right) = ends
+    inside = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+    return np.asarray(inside > 0)
+
+
+def _read_picture(path: Path) -> Mask:
+    picture = read_image(path)
+    half = 128 if picture.dtype == np.uint8 else 0.5
+    return np.asarray(picture.max(axis=2) >= half)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"The region of interest {path} can't be read: {error}") from error
+    return np.empty(0) if isinstance(content, str) else content  # a name in a file is no form
+
+
+def _from_mapping(roi: Mapping[str, Any]) -> Mask:
+    size = roi.get("size")
+    sound = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
+    if not isinstance(size, Sequence) or not sound or size[0] * size[1] > MAX_PIXELS:
+        raise UsageError(f"size of a region of interest must be [H, W], at most {MAX_PIXELS:,} pixels. Got {size!r}.")
+    shape = (size[0], size[1])
+    if set(roi) == {"size", "polygons"}:
+        return _from_polygons(roi["polygons"], shape, (size[1], size[0]))
+    counts = roi.get("counts")
+    if set(roi) != {"size", "counts"} or not isinstance(counts, Sequence):
+        raise UsageError(f"roi must be {_FORMS}. Got keys {sorted(map(str, roi))}.")
+    if not all(isinstance(n, int) and 0 <= n <= MAX_PIXELS for n in counts) or sum(counts) != shape[0] * shape[1]:
+        raise UsageError(f"counts of a region of interest must be whole numbers that add up to {size[0]} x {size[1]}.")
+    inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return inside.reshape(shape, order="F")
+
+
+def _from_polygons(polygons: Any, size: tuple[int, int], extent: tuple[int, int]) -> Mask:
+    """Polygons whose points lie between (0, 0) and `extent`, the (x, y) of the lower right corner."""
+    try:
+        parts = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
+        sound = bool(parts) and all(part.ndim == 2 and part.shape[1] == 2 and len(part) >= 3 for part in parts)
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise UsageError(f"roi must be {_FORMS}. Got {polygons!r:.80}.")
+    mask = np.zeros(size, dtype=np.bool_)
+    for part in parts:
+        if not (np.isfinite(part).all() and part.min() >= 0 and (part <= extent).all()):
+            raise UsageError(
+                f"Points of this region of interest must lie between (0, 0) and {extent}. Got {part.min(axis=0)} to "
+                f"{part.max(axis=0)}. Points in pixels need the size: {{'size': [H, W], 'polygons': [...]}}."
+            )
+        scaled: list[list[float]] = (part * (size[1] / extent[0], size[0] / extent[1])).tolist()
+        mask |= fill([scaled], size)
+    return mask

@@ -1,0 +1,168 @@
+"""Whatever happens outside the region of interest, in every runtime: not one bit of the answer changes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detector_checks import SIZE, calibrate, fitted, parts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blemish import runtime
+from blemish.data.batch import InferenceBatch
+from blemish.errors import UsageError
+from blemish.metrics.evaluation import Evaluator
+from blemish.models import Padim, Patchcore, detectors
+from blemish.models.base import AnomalyModule
+from blemish.post_processing import PostProcessor
+from exported import export_untried
+
+ROI = [[(0.15, 0.1), (0.9, 0.2), (0.8, 0.95), (0.3, 0.8)]]
+
+
+@cache
+def model_of(name: str) -> AnomalyModule:
+    options: dict[str, Any] = {"n_features": 30} if name == "padim" else {}
+    model = fitted(lambda: detectors()[name](image_size=(64, 96), roi=ROI, **options), parts(10))  # type: ignore[arg-type]
+    return calibrate(model, parts(4, first=20)).eval()
+
+
+def repainted(image: np.ndarray, inside: np.ndarray, data: st.DataObject) -> np.ndarray:
+    """Rectangles of any colour, everywhere outside."""
+    other = image.copy()
+    for _ in range(data.draw(st.integers(1, 4))):
+        y, x = data.draw(st.integers(0, image.shape[0] - 1)), data.draw(st.integers(0, image.shape[1] - 1))
+        height, width = data.draw(st.integers(1, image.shape[0])), data.draw(st.integers(1, image.shape[1]))
+        other[y : y + height, x : x + width] = data.draw(st.tuples(*[st.integers(0, 255)] * 3))
+    return np.where(inside[..., None], image, other)
+
+
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data: st.DataObject) -> None:
+    model = model_of(name)
+    size = data.draw(st.sampled_from([SIZE, (70, 131), (200, 90)]))
+    image = parts(1, data.draw(st.sampled_from([None, "hole", "scratch"])), size=size)[0].numpy()
+    inside = model.pre_processor.inside(size)
+    assert inside is not None
+    other = repainted(image, inside.numpy(), data)
+    with torch.no_grad():
+        done = model(torch.from_numpy(np.stack([image, other])))
+    alone = model(torch.from_numpy(image[None]))
+    for field in ("raw_score", "pred_score", "pred_label", "raw_map", "anomaly_map", "pred_mask"):
+        value = getattr(done, field)
+        assert torch.equal(value[0], value[1]), field
+    torch.testing.assert_close(alone.raw_score[0], done.raw_score[0], rtol=1e-5, atol=1e-4)
+    assert not done.pred_mask[:, ~inside].any()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+def test_the_same_in_exported_graphs(name: str, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = model_of(name)
+    folder = tmp_path_factory.mktemp("region")
+    model.save(folder / "model.safetensors")
+    backend = runtime.load(export_untried(folder / "model.safetensors", folder / f"model{suffix}")).backend
+    for size in (SIZE, (201, 77)):
+        images = parts(3, "hole", first=100, size=size)
+        inside = model.pre_processor.inside(size)
+        assert inside is not None
+        got = backend.run(images.numpy())
+        with torch.no_grad():
+            want = model(images)
+        np.testing.assert_array_equal(got.pred_label, want.pred_label.numpy())
+        np.testing.assert_allclose(got.raw_score, want.raw_score.numpy(), rtol=1e-4)
+        np.testing.assert_allclose(got.anomaly_map, want.anomaly_map.numpy(), atol=1e-3)
+        again = backend.run(torch.where(inside[..., None], images, 255 - images).numpy())
+        for one, other in zip(got, again, strict=True):
+            np.testing.assert_array_equal(one, other)
+        backend.set(pixel_sensitivity=1.0)
+        everything = backend.run(images.numpy())
+        np.testing.assert_array_equal(everything.pred_mask, np.broadcast_to(inside.numpy(), (3, *size)))
+        assert not everything.anomaly_map[:, ~inside.numpy()].any()
+        backend.set(pixel_sensitivity=0.5)
+
+
+def test_the_parity_gate_looks_inside(tmp_path: Path) -> None:
+    """With the zeros outside, its threshold would lie below every pixel inside, and clipped maps hide differences."""
+    from blemish.export.parity import _reference
+
+    model = model_of("padim")
+    _, middle = _reference(model, parts(1).numpy())
+    inside = model.pre_processor.inside(SIZE)
+    assert inside is not None
+    values = model(parts(1)).raw_map[:, inside]
+    assert middle == pytest.approx(float(values.min() + values.max()) / 2)
+
+
+def test_only_patches_inside_are_kept() -> None:
+    padim, patchcore = model_of("padim"), model_of("patchcore")
+    assert isinstance(padim, Padim)
+    assert isinstance(patchcore, Patchcore)
+    assert len(padim.gaussians.mean) == padim.map_maker.count < padim.grid[0] * padim.grid[1]
+    features = patchcore.features(patchcore.pre_processor(parts(10))).detach()
+    cells = torch.from_numpy(patchcore.pre_processor.cells(patchcore.grid))
+    kept = patchcore.bank.rows + patchcore.bank.center
+    assert (torch.cdist(kept, features[:, :, cells].mT.flatten(0, 1)).amin(dim=1) < 1e-2).all()
+    outside = torch.cdist(features[:, :, ~cells].mT.flatten(0, 1), kept).amin(dim=1)
+    assert (outside > 1e-2).any(), "or the test could not tell"
+
+
+def test_a_region_needs_a_place_in_the_model() -> None:
+    with pytest.raises(UsageError, match=r"roi can't be combined with fit_mode 'letterbox'. Use 'stretch'."):
+        Padim(image_size=64, roi=ROI, fit_mode="letterbox")
+    corner = [[(0, 0), (0.05, 0), (0.05, 0.05)]]
+    with pytest.raises(UsageError, match=r"lies outside of what crop_from leaves. Crop less, or move it."):
+        Patchcore(image_size=64, crop_from=128, roi=corner)
+    assert Patchcore(image_size=64, roi=corner).map_maker.count < 5
+
+
+def test_a_region_of_everything_is_no_region() -> None:
+    whole = fitted(lambda **_: Padim(image_size=(64, 96), n_features=20, roi=np.ones((3, 3))), parts(6))
+    plain = fitted(lambda **_: Padim(image_size=(64, 96), n_features=20), parts(6))
+    images = parts(2, "hole")
+    for one, other in zip(whole(images).raw_map, plain(images).raw_map, strict=True):
+        assert torch.equal(one, other)
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def batch_of(maps: torch.Tensor, truth: torch.Tensor, roi: Any) -> InferenceBatch:
+    labels = truth.flatten(1).any(dim=1)
+    return InferenceBatch(
+        pred_score=maps.flatten(1).amax(dim=1), anomaly_map=maps, gt_mask=truth, gt_label=labels, roi=roi
+    )
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_pixels_outside_count_nowhere(listed: bool) -> None:
+    """A rectangle is measured, and calibrated, as the images cut to it are."""
+    generator = torch.Generator().manual_seed(0)
+    maps, truth = torch.rand(6, 20, 24, generator=generator), torch.rand(6, 20, 24, generator=generator) > 0.8
+    truth[:2] = False
+    inside = torch.zeros(20, 24, dtype=torch.bool)
+    inside[4:15, 6:20] = True
+    roi: Any = [inside] * 6 if listed else inside.expand(6, -1, -1)
+    scores = maps.flatten(1).amax(dim=1)
+    cut = batch_of(maps[:, 4:15, 6:20], truth[:, 4:15, 6:20], None)
+    whole = batch_of(maps, truth, roi)
+    cut.pred_score = whole.pred_score = scores
+    figures, thresholds = [], []
+    for batch in (cut, whole):
+        processor = PostProcessor()
+        processor.on_validation_epoch_start(None, None)  # type: ignore[arg-type]
+        processor.on_validation_batch_end(None, None, batch)  # type: ignore[arg-type]
+        processor.on_validation_epoch_end(None, None)  # type: ignore[arg-type]
+        thresholds.append([processor.raw_pixel_threshold, processor.pixel_min, processor.pixel_max])
+        evaluator = Evaluator()
+        evaluator.update(processor(batch))
+        figures.append(evaluator.compute().to_dict())
+    assert thresholds[0] == thresholds[1]
+    assert figures[0] == figures[1]
