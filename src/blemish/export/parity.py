@@ -157,7 +157,9 @@ def _filled(images: list[npt.NDArray[np.uint8]], batch: int) -> npt.NDArray[np.u
 def _reference(model: AnomalyModule, stack: npt.NDArray[np.uint8]) -> tuple[InferenceBatch, float]:
     """The model's own results, with the pixel threshold in the middle of the raw maps, and that middle."""
     raw: InferenceBatch = model(torch.from_numpy(stack).to(model.device))
-    low, high = raw.raw_map.aminmax()  # type: ignore[union-attr]
+    maps = raw.raw_map
+    assert isinstance(maps, torch.Tensor)
+    low, high = (maps if raw.roi is None else maps[raw.roi]).aminmax()  # all are 0 outside
     middle = float((low + high) / 2)
     processor = copy.deepcopy(model.post_processor)
     assert isinstance(processor, PostProcessor)
