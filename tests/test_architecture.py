@@ -32,6 +32,7 @@ RANK = {
     "runtime": 7,
     "export": 7.5,  # tries its files out in sessions
     "report": 8,
+    "trials": 8,  # fits and measures many detectors through the engine; knows neither flags nor files of settings
     "serve": 8,
     "scale": 8,
     "cli": 9,

@@ -1,7 +1,8 @@
 """The command line: one module per verb.
 
-Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input. Verbs import what
-they need when they run, so that `blemish --help` loads neither torch nor lightning.
+Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input; 4 what was asked for
+was not reached: nothing is fast enough for `recommend`, a job of `bench` failed. Verbs import what they need when they
+run, so that `blemish --help` loads neither torch nor lightning.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import typer
 
 from blemish import __version__
+from blemish.cli.bench import bench
 from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
@@ -19,6 +21,7 @@ from blemish.cli.export import export
 from blemish.cli.fit import fit
 from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
+from blemish.cli.recommend import recommend
 from blemish.cli.report import report
 from blemish.cli.test import test
 from blemish.errors import BlemishError, MissingExtraError, UsageError
@@ -30,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (fit, test, report, predict, export, inspect, doctor, demo):
+for verb in (fit, test, report, predict, export, inspect, recommend, bench, doctor, demo):
     app.command()(verb)
 app.add_typer(data, name="data")
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 ANOMALIES = 1
 USAGE = 2
 BAD_INPUT = 3
+UNMET = 4
 
 
 def out() -> Console:
@@ -29,6 +31,23 @@ def complain(message: str) -> None:
 def remark(message: str) -> None:
     """Something worth knowing, on stderr, so that stdout stays machine-readable."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message), style="dim")
+
+
+def progress() -> Progress:
+    """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        speed_estimate_period=3600,  # a step may take minutes
+    )
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import inspect
 import time
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from blemish.post_processing import CalibrationRecord, PostProcessor
 
 
-def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives `command` one option per field of `FitConfig` in place of its **flags."""
+def with_config_flags(command: Callable[..., None], left_out: Sequence[str] = ()) -> Callable[..., None]:
+    """Gives `command` one option per field of `FitConfig` in place of its **flags, but for those left out."""
     signature = inspect.signature(command)
     parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     hints = typing.get_type_hints(FitConfig)
-    for one in fields(FitConfig):
+    for one in (field for field in fields(FitConfig) if field.name not in left_out):
         choices = typing.get_args(hints[one.name])
         options = [c for c in choices if isinstance(c, str)] or [
             c for inner in choices for c in typing.get_args(inner) if isinstance(c, str)

@@ -27,6 +27,9 @@ from blemish.errors import UsageError
 KINDS = ("scratch", "crack", "stain", "hole", "contamination", "displaced")
 """What can be planted: defects of `synthetic.DEFECTS`, and a piece of the picture from somewhere else."""
 
+SIZES, STRENGTHS = (0.2, 1.0), (0.4, 1.0)
+"""From which `size` and `strength` of `plant_files` are drawn."""
+
 _SPAN = 0.75  # half a window, in part units: the longest defects are a little longer than 0.8
 _VISIBLE = 8 / 255
 """Mean change, over the mask, of the channel that changes most; a black hole in a black part is nobody's defect."""
@@ -104,7 +107,7 @@ def plant_files(
         kind = KINDS[(number + turn) % len(KINDS)]
         key = hashlib.sha256(f"{good.relative}/{turn}".encode("utf-8", "surrogateescape")).digest()[:16]
         rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
-        size, strength = rng.uniform(0.15, 0.5), rng.uniform(0.25, 1.0)
+        size, strength = rng.uniform(*SIZES), rng.uniform(*STRENGTHS)
         picture = read_image(good.path, max_pixels=max_pixels)
         image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength)
         path, mask_path = folder / f"{number:04d}.png", folder / f"{number:04d}_mask.png"

@@ -1,0 +1,64 @@
+"""Which settings are tried: a short list, in the order of what is most worth knowing.
+
+Settings are plain keys and values of a configuration file of `blemish fit`; what isn't named keeps its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Settings: TypeAlias = dict[str, Any]
+
+USUAL, SMALL, LARGE = 256, 128, 384
+SMALL_BANK = 1000
+
+
+def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Settings]:
+    """The settings to try.
+
+    Args:
+        layers: backbone -> the layers it is used with by default. The first backbone is tried in all variants, the
+            others with the most telling ones.
+        longest_side: of the images, in pixels; larger models than images need are not tried.
+    """
+    sizes = [SMALL, USUAL, *([LARGE] if longest_side > USUAL else [])]
+    found: list[Settings] = []
+    for number, (backbone, own) in enumerate(layers.items()):
+        common: Settings = {"backbone": backbone}
+        patchcore, padim = {"detector": "patchcore", **common}, {"detector": "padim", **common}
+        found += [{**patchcore, "image_size": USUAL}, {**padim, "image_size": USUAL}]
+        found += [{**patchcore, "image_size": SMALL}]
+        if number == 0:
+            found += [{**patchcore, "image_size": USUAL, "bank_size": SMALL_BANK}]
+            found += [{**patchcore, "image_size": LARGE}] if LARGE in sizes else []
+            found += [{**padim, "image_size": SMALL}]
+            found += [{**patchcore, "image_size": USUAL, "layers": part} for part in _parts(own)]
+            found += [{**padim, "image_size": LARGE}] if LARGE in sizes else []
+            found += [{**patchcore, "image_size": SMALL, "bank_size": SMALL_BANK}]
+            found += [{**padim, "image_size": USUAL, "layers": part} for part in _parts(own)]
+    return found
+
+
+def describe(settings: Mapping[str, Any], layers: Mapping[str, Sequence[str]]) -> str:
+    """Settings in a few words, with `layers` as given to `grid`: 'patchcore 256, bank 1000'."""
+    backbone = settings["backbone"]
+    words = [f"{settings['detector']} {settings['image_size']}"]
+    if backbone != next(iter(layers)):
+        words.append(backbone)
+    if "bank_size" in settings:
+        words.append(f"bank {settings['bank_size']}")
+    if "layers" in settings:
+        words.append("no " + "+".join(name for name in layers[backbone] if name not in settings["layers"]))
+    return ", ".join(words)
+
+
+def relative_cost(settings: Mapping[str, Any]) -> float:
+    """Roughly how long a trial takes beside one of the usual size."""
+    side = float(settings["image_size"])
+    return (side / USUAL) ** 2
+
+
+def _parts(layers: Sequence[str]) -> list[list[str]]:
+    """All layers but the finest, and all but the last."""
+    return [list(layers[1:]), list(layers[:-1])] if len(layers) > 1 else []

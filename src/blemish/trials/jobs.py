@@ -1,0 +1,147 @@
+"""Many fits, one after the other, each in a process of its own, each kept as one JSON file.
+
+A job that fails, runs out of memory or is killed takes no other with it, and a second start does only what is missing:
+a file counts if its job was done with the same settings, data and version, which its name says by a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from blemish import __version__
+from blemish.data.index import index_folder
+from blemish.errors import BlemishError, DataError
+from blemish.trials.grid import Settings
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One detector on one data set with one seed.
+
+    Attributes:
+        name: of the data set.
+        root: its folder.
+        recipe: name of the settings.
+        settings: keys of a configuration of `blemish fit`, the seed among them.
+        seed: the same, to be shown.
+    """
+
+    name: str
+    root: Path
+    recipe: str
+    settings: Settings
+    seed: int
+
+    def file(self, images: Sequence[tuple[str, int]]) -> str:
+        """Name of its result: readable, and another for other settings, versions or names and sizes of images."""
+        known = [SCHEMA, __version__, self.settings, images]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        words = "-".join((self.name, self.recipe, f"seed{self.seed}"))
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)}-{digest}.json"
+
+
+Result: TypeAlias = dict[str, Any]
+"""A job's JSON: "name", "recipe", "seed", "settings", "error" (None, or why it failed), and what the work returned."""
+
+Work: TypeAlias = Callable[[Job], dict[str, Any]]
+"""Does a job and returns plain values. A module-level function, so that another process can import it."""
+
+
+def run_jobs(
+    jobs: Sequence[Job], work: Work, folder: Path, *, alone: bool = True
+) -> Iterator[tuple[Job, Result, bool]]:
+    """Does what has not been done and yields every job, in order, with its result and whether it was done before.
+
+    Args:
+        jobs: what to do.
+        work: see `Work`.
+        folder: where results are kept. Failures are kept, too, and tried again by the next start.
+        alone: give each job a process of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {root: _images(root) for root in {job.root for job in jobs}}
+    for job in jobs:
+        path = folder / job.file(images[job.root])
+        before = _read(path)
+        if before is not None and before["error"] is None:
+            yield job, before, True
+            continue
+        outcome = in_own_process(work, job) if alone else _attempt(work, job)
+        head = {"schema": SCHEMA, "name": job.name, "root": str(job.root), "recipe": job.recipe, "seed": job.seed}
+        result = {**head, "settings": job.settings, "error": None, **outcome}
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+        partial.replace(path)
+        yield job, result, False
+
+
+def in_own_process(work: Work, job: Job) -> dict[str, Any]:
+    """What `work(job)` returns from a fresh process; {"error": reason} if it fails, however it fails."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, work, job))
+    process.start()
+    sender.close()
+    try:
+        outcome: dict[str, Any] = receiver.recv()
+    except EOFError:
+        process.join()
+        return {"error": _how_it_ended(process.exitcode or 0)}
+    finally:
+        if process.is_alive() and not receiver.closed:
+            process.join(timeout=10)
+        process.kill()
+        process.join()
+        receiver.close()
+    return outcome
+
+
+def _send(sender: Connection, work: Work, job: Job) -> None:
+    sender.send(_attempt(work, job))
+    sender.close()
+
+
+def _attempt(work: Work, job: Job) -> dict[str, Any]:
+    try:
+        return work(job)
+    except BlemishError as error:
+        return {"error": str(error)}
+    except Exception as error:  # a defect of this library or of one below it must not end the other jobs
+        return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code} and without a result."
+    name = signal.Signals(-code).name
+    hint = " The system does that when memory runs out." if name == "SIGKILL" else ""
+    return f"its process was ended by {name}.{hint}"
+
+
+def _read(path: Path) -> Result | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "error" in content else None
+
+
+def _images(root: Path) -> list[tuple[str, int]]:
+    """Names and sizes of the images; nothing where they can't be listed, which the job will report."""
+    try:
+        return [(sample.relative, sample.path.stat().st_size) for sample in index_folder(root).samples]
+    except (DataError, OSError):
+        return []

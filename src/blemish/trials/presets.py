@@ -1,0 +1,43 @@
+"""Recipes for a benchmark: the defaults of this library, and what the papers published.
+
+A recipe is a name and the keys of a configuration of `blemish fit`. What of a paper can't be said in these keys is
+listed in the guide, `docs/benchmarking.md`.
+"""
+
+from __future__ import annotations
+
+from blemish.trials.grid import Settings
+
+_CENTRE: Settings = {"image_size": 224, "crop_from": 256}
+# Papers measure rankings, which need no threshold, and fit on every training image: nothing is held out.
+_ALL_TRAINING_IMAGES: Settings = {"calibrate_on": "test"}
+_PATCHCORE: Settings = {
+    "detector": "patchcore",
+    "backbone": "wide_resnet50_2.tv_in1k",
+    "layers": ["layer2", "layer3"],
+    **_CENTRE,
+    "bank_size": 0,
+    "selection_channels": 128,
+    "sigma": 4.0,
+    **_ALL_TRAINING_IMAGES,
+}
+_PADIM: Settings = {
+    "detector": "padim",
+    "layers": ["layer1", "layer2", "layer3"],
+    **_CENTRE,
+    "epsilon": 0.01,
+    "sigma": 4.0,
+    **_ALL_TRAINING_IMAGES,
+}
+
+PRESETS: dict[str, dict[str, Settings]] = {
+    "default": {"patchcore": {"detector": "patchcore"}, "padim": {"detector": "padim"}},
+    "paper": {
+        "patchcore-25": {**_PATCHCORE, "coreset_sampling_ratio": 0.25},
+        "patchcore-10": {**_PATCHCORE, "coreset_sampling_ratio": 0.1},
+        "patchcore-1": {**_PATCHCORE, "coreset_sampling_ratio": 0.01},
+        "padim-r18": {**_PADIM, "backbone": "resnet18.tv_in1k", "n_features": 100},
+        "padim-wr50": {**_PADIM, "backbone": "wide_resnet50_2.tv_in1k", "n_features": 550},
+    },
+}
+"""Preset -> recipe -> settings."""

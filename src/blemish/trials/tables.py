@@ -1,0 +1,154 @@
+"""Results of jobs as tables: a row for every recipe and data set, mean and standard deviation over seeds.
+
+The standard deviation is that of a sample (divided by n - 1) and needs two seeds. The row "mean" averages the data sets
+first, seed by seed, so that its deviation is that of the whole benchmark; of every figure it takes the sets that have
+it with all seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from blemish.trials.jobs import Result
+
+FIGURES = {
+    "image_auroc": "image AUROC",
+    "image_f1_max": "best F1",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "false_alarm_rate": "false alarms",
+    "miss_rate": "misses",
+    "ms_per_image": "ms",
+    "file_mb": "MB",
+}
+"""Keys of the table and their headings. All but the last two are from `EvaluationResult`."""
+MEAN = "mean"
+NOTE = (
+    "Mean ± standard deviation over seeds. A mean of sets is over those that have the figure. AUPRO is integrated up "
+    "to 30 % false positives. ms: one image, median."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe on one data set, or on the mean of them.
+
+    Attributes:
+        values: figure -> (mean, standard deviation or None); None where no seed has the figure.
+        done, jobs: seeds that succeeded, and all; data sets in a row of means.
+        oracle: test images chose the threshold, so the figures at the threshold flatter.
+        error: of the first seed that failed.
+    """
+
+    recipe: str
+    name: str
+    values: dict[str, tuple[float, float | None] | None]
+    done: int
+    jobs: int
+    oracle: bool = False
+    error: str | None = None
+
+
+def summarize(results: Iterable[Result]) -> list[Row]:
+    """Rows by recipe and data set, in the order of the results; a row of means ends a recipe of several data sets."""
+    by_recipe: dict[str, dict[str, list[Result]]] = {}
+    for result in results:
+        by_recipe.setdefault(result["recipe"], {}).setdefault(result["name"], []).append(result)
+    rows: list[Row] = []
+    for recipe, sets in by_recipe.items():
+        own = [_row(recipe, name, jobs) for name, jobs in sets.items()]
+        rows += [*own, *([_mean_row(recipe, sets)] if len(own) > 1 else [])]
+    return rows
+
+
+def shown(value: tuple[float, float | None] | None, key: str) -> str:
+    """A cell: 'mean ± deviation', or '-'."""
+    if value is None:
+        return "-"
+    digits = 1 if key in ("ms_per_image", "file_mb") else 3
+    mean, deviation = value
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """One line a row; empty cells where there is no figure."""
+    text = io.StringIO()
+    columns = [f"{key}_{part}" for key in FIGURES for part in ("mean", "sd")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["recipe", "set", "done", "jobs", "oracle", *columns, "error"])
+    for row in rows:
+        cells = [cell for key in FIGURES for cell in (row.values[key] or (None, None))]
+        writer.writerow([row.recipe, row.name, row.done, row.jobs, row.oracle, *cells, row.error])
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """The table, what failed, and everything needed to do it again."""
+    head = ["recipe", "set", *FIGURES.values(), "done"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
+    for row in rows:
+        cells = [shown(row.values[key], key) for key in FIGURES]
+        lines.append("| " + " | ".join([row.recipe, row.name, *cells, f"{row.done}/{row.jobs}"]) + " |")
+    lines += ["", NOTE]
+    if any(row.oracle for row in rows):
+        lines += ["Oracle: test images chose the thresholds of some recipes, so their false alarms and misses flatter."]
+    failures = [result for result in results if result["error"] is not None]
+    if failures:
+        lines += ["", "## Failed", ""]
+        lines += [f"- {one['recipe']}, {one['name']}, seed {one['seed']}: {one['error']}" for one in failures]
+    return "\n".join([*lines, "", *_recipes(results)]) + "\n"
+
+
+def _recipes(results: Sequence[Result]) -> list[str]:
+    lines = ["## Recipes", ""]
+    seen: dict[str, Result] = {}
+    for result in results:
+        if result["error"] is None:
+            seen.setdefault(result["recipe"], result)
+    for recipe, one in seen.items():
+        made = {key: one[key] for key in ("settings", "arguments", "weights", "versions", "machine")}
+        lines += [f"### {recipe}", "", "```json", json.dumps(made, indent=1, sort_keys=True), "```", ""]
+    return lines[:-1] if seen else ["No job succeeded."]
+
+
+def _row(recipe: str, name: str, jobs: Sequence[Result]) -> Row:
+    good = [job for job in jobs if job["error"] is None]
+    errors = [job["error"] for job in jobs if job["error"] is not None]
+    return Row(
+        recipe=recipe,
+        name=name,
+        values={key: _spread([figure(job, key) for job in good]) for key in FIGURES},
+        done=len(good),
+        jobs=len(jobs),
+        oracle=any((job["calibration"] or {}).get("oracle", False) for job in good),
+        error=errors[0] if errors else None,
+    )
+
+
+def _mean_row(recipe: str, sets: dict[str, list[Result]]) -> Row:
+    done = [name for name, jobs in sets.items() if all(job["error"] is None for job in jobs)]
+    values = {}
+    for key in FIGURES:
+        by_set = [[figure(job, key) for job in jobs] for jobs in sets.values()]
+        whole = [[value for value in one if value is not None] for one in by_set if None not in one]
+        values[key] = _spread([statistics.fmean(over_sets) for over_sets in zip(*whole, strict=True)])
+    oracle = any((job.get("calibration") or {}).get("oracle", False) for jobs in sets.values() for job in jobs)
+    return Row(recipe, MEAN, values, len(done), len(sets), oracle)
+
+
+def figure(job: Result, key: str) -> float | None:
+    """A figure of a job, wherever it is kept; None where it has none."""
+    value = (job.get("figures") or {}).get(key, (job.get("cost") or {}).get(key))
+    return None if value is None else float(value)
+
+
+def _spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    return statistics.fmean(given), statistics.stdev(given) if len(given) > 1 else None
