@@ -211,8 +211,9 @@ def _print_table(
 
     from blemish.trials.grid import describe
 
+    noun = "setting" if len(trials) == 1 else "settings"
     title = (
-        f"{len(trials)} setting{'' if len(trials) == 1 else 's'} on {counts['fit']} images to fit, {counts['calibrate']} to calibrate,\n"
+        f"{len(trials)} {noun} on {counts['fit']} images to fit, {counts['calibrate']} to calibrate,\n"
         f"{counts['held_out']} held out and {counts['planted']} with planted defects"
     )
     legend = "→ taken   • no other is better in AUROC, time and size\nfound, false alarms: at the calibrated threshold"
