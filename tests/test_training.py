@@ -76,21 +76,52 @@ def test_batches_depend_on_their_number_alone(training: dict[str, ModuleType], t
     assert np.array_equal(training["pool"].open_pool(tmp_path / "pool.npy", 5, 5, 48), kept)
 
 
+def test_the_loss_falls_in_twenty_steps(training: dict[str, ModuleType], tmp_path: Path) -> None:
+    train, pool = training["train"], training["pool"].open_pool(tmp_path / "pool.npy", 6, 5, 64, processes=1)
+    batch = training["episodes"].EpisodeStream(pool, 3, 48, seed=0).batch(0)
+    torch.manual_seed(0)
+    learner = train.Learner(train.Recipe(products=6, learning_rate=3e-4))
+    optimizer = train.optimizer_of(learner)
+    losses = [train.update(learner, optimizer, batch) for _ in range(20)]
+    for name in ("product", "cell", "episode", "total"):
+        assert losses[-1][name] < 0.95 * losses[0][name], name
+
+
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-def test_the_trainer_learns_and_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_path: Path) -> None:
     train, pool = training["train"], tmp_path / "pool.npy"
-    recipe = train.Recipe(products=6, pictures=5, picture_side=64, side=48, episodes=3, warmup=2)
+    recipe = train.Recipe(products=6, pictures=5, picture_side=64, side=48, episodes=2, warmup=2)
 
     def run(folder: str, steps: int) -> list[float]:
-        return train.train(recipe, tmp_path / folder, pool, steps, 4, None, every=10)
+        return train.train(recipe, tmp_path / folder, pool, steps, 2, None, every=3)
 
-    losses = run("whole", 20)
-    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
-    halves = run("halves", 10), run("halves", 20)
-    assert len(halves[1]) == 10
-    assert (tmp_path / "halves" / "recipe.json").is_file()
+    whole, begun = run("whole", 6), run("halves", 3)
+    resumed = run("halves", 6)
+    assert len(begun) == len(resumed) == 3
+    assert begun[0] == pytest.approx(whole[0], rel=1e-3)
 
     from blemish.features.extractor import FeatureExtractor
 
-    extractor = FeatureExtractor("resnet18", ["layer3"], weights=tmp_path / "whole" / "backbone.safetensors")
+    extractor = FeatureExtractor("resnet18", ["layer3"], weights=tmp_path / "halves" / "backbone.safetensors")
     assert extractor(torch.rand(1, 3, 64, 64))[0].shape == (1, 256, 4, 4)
+
+
+def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, ModuleType]) -> None:
+    train = training["train"]
+    torch.manual_seed(0)
+    learner = train.Learner(train.Recipe(products=4))
+    for module in learner.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.3, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+    pool = np.random.default_rng(0).integers(0, 256, (33, 1, 64, 64, 3), np.uint8)
+    images = torch.randn(2, 3, 64, 64)
+    saved = train.timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3)).eval()
+    saved.load_state_dict({name: value.float() for name, value in train.to_save(learner, pool).items()})
+    drawn = (torch.from_numpy(pool[::16, 0]).permute(0, 3, 1, 2) / 255 - learner.mean) / learner.std
+    learner.eval()
+    with torch.no_grad():
+        for one, other, on_pool in zip(learner.backbone(images), saved(images), saved(drawn), strict=True):
+            factor = (other.flatten() @ one.flatten()) / one.square().sum()
+            torch.testing.assert_close(other, factor * one, rtol=5e-3, atol=5e-3 * float(other.std()))
+            assert float(on_pool.var((0, 2, 3)).mean().sqrt()) == pytest.approx(train.DEVIATION, rel=5e-3)

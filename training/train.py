@@ -21,6 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What timm's ResNets expect, so that the file can be used as their state dict."""
 
 CHANNELS = (64, 128, 256)
+DEVIATION = 0.5
+"""Root mean variance of a saved layer's channels on drawn pictures, in the range of a ResNet trained on photographs:
+PaDiM adds a fixed number to all variances."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Learner(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.backbone = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3))
-        self.product = nn.Linear(CHANNELS[1] + CHANNELS[2], recipe.products)
+        pooled = CHANNELS[1] + CHANNELS[2]
+        self.product = nn.Sequential(nn.LayerNorm(pooled, elementwise_affine=False), nn.Linear(pooled, recipe.products))
         self.cells = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in CHANNELS)
         self.steepness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor([2.0, 2.0]))
@@ -93,7 +99,7 @@ class Learner(nn.Module):
         return losses
 
     def _episode_loss(self, fine: Tensor, coarse: Tensor, masks: Tensor, episodes: int) -> Tensor:
-        embedding = embed(fine, coarse)
+        embedding = embed(_to_scale(fine), _to_scale(coarse))
         rows = embedding.flatten(2).transpose(1, 2).unflatten(0, (episodes, -1))  # (E, count, cells, channels)
         count, cells = rows.shape[1:3]
         bank = rows[:, :NORMALS].flatten(1, 2)
@@ -109,10 +115,47 @@ class Learner(nn.Module):
         return per_cell + 0.5 * per_picture
 
 
+def _to_scale(layer: Tensor) -> Tensor:
+    """A layer at the scale that it is saved with: layers count by what they tell, not by how large they are."""
+    return layer * (DEVIATION / layer.detach().var((0, 2, 3)).mean().sqrt())
+
+
 def embed(fine: Tensor, coarse: Tensor) -> Tensor:
     """PatchCore's patch features: neighbourhood means of 3 x 3, the coarser map brought to the finer one's size."""
     fine, coarse = (F.avg_pool2d(one, 3, 1, 1, count_include_pad=False) for one in (fine, coarse))
     return torch.cat([fine, F.interpolate(coarse, fine.shape[-2:], mode="bilinear")], 1)
+
+
+@torch.no_grad()
+def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
+    """The backbone's state in float16, each layer brought to `DEVIATION` on one picture of every 16th product.
+
+    A block's output is ReLU(batch norm + shortcut): a positive factor on both goes through, and the convolutions that
+    read the output take it back. What the network computes doesn't change, except for the factor.
+    """
+    learner.eval()
+    images = torch.from_numpy(pool[::16, 0]).to(learner.mean.device).permute(0, 3, 1, 2) / 255
+    maps = learner.backbone((images - learner.mean) / learner.std)
+    learner.train()
+    state = {name: value.detach().clone() for name, value in learner.backbone.state_dict().items()}
+    factors = [float(DEVIATION / one.var((0, 2, 3)).mean().sqrt()) for one in maps]
+
+    def scale(factor: float, *names: str) -> None:
+        for name in names:
+            state[name] *= factor
+
+    # The first block's shortcut in layer1 is the stem itself.
+    scale(factors[0], "bn1.weight", "bn1.bias")
+    scale(1 / factors[0], "layer1.0.conv1.weight")
+    for number, factor in enumerate(factors, 1):
+        layer, following = f"layer{number}", f"layer{number + 1}"
+        scale(factor, *(f"{layer}.{block}.bn2.{name}" for block in (0, 1) for name in ("weight", "bias")))
+        scale(1 / factor, f"{layer}.1.conv1.weight")
+        if number > 1:
+            scale(factor, f"{layer}.0.downsample.1.weight", f"{layer}.0.downsample.1.bias")
+        if number < len(factors):
+            scale(1 / factor, f"{following}.0.conv1.weight", f"{following}.0.downsample.0.weight")
+    return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}
 
 
 def _squared_distances(rows: Tensor, bank: Tensor) -> Tensor:
@@ -132,6 +175,24 @@ def learning_rate(step: int, recipe: Recipe, steps: int, anneal: int) -> float:
     return recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup, (steps - step) / anneal)
 
 
+def optimizer_of(learner: Learner) -> torch.optim.Optimizer:
+    """AdamW; what has one dimension (batch norm, offsets) doesn't decay."""
+    decayed = [p for p in learner.parameters() if p.ndim > 1]
+    others = [p for p in learner.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": learner.recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learner.recipe.learning_rate)
+
+
+def update(learner: Learner, optimizer: torch.optim.Optimizer, batch: Episodes) -> dict[str, float]:
+    """One step; the losses before it."""
+    losses = learner(batch)
+    optimizer.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
+    optimizer.step()
+    return {name: value.item() for name, value in losses.items()}
+
+
 def train(
     recipe: Recipe, folder: Path, pool: Path, steps: int, anneal: int, start: Path | None, every: int
 ) -> list[float]:
@@ -144,10 +205,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     learner = Learner(recipe).to(device, memory_format=torch.channels_last)
-    decayed = [p for p in learner.parameters() if p.ndim > 1]
-    others = [p for p in learner.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = optimizer_of(learner)
     first, seconds, checkpoint = 0, 0.0, folder / "checkpoint.pt"
     source = checkpoint if checkpoint.is_file() else start
     if source:
@@ -171,11 +229,7 @@ def train(
         }
         torch.save(state, checkpoint.with_suffix(".tmp"))
         checkpoint.with_suffix(".tmp").replace(checkpoint)
-        weights = {
-            name: (value.half() if value.is_floating_point() else value).contiguous()
-            for name, value in learner.backbone.state_dict().items()
-        }
-        save_file(weights, folder / "backbone.safetensors")
+        save_file(to_save(learner, drawn), folder / "backbone.safetensors")
         about = {
             "recipe": vars(recipe),
             "steps": step,
@@ -191,14 +245,10 @@ def train(
         batch = Episodes(batch.images.to(device), batch.masks.to(device), batch.products.to(device))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe, steps, anneal)
-        losses = learner(batch)
-        optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
-        optimizer.step()
-        history.append(losses["total"].item())
+        losses = update(learner, optimizer, batch)
+        history.append(losses["total"])
         for name, value in losses.items():
-            running[name] = 0.98 * running.get(name, value.item()) + 0.02 * value.item()
+            running[name] = 0.98 * running.get(name, value) + 0.02 * value
         if (step + 1) % 50 == 0:
             rate = (step + 1 - first) * recipe.episodes * (NORMALS + QUERIES) / (time.monotonic() - began)
             shown = "  ".join(f"{name} {value:.3f}" for name, value in running.items())
