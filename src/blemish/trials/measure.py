@@ -32,11 +32,13 @@ WARM_UP, REPEATS, SECONDS = 3, 20, 3.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Attributes:
-    milliseconds: median over images, on `device`.
-    slowest: 95th percentile of the same, in milliseconds.
-    megabytes: size of the model file, in 2**20 bytes.
-    device: where the image was inspected.
+    """What one image and the model file cost.
+
+    Attributes:
+        milliseconds: median over images, on `device`.
+        slowest: 95th percentile of the same, in milliseconds.
+        megabytes: size of the model file, in 2**20 bytes.
+        device: where the image was inspected.
     """
 
     milliseconds: float

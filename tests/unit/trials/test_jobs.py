@@ -6,6 +6,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,40 @@ def test_however_a_process_ends_the_others_go_on(recipe: str, error: str, root: 
     found = in_own_process(work, job(root, recipe))
     assert found["error"] == error
     assert ("traceback" in found) == (recipe == "defect")
+
+
+def sleep(one: Job) -> dict[str, Any]:
+    (one.root.parent / "pid.txt").write_text(f"{os.getpid()}\n")
+    time.sleep(60)
+    return {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes there")
+def test_a_killed_benchmark_leaves_no_job_running(root: Path) -> None:
+    lines = f"import test_jobs as t, pathlib; t.in_own_process(t.sleep, t.job(pathlib.Path({str(root)!r})))"
+    code = f"if __name__ == '__main__': {lines}\n"
+    (root.parent / "main.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    pid = root.parent / "pid.txt"
+    with subprocess.Popen([sys.executable, root.parent / "main.py"], env=environment) as process:
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        process.kill()
+    wait_until(lambda: not running(int(pid.read_text())))
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(550):
+        if true():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited for 55 s")
 
 
 def test_a_job_has_a_process_of_its_own(root: Path) -> None:
