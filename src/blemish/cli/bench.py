@@ -198,6 +198,7 @@ def _print_table(rows: Sequence[Row], seeds: Sequence[int]) -> None:
 
     from blemish.trials.tables import FIGURES, MEAN, shown
 
+    between = "\n±" if out().width < _WIDE else " ± "  # rich would break lines inside of a deviation
     title = "One seed" if len(seeds) == 1 else f"Mean ± standard deviation over {len(seeds)} seeds"
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("recipe, set", no_wrap=True)
@@ -210,8 +211,7 @@ def _print_table(rows: Sequence[Row], seeds: Sequence[int]) -> None:
             drawn.add_section()
             drawn.add_row(row.recipe, style="bold")
             recipe = row.recipe
-        # A line may break before the deviation, not inside it.
-        cells = [shown(row.values[key], key).replace("± ", "±\N{NO-BREAK SPACE}") for key in _SHOWN]
+        cells = [shown(row.values[key], key).replace(" ± ", between) for key in _SHOWN]
         if row.oracle:
             cells = [f"{cell}*" if key in _AT_THRESHOLD else cell for key, cell in zip(_SHOWN, cells, strict=True)]
         style = "bold" if row.name == MEAN else "red" if row.done == 0 else ""
@@ -222,4 +222,6 @@ def _print_table(rows: Sequence[Row], seeds: Sequence[int]) -> None:
 
 
 _SHOWN = ("image_auroc", "pixel_auroc", "aupro", "false_alarm_rate", "miss_rate", "ms_per_image")
+_WIDE = 120
+"""Columns of a terminal from which on mean and deviation stand side by side."""
 _AT_THRESHOLD = ("false_alarm_rate", "miss_rate")
