@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 
 from blemish.cli import app
+from blemish.data import synthetic
 
+# Not here: export, recommend and bench, whose own tests read the whole of stdout as JSON; they take longer.
 VERBS = {
     "fit": "fit {tiles} -o m.safetensors --image-size 64,96",
     "test": "test {model} {tiles}",
@@ -24,7 +26,6 @@ VERBS = {
     "data check": "data check {tiles}",
     "doctor": "doctor",
 }
-ELSEWHERE = {"export", "demo"}  # tests of their own call `--json`
 
 
 def paths(group: Any, prefix: str = "") -> set[str]:
@@ -49,6 +50,19 @@ def test_stdout_is_one_json_object(verb: str, blemish: Any, model_file: Path, ti
     ran = blemish(*VERBS[verb].format(model=model_file, tiles=tiles).split(), "--json")
     assert ran.code == 0, ran.err
     assert isinstance(json.loads(ran.out), dict)
+    assert not set("\r\x1b━█") & set(ran.err), ran.err
+
+
+def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = sys.modules["blemish.cli.demo"]  # the package's name `demo` is the verb
+    write = synthetic.write_dataset
+    monkeypatch.setattr(synthetic, "write_dataset", lambda *a, **k: write(*a, **{**k, "size": (96, 96)}))
+    monkeypatch.setattr(synthetic, "PRODUCTS", {"tile": synthetic.PRODUCTS["tile"]})
+    for name, value in (("GOOD_TRAIN", 5), ("GOOD_TEST", 1), ("PER_DEFECT", 1)):
+        monkeypatch.setattr(demo, name, value)
+    ran = blemish("demo", "--json")
+    assert ran.code == 0, ran.err
+    assert set(json.loads(ran.out)["products"]) == {"tile"}
     assert not set("\r\x1b━█") & set(ran.err), ran.err
 
 

@@ -38,7 +38,7 @@
 
   // ---------------------------------------------------------------------------------------------------------- tables
 
-  const short = (value) => String(Number(value.toPrecision(5)));
+  const short = (value) => String(Number(value.toPrecision(4)));
   const perThousand = (rate) => (1000 * rate).toLocaleString("en", { maximumFractionDigits: 1 });
   const slider = document.getElementById("slider");
   const prevalence = document.getElementById("prevalence");
@@ -52,7 +52,7 @@
     document.getElementById("slider-value").textContent = above ? "above all scores" : short(threshold);
     document.getElementById("slider-origin").textContent =
       data.threshold === threshold ? "the model's" : data.threshold === null ? "" : `the model's: ${short(data.threshold)}`;
-    document.getElementById("code-threshold").textContent = short(threshold);
+    document.getElementById("code-threshold").textContent = String(threshold);
     for (const [name, value] of Object.entries(counts)) {
       document.querySelector(`[data-count="${name}"]`).textContent = value;
     }
