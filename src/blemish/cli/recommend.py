@@ -27,6 +27,8 @@ CAVEAT = (
     "Planted defects are not your defects: these figures rank settings on drawn scratches, cracks, stains, holes, "
     "fibres and displaced pieces. Test the model on real ones before you trust it."
 )
+HARDLY = 0.7
+"""Image AUROC below which no setting can be called useful."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -94,7 +96,7 @@ def recommend(
     chosen, met = choose(outcome.trials, limit)
     front = pareto(outcome.trials)
     _write_config(output, chosen, {"seed": seed, "group": group, "accelerator": accelerator})
-    warnings = [*_warnings(sets), CAVEAT]
+    warnings = [*_warnings(sets, max(one.image_auroc for one in outcome.trials)), CAVEAT]
     if as_json:
         print_json(
             {
@@ -119,9 +121,9 @@ def recommend(
         if outcome.not_tried:
             left = "; ".join(describe(settings, layers) for settings in outcome.not_tried)
             out().print(f"[yellow]Not tried[/] within {budget}: {left}. --budget gives more time.")
-        out().print(f"\nTaken: [bold]{describe(chosen.settings, layers)}[/]. {RULE}")
+        _say(f"\nTaken: [bold]{describe(chosen.settings, layers)}[/]. {RULE}")
         for warning in warnings:
-            out().print(f"[yellow]Note:[/] {warning}")
+            _say(f"[yellow]Note:[/] {warning}")
         out().print(f"\nWritten: {output}. Next: blemish fit {directory} --config {output} -o model.safetensors")
     if not met:
         complain(
@@ -171,18 +173,31 @@ def _counts(sets: Split) -> dict[str, int]:
     }
 
 
-def _warnings(sets: Split) -> list[str]:
+def _say(text: str) -> None:
+    """A paragraph: broken between words on a terminal, in one line elsewhere."""
+    console = out()
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _warnings(sets: Split, best: float) -> list[str]:
     from blemish.trials.recommend import FEW
 
     counts = _counts(sets)
     images = counts["fit"] + counts["calibrate"] + counts["held_out"]
-    if images >= FEW:
-        return []
-    held = counts["held_out"]
-    return [
-        f"{images} good images are few: false alarms come in steps of {1 / held:.0%} on {held} held-out images, and a "
-        f"few hundredths of AUROC between two settings mean nothing. {FEW} or more give the choice a better footing."
-    ]
+    found = []
+    if images < FEW:
+        steps = 1 / counts["held_out"]
+        found.append(
+            f"{images} good images are few: false alarms come in steps of {steps:.0%} on {counts['held_out']} held-out "
+            f"images, and a few hundredths of AUROC between two settings mean nothing. {FEW} or more give the choice a "
+            "better footing."
+        )
+    if best < HARDLY:
+        found.append(
+            f"Even the best image AUROC, {best:.2f}, is close to chance (0.5): what good images differ by hides the "
+            "planted defects. More good images, a steadier camera or a learned backbone (--backbones) may help."
+        )
+    return found
 
 
 def _write_config(path: Path, chosen: Trial, given: Mapping[str, Any]) -> None:

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from blemish.cli.config import make_config, read_config
-from blemish.cli.recommend import local_backbones, parse_time
+from blemish.cli.recommend import _warnings, local_backbones, parse_time
+from blemish.data.index import Sample
+from blemish.data.splits import Split
 from blemish.errors import UsageError
 from blemish.trials import grid as grid_module
 from blemish.trials import recommend as trying
@@ -89,6 +91,23 @@ def test_too_few_images(blemish: Blemish, good: Path, tmp_path: Path) -> None:
     ran = blemish("recommend", good, "-o", tmp_path / "a.yaml")
     assert ran.code == 3
     assert "6 good images to choose settings with; at least 8 are needed" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("images", "best", "said"),
+    [
+        (40, 0.9, []),
+        (39, 0.9, ["39 good images are few: false alarms come in steps of 10% on 10 held-out images"]),
+        (40, 0.6, ["Even the best image AUROC, 0.60, is close to chance"]),
+        (39, 0.6, ["39 good images are few", "Even the best"]),
+    ],
+)
+def test_what_the_figures_cannot_carry_is_said(images: int, best: float, said: list[str]) -> None:
+    good = [Sample(Path(f"{number}.png"), f"{number}.png", False, "good") for number in range(images)]
+    planted = Sample(Path("p.png"), "p.png", True, "hole")
+    found = _warnings(Split(tuple(good[18:]), tuple(good[10:18]), (), (*good[:10], planted)), best)
+    assert len(found) == len(said)
+    assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("50ms", 0.05), ("2s", 2), ("1.5m", 90), ("2h", 7200)])
