@@ -194,8 +194,9 @@ def _warnings(sets: Split, best: float) -> list[str]:
         )
     if best < HARDLY:
         found.append(
-            f"Even the best image AUROC, {best:.2f}, is close to chance (0.5): what good images differ by hides the "
-            "planted defects. More good images, a steadier camera or a learned backbone (--backbones) may help."
+            f"Even the best image AUROC, {best:.2f}, is close to chance (0.5): among the differences of good images "
+            "planted defects don't stand out. Larger ones may. More good images, a steadier scene or another backbone "
+            "(--backbones) can help."
         )
     return found
 
