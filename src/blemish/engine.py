@@ -39,7 +39,8 @@ from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import AnomalyModule, ExportMode, silent
 
 if TYPE_CHECKING:
-    from blemish.export.exporting import Exported, Images
+    from blemish.export.exporting import Exported
+    from blemish.export.samples import Images
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
@@ -116,9 +117,20 @@ class Engine:
         *,
         images: Images | None = None,
         static: Sequence[int] | None = None,
+        int8: bool = False,
+        calibration_images: Images | None = None,
+        max_flips: int = 0,
     ) -> Exported:
         """Writes a calibrated detector for a runtime: `model.export`."""
-        return model.export(root, export_mode, images=images, static=static)
+        return model.export(
+            root,
+            export_mode,
+            images=images,
+            static=static,
+            int8=int8,
+            calibration_images=calibration_images,
+            max_flips=max_flips,
+        )
 
     def _fit(self, model: AnomalyModule, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
         self._prepare(model, datamodule)

@@ -17,13 +17,26 @@ def export(
     output: Path | None = typer.Option(None, "--output", "-o", help="File to write. Default: beside the model."),
     images: Path | None = typer.Option(None, "--images", help="Folder of images to compare on. Default: drawn ones."),
     static: str | None = typer.Option(None, "--static", help="N,H,W: fix the shape, for compilers that need it."),
+    int8: bool = typer.Option(False, "--int8", help="Put the backbone into 8-bit integers. Needs --images."),
+    calibration_images: Path | None = typer.Option(
+        None, "--calibration-images", help="Folder of good images for --int8. Default: the good ones of --images."
+    ),
+    max_flips: int = typer.Option(0, "--max-flips", help="Verdicts on --images that --int8 may change."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it gives the same verdicts there as in torch."""
     from blemish.artifact import load
 
     shape = None if static is None else _parse(static)
-    done = load(model).export(model.with_suffix("") if output is None else output, to, images=images, static=shape)
+    done = load(model).export(
+        model.with_suffix("") if output is None else output,
+        to,
+        images=images,
+        static=shape,
+        int8=int8,
+        calibration_images=calibration_images,
+        max_flips=max_flips,
+    )
     if as_json:
         content: dict[str, Any] = {"model": str(done.path), "parity": done.parity.to_dict()}
         print_json({**content, "bytes": done.path.stat().st_size})

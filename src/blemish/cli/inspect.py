@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import typer
 
@@ -10,36 +12,83 @@ from blemish.cli.console import out, print_json, table
 
 
 def inspect(
-    model: Path = typer.Argument(..., help="Model file."),
+    model: Path = typer.Argument(..., help="Model file: .safetensors, or exported as .onnx or .xml."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Show a model's detector, settings, thresholds, calibration and origin."""
+    """Show a model's detector, settings, thresholds, calibration and origin; of an exported one, its parity report."""
+    content, extra = _exported(model) if model.suffix.lower() in (".onnx", ".xml") else _artifact(model)
+    if as_json:
+        print_json({**content, **extra, "bytes": model.stat().st_size})
+        return
+    weights, data = content["weights"], content["data"]
+    rows = [("file", f"{model} ({model.stat().st_size / 2**20:.1f} MB)"), ("detector", content["detector"])]
+    rows += [(key, "-" if value is None else str(value)) for key, value in content["arguments"].items()]
+    rows += [("weights", f"{weights['source']}, sha256 {weights['sha256'][:16]}")]
+    rows += [("data", "-" if data is None else f"sha256 {data['fingerprint'][:16]}")]
+    rows += [(f"{name} version", version) for name, version in content["versions"].items()]
+    table("model", ("setting", "value"), rows)
+    if extra["thresholds"]:
+        table("thresholds (raw scores)", ("name", "value"), list(extra["thresholds"].items()))
+    out().print(_calibration(content["calibration"], extra["thresholds"]), markup=False)
+    if "graph" in extra:
+        from blemish.export.report import ParityReport
+
+        graph = extra["graph"]
+        table("graph", ("tensor", "type and shape"), [*graph["inputs"].items(), *graph["outputs"].items()])
+        words = "all sizes" if graph["static"] is None else "N x H x W = {} x {} x {} only".format(*graph["static"])
+        out().print(f"Backbone in {graph['precision']}; {words}.", markup=False)
+        out().print(str(ParityReport.from_dict(extra["parity"])), markup=False)
+
+
+def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from blemish.artifact import load, read_manifest
-    from blemish.cli.fit import calibration_sentence
     from blemish.post_processing import PostProcessor
 
-    manifest = read_manifest(model)
-    detector = load(model)
+    manifest = read_manifest(path)
+    detector = load(path)
     processor = detector.post_processor
     thresholds = {}
     if isinstance(processor, PostProcessor) and processor.is_calibrated:
-        names = ("raw_image_threshold", "image_min", "image_max", "image_sensitivity")
-        thresholds = {
-            name: getattr(processor, name) for name in (*names, *(n.replace("image", "pixel") for n in names))
-        }
+        thresholds = {name: getattr(processor, name) for name in _THRESHOLDS.values()}
     tensors = {name: list(tensor.shape) for name, tensor in detector.state_dict().items()}
-    if as_json:
-        content = manifest.model_dump(mode="json")
-        print_json({**content, "thresholds": thresholds, "tensors": tensors, "bytes": model.stat().st_size})
-        return
-    rows = [("file", f"{model} ({model.stat().st_size / 2**20:.1f} MB)"), ("detector", manifest.detector)]
-    rows += [(key, "-" if value is None else str(value)) for key, value in manifest.arguments.items()]
-    rows += [("weights", f"{manifest.weights.source}, sha256 {manifest.weights.sha256[:16]}")]
-    rows += [("data", "-" if manifest.data is None else f"sha256 {manifest.data.fingerprint[:16]}")]
-    rows += [(f"{name} version", version) for name, version in manifest.versions.items()]
-    table("model", ("setting", "value"), rows)
-    if thresholds:
-        table("thresholds (raw scores)", ("name", "value"), list(thresholds.items()))
-    record = manifest.calibration
-    sentence = "Not calibrated." if record is None else calibration_sentence(record, thresholds["raw_image_threshold"])
-    out().print(sentence, markup=False)
+    return manifest.model_dump(mode="json"), {"thresholds": thresholds, "tensors": tensors}
+
+
+def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """From the metadata alone: needs the runtime of the file, and no torch."""
+    from blemish.errors import ArtifactError
+    from blemish.export.report import ParityReport
+    from blemish.runtime import load
+    from blemish.runtime.graph_session import GraphBackend
+
+    backend = load(path).backend
+    assert isinstance(backend, GraphBackend)
+    content = backend.content
+    try:
+        graph = {"static": content["static"], "precision": content["precision"], **backend.signature()}
+        thresholds = {shown: content["decision"][name] for name, shown in _THRESHOLDS.items()}
+        manifest: dict[str, Any] = content["manifest"]
+        parity = content["parity"]
+        ParityReport.from_dict(parity)
+        for name in ("detector", "arguments", "weights", "data", "versions", "calibration"):
+            _ = manifest[name]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
+    return manifest, {"thresholds": thresholds, "graph": graph, "parity": parity}
+
+
+_THRESHOLDS = {
+    f"{scale}_{name}": f"raw_{scale}_threshold" if name == "threshold" else f"{scale}_{name}"
+    for scale in ("image", "pixel")
+    for name in ("threshold", "min", "max", "sensitivity")
+}
+"""Name in an exported file -> name of the post-processor's property."""
+
+
+def _calibration(record: dict[str, Any] | None, thresholds: dict[str, float]) -> str:
+    if record is None:
+        return "Not calibrated."
+    from blemish.cli.fit import calibration_sentence
+
+    fields: Any = SimpleNamespace(**record)  # the record's own class needs torch
+    return calibration_sentence(fields, thresholds["raw_image_threshold"])

@@ -14,20 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish import artifact
-from blemish.data.image_io import IMAGE_SUFFIXES, read_image
-from blemish.errors import ArtifactError, DataError, ExportError, NotCalibratedError, NotFittedError, UsageError
+from blemish.errors import ArtifactError, ExportError, NotCalibratedError, NotFittedError, UsageError
 from blemish.export.graph import decision_of
+from blemish.export.int8 import MAX_IMAGES, quantize_onnx, quantize_openvino, with_headroom
 from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
-from blemish.export.parity import BATCHES, ParityReport, compare, generated_images
+from blemish.export.parity import BATCHES, compare, generated_images
+from blemish.export.report import EXACT, ParityReport, int8_limits
+from blemish.export.samples import Images, Sample, good_ones, list_samples, read_samples, spread, to_compare
 from blemish.models.base import AnomalyModule, ExportMode
 from blemish.post_processing import PostProcessor
+from blemish.runtime import OPENERS, load
 from blemish.runtime.graph_session import GraphBackend
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
-
-Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | npt.NDArray[np.uint8]]
-"""A folder, or files and (H, W, 3) uint8 arrays."""
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ def export(
     *,
     images: Images | None = None,
     static: Sequence[int] | None = None,
+    int8: bool = False,
+    calibration_images: Images | None = None,
+    max_flips: int = 0,
 ) -> Exported:
     """Writes `model` for a runtime, if it gives the same verdicts there.
 
@@ -54,8 +58,13 @@ def export(
             folder, the file is called "model".
         export_mode: "onnx"; "openvino" (.xml and .bin); "torch", the artifact that `save` writes. (torch's own .pt2
             holds a pickle, and here loading a model never runs code.)
-        images: what to compare on, best of all good parts from the line. None draws images.
+        images: what to compare on: a folder, or files and arrays. Best of all images from the line, good and defective.
+            Of a data set, the test images are taken. None draws images.
         static: (N, H, W) for compilers that need fixed shapes: the graph takes nothing else then.
+        int8: put the backbone into 8-bit integers, see `export.int8`; the rest stays in float32. Needs `images`. The
+            file is compared in its own runtime, with `int8_limits`.
+        calibration_images: good images, which tell the integers their ranges. None takes the good ones of `images`.
+        max_flips: how many verdicts on `images` may differ after `int8`, at each batch size.
 
     Raises:
         NotFittedError, NotCalibratedError: if the model can't give verdicts.
@@ -67,6 +76,7 @@ def export(
         raise UsageError(f"export_mode must be one of {', '.join(get_args(ExportMode))}. Got {export_mode!r}.")
     path = _target(Path(root), SUFFIXES[export_mode])
     shape = _checked_static(static, export_mode)
+    _check_int8(int8, images, calibration_images, max_flips, export_mode)
     if not model.is_fitted:
         raise NotFittedError(
             f"This {type(model).__name__} is not fitted, so it can't be exported. Run Engine.fit first."
@@ -81,20 +91,44 @@ def export(
     if export_mode == "torch":
         artifact.save(model, path)
         return Exported(path, ParityReport(()))
-    samples = _samples(images, model, shape)
+    size = None if shape is None else (shape[1], shape[2])
+    named = [] if images is None else list_samples(images)
+    tried = _drawn(model, size) if images is None else read_samples(to_compare(named), size)
+    stacks: list[npt.NDArray[np.uint8]] = []
+    if int8:
+        good = good_ones(named if calibration_images is None else list_samples(calibration_images))
+        count = 1 if shape is None else shape[0]
+        images_of_good = (image for image, _ in read_samples(spread(good, MAX_IMAGES), size))
+        stacks = [np.stack([image] * count) for image in with_headroom(images_of_good)]
     decision = decision_of(processor)
-    content = {"manifest": manifest, "decision": decision, "static": shape, "opset": OPSET}
+    content = {
+        "manifest": manifest,
+        "decision": decision,
+        "static": shape,
+        "opset": OPSET,
+        "precision": "int8" if int8 else "float32",
+    }
     model.eval()
-    proto = to_onnx(model, decision, shape)
+    graph: Any = to_onnx(model, decision, shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            report = _try_out(model, proto, Path(folder), content, samples, shape)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+            folder = Path(name)
+            if int8:
+                graph = (quantize_onnx if export_mode == "onnx" else quantize_openvino)(graph, stacks, folder)
+            report = compare(
+                model,
+                _runtimes(graph, folder, content, [path.suffix] if int8 else list(RUNTIMES)),
+                [image for image, _ in tried],
+                BATCHES if shape is None else shape[:1],
+                int8_limits(max_flips) if int8 else EXACT,
+                [sample.anomalous for _, sample in tried],
+            )
             if not report.passed:
                 raise ExportError(
                     f"The exported graph would not give the verdicts of the model, so nothing was written.\n{report}"
                 )
-            written = write(proto, Path(folder) / path.name, {**content, "parity": report.to_dict()})
+            written = write(graph, folder / path.name, {**content, "parity": report.to_dict()})
             for one in written:
                 one.replace(path.with_suffix(one.suffix))
     except OSError as error:
@@ -118,62 +152,41 @@ def _checked_static(static: Sequence[int] | None, export_mode: str) -> tuple[int
     return (static[0], static[1], static[2])
 
 
-def _samples(
-    images: Images | None, model: AnomalyModule, static: tuple[int, int, int] | None
-) -> list[npt.NDArray[np.uint8]]:
-    size = None if static is None else static[1:]
-    if images is None:
-        return generated_images(model.pre_processor.image_size, size)
-    if isinstance(images, (str, os.PathLike)):
-        folder = Path(images)
-        images = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise DataError(f"{folder} is no folder with images. Name one, or leave images out.")
-    arrays = [one if isinstance(one, np.ndarray) else _rounded(read_image(one)) for one in images]
-    fitting = [one for one in arrays if size is None or one.shape[:2] == size]
-    if not fitting:
-        raise DataError(
-            f"There is no image{'' if size is None else f' of {size[0]} x {size[1]} pixels'} to compare on."
+def _check_int8(
+    int8: bool, images: Images | None, calibration_images: Images | None, max_flips: int, export_mode: str
+) -> None:
+    if max_flips < 0:
+        raise UsageError(f"max_flips must be at least 0. Got {max_flips}.")
+    if not int8 and (calibration_images is not None or max_flips):
+        raise UsageError("calibration_images and max_flips are for int8. Set int8, or drop them.")
+    if int8 and export_mode == "torch":
+        raise UsageError(
+            "int8 is for export_mode 'onnx' and 'openvino'. The artifact holds the model as it was fitted."
         )
-    return fitting
 
 
-def _rounded(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
+def _drawn(model: AnomalyModule, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
+    return [(image, Sample(image)) for image in generated_images(model.pre_processor.image_size, size)]
 
 
-def _try_out(
-    model: AnomalyModule,
-    proto: Any,
-    folder: Path,
-    content: Mapping[str, Any],
-    samples: list[npt.NDArray[np.uint8]],
-    static: tuple[int, int, int] | None,
-) -> ParityReport:
+def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: Iterable[str]) -> dict[str, GraphBackend]:
     """The graph in every runtime that is installed."""
-    runtimes: dict[str, GraphBackend] = {}
-    if importlib.util.find_spec("onnxruntime"):
-        from blemish.runtime.onnx_session import OnnxBackend
-
-        write(proto, folder / "trial.onnx", content)
-        runtimes["onnxruntime"] = OnnxBackend(folder / "trial.onnx")
-    if importlib.util.find_spec("openvino"):
-        from blemish.runtime.openvino_session import OpenVinoBackend
-
-        write(proto, folder / "trial.xml", content)
-        runtimes["openvino"] = OpenVinoBackend(folder / "trial.xml")
+    runtimes: dict[str, Any] = {}
+    for suffix in suffixes:
+        if importlib.util.find_spec(RUNTIMES[suffix]):
+            write(graph, folder / f"trial{suffix}", content)
+            runtimes[RUNTIMES[suffix]] = load(folder / f"trial{suffix}").backend
     if not runtimes:
-        raise ExportError(
-            'No runtime is installed that could check the file. Run: pip install "blemish[onnx]" or "blemish[openvino]"'
-        )
-    return compare(model, runtimes, samples, BATCHES if static is None else static[:1])
+        wanted = " or ".join(f'"blemish[{extra}]"' for extra in sorted({OPENERS[suffix][1] for suffix in suffixes}))
+        raise ExportError(f"No runtime is installed that could check the file. Run: pip install {wanted}")
+    return runtimes
 
 
-def write(proto: Any, path: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Writes the model with its metadata, and returns the files, the one to be named last."""
+def write(graph: Any, path: Path, content: Mapping[str, Any]) -> list[Path]:
+    """Writes an ONNX model, or for .xml OpenVINO's own, too, and returns the files, the one to be named last."""
     if path.suffix == ".xml":
-        write_openvino(proto, path, content)
+        write_openvino(graph, path, content)
         return [path.with_suffix(".bin"), path]
-    describe(proto, content)
-    path.write_bytes(proto.SerializeToString())
+    describe(graph, content)
+    path.write_bytes(graph.SerializeToString())
     return [path]

@@ -29,6 +29,9 @@ MAX_BYTES = 2**31 - 2**24
 
 METADATA = "blemish"
 
+BACKBONE = "backbone/"
+"""What the names of the backbone's nodes start with: `int8` quantises these, and readers of a graph find their way."""
+
 
 def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
     """The graph of a calibrated detector.
@@ -82,6 +85,9 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     proto: ModelProto = program.model_proto
     for name in SETTINGS:
         proto.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (), [defaults[name]]))
+    for node in proto.graph.node:
+        if any("'model.extractor'" in one.value for one in node.metadata_props):  # the modules a node comes from
+            node.name = BACKBONE + node.name
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info, proto.graph):
         part.ClearField("metadata_props")  # stack traces of the machine that exported
         part.ClearField("doc_string")

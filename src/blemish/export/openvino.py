@@ -11,14 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from blemish.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from openvino import Model
 
 
-def write_openvino(proto: ModelProto, path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `path` (.xml) and the .bin beside it, in full precision, with `content` as JSON in the rt_info.
+def write_openvino(graph: ModelProto | Model, path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `path` (.xml) and the .bin beside it, in the precision it has, with `content` as JSON in the rt_info.
+
+    Args:
+        graph: an ONNX model or OpenVINO's own.
+        path: to be written.
+        content: JSON values.
 
     Raises:
         MissingExtraError: if openvino isn't installed.
@@ -27,6 +35,14 @@ def write_openvino(proto: ModelProto, path: Path, content: Mapping[str, Any]) ->
         import openvino
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "openvino", "openvino") from error
-    model = openvino.Core().read_model(proto.SerializeToString())
+    model = graph if isinstance(graph, openvino.Model) else openvino.Core().read_model(graph.SerializeToString())
     model.set_rt_info(json.dumps(content, sort_keys=True, allow_nan=False), ["blemish"])
     openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def read_openvino(path: Path) -> Model:
+    """A model into memory; opened by its path, its .bin would stay mapped and couldn't be deleted everywhere."""
+    import openvino
+
+    weights = np.fromfile(path.with_suffix(".bin"), dtype=np.uint8)
+    return openvino.Core().read_model(path.read_bytes(), openvino.Tensor(weights))

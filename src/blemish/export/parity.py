@@ -6,13 +6,14 @@ of its own raw maps; verdicts on images don't depend on it.
 
 The image that decided the threshold scores exactly the threshold, and one rounding step turns its verdict around. Such
 a score, within `ROUNDING` of the threshold, is counted as a tie and not as a flip.
+
+Where labels are known, the AUROC of a runtime's scores stands beside that of the model's.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy.typing as npt
 import torch
 
 from blemish.data.batch import InferenceBatch
+from blemish.export.report import EXACT, Comparison, Limits, ParityReport
+from blemish.metrics import AUROC
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import PostProcessor
 from blemish.runtime.graph_session import GraphBackend
@@ -27,67 +30,10 @@ from blemish.runtime.graph_session import GraphBackend
 Images = Sequence[npt.NDArray[np.uint8]]
 
 BATCHES = (1, 2, 5)
-SCORE_TOLERANCE = 1e-4
-MAP_TOLERANCE = 1e-3
 ROUNDING = 5e-6
 """Of the threshold: about 40 steps of float32; runtimes differ by up to ten on photographs."""
 MAX_STACK = 2**23
 """Pixels of a stack; larger images are compared in smaller batches."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One runtime at one batch size against eager torch.
-
-    Attributes:
-        runtime, batch: what was compared. images: how many verdicts.
-        score: largest difference of raw scores, relative. map: largest difference of normalised maps.
-        flips: verdicts that differ. ties: verdicts that differ on a score that is the threshold up to rounding.
-    """
-
-    runtime: str
-    batch: int
-    images: int
-    score: float
-    map: float
-    flips: int
-    ties: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the runtime gives the model's verdicts; NaN doesn't."""
-        return self.score <= SCORE_TOLERANCE and self.map <= MAP_TOLERANCE and not self.flips
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """All comparisons of an export; empty where nothing was translated, that is, for the artifact."""
-
-    rows: tuple[Comparison, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every runtime gives the model's verdicts."""
-        return all(row.passed for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, for the file's metadata; differences that aren't numbers are None."""
-        tolerance = {"score": SCORE_TOLERANCE, "map": MAP_TOLERANCE, "flips": 0}
-        rows = [asdict(row) for row in self.rows]
-        finite = [
-            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows
-        ]
-        return {"tolerance": tolerance, "passed": self.passed, "rows": finite}
-
-    def __str__(self) -> str:
-        lines = [f"{'runtime':<14}{'batch':>6}{'images':>8}{'score':>11}{'map':>11}{'flips':>7}{'ties':>6}"]
-        for row in self.rows:
-            verdict = "" if row.passed else "  refused"
-            lines.append(
-                f"{row.runtime:<14}{row.batch:>6}{row.images:>8}{row.score:>11.1e}{row.map:>11.1e}{row.flips:>7}"
-                f"{row.ties:>6}{verdict}"
-            )
-        return "\n".join(lines)
 
 
 def compare(
@@ -95,20 +41,49 @@ def compare(
     runtimes: Mapping[str, GraphBackend],
     images: Images,
     batches: Sequence[int] = BATCHES,
+    limits: Limits = EXACT,
+    anomalous: Sequence[bool | None] = (),
 ) -> ParityReport:
-    """Runs `images` ((H, W, 3) uint8, of any sizes) through the model and every runtime, in every batch size.
+    """Runs images through the model and every runtime, in every batch size.
+
+    Args:
+        model: the truth.
+        runtimes: name -> graph.
+        images: (H, W, 3) uint8, of any sizes.
+        batches: batch sizes, the smallest first.
+        limits: for the report's verdict.
+        anomalous: what is known of each image, for AUROCs.
 
     Raises:
         NonFiniteError: if the model itself has no score for an image.
     """
     pairs = {(name, batch): _Differences() for name in runtimes for batch in batches}
+    scores: dict[str, list[float]] = {name: [] for name in ("torch", *runtimes)}
     for batch in batches:
-        for stack in _stacks(images, batch):
+        for stack, count in _stacks(images, batch, MAX_STACK if batch > batches[0] else None):
             expected, middle = _reference(model, stack)
+            found = {"torch": expected["raw_score"]}
             for name, backend in runtimes.items():
                 backend.set(pixel_threshold=middle)
-                pairs[name, batch].add(backend, expected, stack)
-    return ParityReport(tuple(one.summary(*key) for key, one in pairs.items()))
+                found[name] = pairs[name, batch].add(backend, expected, stack)
+            if batch == batches[0]:
+                for name, values in found.items():
+                    scores[name] += values[:count].tolist()
+    rows = tuple(one.summary(*key) for key, one in pairs.items())
+    return ParityReport(rows, limits, _aurocs(scores, anomalous))
+
+
+def _aurocs(scores: Mapping[str, Sequence[float]], anomalous: Sequence[bool | None]) -> dict[str, float]:
+    known = [i for i, label in enumerate(anomalous) if label is not None]
+    labels = torch.tensor([bool(anomalous[i]) for i in known])
+    if labels.all() or not labels.any():
+        return {}
+    figures = {}
+    for name, values in scores.items():
+        metric = AUROC()
+        metric.update(torch.tensor([values[i] for i in known]), labels)
+        figures[name] = metric.compute().value
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def generated_images(size: tuple[int, int], static: tuple[int, int] | None = None) -> list[npt.NDArray[np.uint8]]:
@@ -132,21 +107,20 @@ def _smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArra
     return image
 
 
-def _stacks(images: Images, batch: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Neighbours of equal size in stacks of `batch`; a short stack is filled up with shifted copies."""
+def _stacks(images: Images, batch: int, most: int | None) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
+    """Neighbours of equal size in stacks of `batch`, at `most` so many pixels, and how many there are; a short stack is
+    filled up with shifted copies.
+    """
     waiting: list[npt.NDArray[np.uint8]] = []
     for image in images:
-        if batch > 1 and batch * image.shape[0] * image.shape[1] > MAX_STACK:
+        if most is not None and batch * image.shape[0] * image.shape[1] > most:
             continue
-        if waiting and waiting[0].shape != image.shape:
-            yield _filled(waiting, batch)
+        if waiting and (waiting[0].shape != image.shape or len(waiting) == batch):
+            yield _filled(waiting, batch), len(waiting)
             waiting = []
         waiting.append(image)
-        if len(waiting) == batch:
-            yield np.stack(waiting)
-            waiting = []
     if waiting:
-        yield _filled(waiting, batch)
+        yield _filled(waiting, batch), len(waiting)
 
 
 def _filled(images: list[npt.NDArray[np.uint8]], batch: int) -> npt.NDArray[np.uint8]:
@@ -154,7 +128,7 @@ def _filled(images: list[npt.NDArray[np.uint8]], batch: int) -> npt.NDArray[np.u
 
 
 @torch.no_grad()
-def _reference(model: AnomalyModule, stack: npt.NDArray[np.uint8]) -> tuple[InferenceBatch, float]:
+def _reference(model: AnomalyModule, stack: npt.NDArray[np.uint8]) -> tuple[dict[str, npt.NDArray[Any]], float]:
     """The model's own results, with the pixel threshold in the middle of the raw maps, and that middle."""
     raw: InferenceBatch = model(torch.from_numpy(stack).to(model.device))
     maps = raw.raw_map
@@ -164,7 +138,9 @@ def _reference(model: AnomalyModule, stack: npt.NDArray[np.uint8]) -> tuple[Infe
     processor = copy.deepcopy(model.post_processor)
     assert isinstance(processor, PostProcessor)
     processor.get_buffer("_pixel_threshold").fill_(middle)
-    return processor(raw), middle
+    expected = processor(raw)
+    names = ("raw_score", "pred_label", "anomaly_map")
+    return {name: getattr(expected, name).cpu().numpy() for name in names}, middle
 
 
 class _Differences:
@@ -174,9 +150,11 @@ class _Differences:
         self.images = self.flips = self.ties = 0
         self.score = self.map = 0.0
 
-    def add(self, backend: GraphBackend, expected: InferenceBatch, stack: npt.NDArray[np.uint8]) -> None:
+    def add(
+        self, backend: GraphBackend, want: Mapping[str, npt.NDArray[Any]], stack: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float32]:
+        """Compares, and returns the runtime's raw scores."""
         got = backend.run(stack)
-        want = {name: getattr(expected, name).cpu().numpy() for name in ("raw_score", "pred_label", "anomaly_map")}
         scale = np.maximum(np.abs(want["raw_score"]), np.finfo(np.float32).tiny)
         self.score = _worse(self.score, np.abs(got.raw_score - want["raw_score"]) / scale)
         self.map = _worse(self.map, np.abs(got.anomaly_map - want["anomaly_map"]))
@@ -186,6 +164,7 @@ class _Differences:
         self.images += len(stack)
         self.flips += int((other & ~close).sum())
         self.ties += int((other & close).sum())
+        return got.raw_score
 
     def summary(self, runtime: str, batch: int) -> Comparison:
         return Comparison(runtime, batch, self.images, self.score, self.map, self.flips, self.ties)

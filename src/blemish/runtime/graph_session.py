@@ -36,6 +36,10 @@ class GraphBackend:
         """Runs the graph on "image" and `SETTINGS`; the arrays of `Outputs`, in its order."""
         raise NotImplementedError
 
+    def signature(self) -> dict[str, dict[str, str]]:
+        """Under "inputs" and "outputs": name -> type and shape, in the runtime's words."""
+        raise NotImplementedError
+
     @property
     def threshold(self) -> float:
         """See `Backend`: `functional.thresholds.raw_threshold` in NumPy, without torch."""

@@ -58,6 +58,11 @@ class OnnxBackend(GraphBackend):
         arrays: list[npt.NDArray[Any]] = self._session.run(list(Outputs._fields), feed)
         return arrays
 
+    def signature(self) -> dict[str, dict[str, str]]:
+        """See `GraphBackend.signature`."""
+        sides = {"inputs": self._session.get_inputs(), "outputs": self._session.get_outputs()}
+        return {side: {one.name: f"{one.type} {one.shape}" for one in ones} for side, ones in sides.items()}
+
 
 def _providers(device: str) -> list[Any]:
     kind, _, number = device.partition(":")

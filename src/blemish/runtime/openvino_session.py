@@ -63,6 +63,14 @@ class OpenVinoBackend(GraphBackend):
         results = self._local.request.infer(feed)
         return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
 
+    def signature(self) -> dict[str, dict[str, str]]:
+        """See `GraphBackend.signature`. Thresholds and sensitivities are constants in the file and inputs here."""
+        sides = {"inputs": self._compiled.inputs, "outputs": self._compiled.outputs}
+        return {
+            side: {one.any_name: f"{one.element_type.get_type_name()} {one.partial_shape}" for one in ones}
+            for side, ones in sides.items()
+        }
+
 
 def _free_settings(model: Any) -> bool:
     """Turns the constants called as in `SETTINGS` into inputs; False if they aren't there."""

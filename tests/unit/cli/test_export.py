@@ -33,7 +33,8 @@ def test_export_then_predict(
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0].split() == ["runtime", "batch", "images", "score", "map", "flips", "ties"]
-    assert len(lines) == 8
+    assert len(lines) == 9
+    assert lines[-2].split() == ["at", "most", "1.0e-04", "1.0e-03", "0"]
     assert lines[-1] == f"Exported to {target}."
     ours, theirs = (blemish("predict", path, tiles / "test", "--json").json for path in (target, model_file))
     assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["predictions"]]
@@ -54,3 +55,16 @@ def test_export_static(text: str, blemish: Blemish, model_file: Path, tmp_path: 
     ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", "--static", text)
     assert ran.code == 2
     assert "static must be" in ran.err
+
+
+def test_export_int8(blemish: Blemish, model_file: Path, tiles: Path, tmp_path: Path) -> None:
+    """The flags arrive; what comes of them is tested with the exporter."""
+    ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", "--int8")
+    assert ran.code == 2
+    assert "int8 is fitted to photographs and judged on them" in ran.err
+    ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", "--max-flips", 2)
+    assert "calibration_images and max_flips are for int8" in ran.err
+    given = ("--int8", "--images", tiles / "test", "--calibration-images", tmp_path / "none")
+    ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", *given)
+    assert ran.code == 3
+    assert f"{tmp_path / 'none'} is no folder with images" in ran.err

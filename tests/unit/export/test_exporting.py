@@ -28,7 +28,8 @@ from blemish.errors import (
 )
 from blemish.export import exporting
 from blemish.export.onnx import OPSET, describe
-from blemish.export.parity import Comparison, ParityReport, compare, generated_images
+from blemish.export.parity import compare, generated_images
+from blemish.export.report import Comparison, ParityReport
 from blemish.models import Padim
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import BasePostProcessor, PostProcessor
@@ -248,8 +249,13 @@ def test_report() -> None:
         "runtime batch images score map flips ties",
         "ort 1 6 1.0e-07 1.0e-05 0 0",
         "ov 2 6 inf 0.0e+00 1 2 refused",
+        "at most 1.0e-04 1.0e-03 0",
     ]
-    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["rows"][1]["score"] is None
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert content["rows"][1]["score"] is None
+    again = ParityReport.from_dict(content)
+    assert (again.rows[0], again.limits, again.passed) == (good, report.limits, False)
+    assert ParityReport.from_dict(again.to_dict()).to_dict() == content
 
 
 def test_generated_images() -> None:

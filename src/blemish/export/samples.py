@@ -1,0 +1,88 @@
+"""The images an export is tried out on, and the good ones that tell 8-bit integers their ranges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.data.image_io import IMAGE_SUFFIXES, read_image
+from blemish.data.index import index_folder
+from blemish.data.layouts import GOOD_NAMES
+from blemish.errors import DataError
+
+Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | npt.NDArray[np.uint8]]
+"""A folder or manifest, or files and (H, W, 3) uint8 arrays. Folders that `index_folder` understands tell labels."""
+
+
+class Sample(NamedTuple):
+    """An image, or its file, and what is known of it."""
+
+    source: Path | npt.NDArray[np.uint8]
+    anomalous: bool | None = None
+    subset: str | None = None
+
+
+def list_samples(images: Images) -> list[Sample]:
+    """What `images` names, before anything is read.
+
+    Raises:
+        DataError: if there is nothing.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        found = _of_folder(Path(images))
+        if not found:
+            raise DataError(f"{os.fspath(images)} is no folder with images. Name one, or leave images out.")
+        return found
+    return [Sample(one if isinstance(one, np.ndarray) else Path(one)) for one in images]
+
+
+def to_compare(samples: Sequence[Sample]) -> list[Sample]:
+    """The test images where there are such, else all: images a model was fitted on say little."""
+    return [one for one in samples if one.subset == "test"] or list(samples)
+
+
+def good_ones(samples: Sequence[Sample]) -> list[Sample]:
+    """The images known to be good, those of the test last resort; all, where nothing is known."""
+    good = [one for one in samples if one.anomalous is False]
+    return [one for one in good if one.subset != "test"] or good or list(samples)
+
+
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At `most` so many of the samples, evenly spaced."""
+    return samples[:: -(-len(samples) // most) or 1]
+
+
+def read_samples(samples: Sequence[Sample], size: Sequence[int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
+    """The images as (H, W, 3) uint8; with a `size` (H, W), only those of that size.
+
+    Raises:
+        DataError: if none is left. ImageReadError: for a file that can't be read.
+    """
+    pairs = [(_array(one.source), one) for one in samples]
+    fitting = [pair for pair in pairs if size is None or pair[0].shape[:2] == tuple(size)]
+    if not fitting:
+        of_size = "" if size is None else f" of {size[0]} x {size[1]} pixels"
+        raise DataError(f"There is no image{of_size} to compare on.")
+    return fitting
+
+
+def _of_folder(folder: Path) -> list[Sample]:
+    try:
+        return [Sample(one.path, one.label, one.subset) for one in index_folder(folder).samples]
+    except DataError:  # nothing to fit on, which isn't wanted here
+        files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
+        above = [one.relative_to(folder).parts[0].lower() for one in files]  # test/: good, scratch, hole, ...
+        labelled = not set(GOOD_NAMES).isdisjoint(above)
+        return [
+            Sample(file, name not in GOOD_NAMES if labelled else None) for file, name in zip(files, above, strict=True)
+        ]
+
+
+def _array(source: Path | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    image = source if isinstance(source, np.ndarray) else read_image(source)
+    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
