@@ -96,7 +96,7 @@ class _Colour:
         self.gain = np.exp(rng.normal(0, 0.2))
         self.contrast = np.exp(rng.normal(0, 0.3))
         self.gamma = np.exp(rng.normal(0, 0.25))
-        self.spread = rng.choice([0.0, 0.05, 0.15, 0.3])  # good pictures of one product may differ a lot in light
+        self.spread = rng.choice([0.0, 0.03, 0.1])
         self.noise = rng.choice([0.0, 0.0, 0.01, 0.03])
         self.blur = rng.choice([0.0, 0.0, 0.0, 0.6, 1.0])
 
@@ -112,7 +112,7 @@ class _Colour:
         curve = (np.clip(level * gain, 0, 1) ** gamma).astype(np.float32)
         image = curve[np.round(image * 255).astype(np.uint8)]
         if self.blur:
-            image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), self.blur * rng.uniform(0.7, 1.3))
+            image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), self.blur)
         if self.noise:
-            image = image + self.noise * rng.uniform(0.5, 1.5) * rng.standard_normal((*image.shape[:2], 1), np.float32)
+            image = image + self.noise * rng.standard_normal((*image.shape[:2], 1), np.float32)
         return np.clip(image, 0, 1).astype(np.float32)

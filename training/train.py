@@ -65,8 +65,7 @@ class Learner(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.backbone = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3))
-        pooled = CHANNELS[1] + CHANNELS[2]
-        self.product = nn.Sequential(nn.LayerNorm(pooled, elementwise_affine=False), nn.Linear(pooled, recipe.products))
+        self.product = nn.Linear(CHANNELS[1] + CHANNELS[2], recipe.products)
         self.cells = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in CHANNELS)
         self.steepness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor([2.0, 2.0]))
@@ -99,7 +98,7 @@ class Learner(nn.Module):
         return losses
 
     def _episode_loss(self, fine: Tensor, coarse: Tensor, masks: Tensor, episodes: int) -> Tensor:
-        embedding = embed(_to_scale(fine), _to_scale(coarse))
+        embedding = embed(fine, coarse)
         rows = embedding.flatten(2).transpose(1, 2).unflatten(0, (episodes, -1))  # (E, count, cells, channels)
         count, cells = rows.shape[1:3]
         bank = rows[:, :NORMALS].flatten(1, 2)
@@ -113,11 +112,6 @@ class Learner(nn.Module):
         damaged = (truth.amax(2) > 0.05).float()
         per_picture = _balanced(self.steepness * score.amax(2) - self.offset[1], damaged)
         return per_cell + 0.5 * per_picture
-
-
-def _to_scale(layer: Tensor) -> Tensor:
-    """A layer at the scale that it is saved with: layers count by what they tell, not by how large they are."""
-    return layer * (DEVIATION / layer.detach().var((0, 2, 3)).mean().sqrt())
 
 
 def embed(fine: Tensor, coarse: Tensor) -> Tensor:
