@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import write_png
 from blemish.data.index import Index, find_sets, index_folder
 from blemish.data.splits import split
+from blemish.data.synthetic import render
+from blemish.engine import Engine
 from blemish.errors import DataError, ImageReadError
+from blemish.models import Padim
 
 EMPTY = np.zeros((6, 4), np.uint8)
 MARKED = EMPTY.copy()
@@ -205,3 +211,74 @@ def test_find_sets_says_why_there_are_none(tmp_path: Path, names: tuple[str, ...
         find_sets(tree(tmp_path, *names))
     with pytest.raises(DataError, match="no such folder"):
         find_sets(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------ from the folder to the figures
+
+
+def drawn(root: Path, names: dict[str, str | None], mask_of: dict[str, str], value: int = 255) -> None:
+    """Pictures of tiles: name -> defect or None; masks by the name of their picture, marked with `value`."""
+    for seed, (name, defect) in enumerate(names.items()):
+        image, mask = render("tile", size=(72, 80), rng=np.random.default_rng(seed), defect=defect)
+        Image.fromarray(image).save(made(root / name))
+        if name in mask_of:
+            Image.fromarray(mask.astype(np.uint8) * value).save(made(root / mask_of[name]))
+
+
+def made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def mvtec_tree(root: Path) -> None:
+    good: dict[str, str | None] = dict.fromkeys([f"train/good/{n:03d}.png" for n in range(8)])
+    drawn(
+        root,
+        {**good, "test/good/0.png": None, "test/hole/0.png": "hole"},
+        {"test/hole/0.png": "ground_truth/hole/0_mask.png"},
+    )
+
+
+def btad_tree(root: Path) -> None:
+    good: dict[str, str | None] = dict.fromkeys([f"train/ok/{n:04d}.bmp" for n in range(8)])
+    drawn(root, {**good, "test/ok/0.bmp": None, "test/ko/0.bmp": "hole"}, {"test/ko/0.bmp": "ground_truth/ko/0.png"})
+
+
+def visa_tree(root: Path) -> None:
+    """Masks of VisA hold numbers of defects, not 255."""
+    good: dict[str, str | None] = dict.fromkeys([f"Data/Images/Normal/{n:04d}.JPG" for n in range(9)])
+    bad = "Data/Images/Anomaly/000.JPG"
+    drawn(root, {**good, bad: "hole"}, {bad: "Data/Masks/Anomaly/000.png"}, value=3)
+    rows = [(name, "normal") for name in good] + [(bad, "anomaly")]
+    parts = ["train"] * 8 + ["test"] * 2
+    lines = [
+        f"{root.name},{part},{label},{root.name}/{name},\n" for part, (name, label) in zip(parts, rows, strict=True)
+    ]
+    made(root.parent / "split_csv" / "1cls.csv").write_text(HEADER + "".join(lines))
+
+
+def kolektor_tree(root: Path) -> None:
+    names: dict[str, str | None] = {f"kos{n // 4 + 1:02d}/Part{n % 4}.jpg": None for n in range(11)}
+    names["kos03/Part3.jpg"] = "hole"
+    drawn(root, names, {name: name.replace(".jpg", "_label.bmp") for name in names})
+
+
+def kolektor2_tree(root: Path) -> None:
+    names: dict[str, str | None] = {f"train/{10000 + n}.png": None for n in range(8)}
+    names |= {"train/10009.png": "hole", "test/20000.png": None, "test/20001.png": "hole"}
+    drawn(root, names, {name: name.replace(".png", "_GT.png") for name in names})
+
+
+@pytest.mark.parametrize("plant_tree", [mvtec_tree, btad_tree, visa_tree, kolektor_tree, kolektor2_tree])
+def test_fit_and_test_understand_the_folder(plant_tree: Callable[[Path], None], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    plant_tree(root)
+    data = ImageDataModule(root, num_workers=0)
+    engine, model = Engine("cpu", progress=False), Padim(backbone="filter_bank", image_size=64)
+    engine.fit(model, data)
+    result = engine.test(model, data)
+    assert result.counts["anomalous"] == result.counts["with_masks"] == 1
+    assert result.counts["good"] >= 1
+    assert result.image_auroc.value is not None
+    assert result.pixel_auroc.value is not None
+    assert result.pixel_auroc.value > 0.5
