@@ -40,6 +40,7 @@ def recommend(
     backbones: str | None = typer.Option(
         None, help="Backbones to try, comma-separated. Default: the usual one and all that need no download."
     ),
+    roi: str | None = typer.Option(None, help="As for fit."),
     group: str | None = typer.Option(None, help="As for fit."),
     seed: int = typer.Option(0, help="Deals images, plants defects and fits otherwise."),
     batch_size: int = typer.Option(8, help="Images per step."),
@@ -67,12 +68,12 @@ def recommend(
     index = index_folder(directory)
 
     def build(settings: Mapping[str, Any]) -> AnomalyModule:
-        return build_model(make_config({**settings, "seed": seed}))
+        return build_model(make_config({**settings, "roi": roi, "seed": seed}))
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, progress() as bars:
         task = bars.add_task("planting defects", total=None)
-        sets = arrange(index, Path(folder), group=group, seed=seed, max_pixels=max_pixels)
+        sets = arrange(index, Path(folder), group=group, seed=seed, roi=roi, max_pixels=max_pixels)
         longest = max(read_size(sets.fit[0].path))
         layers = {name: _layers(name) for name in names}
         candidates = grid(layers, longest)
@@ -95,7 +96,7 @@ def recommend(
         )
     chosen, met = choose(outcome.trials, limit)
     front = pareto(outcome.trials)
-    _write_config(output, chosen, {"seed": seed, "group": group, "accelerator": accelerator})
+    _write_config(output, chosen, {"roi": roi, "seed": seed, "group": group, "accelerator": accelerator})
     warnings = [*_warnings(sets, max(one.image_auroc for one in outcome.trials)), CAVEAT]
     if as_json:
         print_json(

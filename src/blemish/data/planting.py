@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from blemish.data.image_io import MAX_PIXELS, read_image, write_png
 from blemish.data.index import Sample
+from blemish.data.roi import Mask, cells_inside
 from blemish.data.synthetic import DEFECTS, FAINT, MIN_SIDE
 from blemish.data.synthetic_parts import Array, Frame, Part, cover, disk, noise, over
 from blemish.errors import UsageError
@@ -37,7 +38,13 @@ _DRAWS = 12
 
 
 def plant(
-    image: npt.NDArray[Any], *, rng: np.random.Generator, kind: str, size: float = 0.4, strength: float = 1.0
+    image: npt.NDArray[Any],
+    *,
+    rng: np.random.Generator,
+    kind: str,
+    size: float = 0.4,
+    strength: float = 1.0,
+    roi: Mask | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Plant one defect. Places where it would hardly be seen are drawn again, up to twelve times.
 
@@ -49,12 +56,13 @@ def plant(
         size: side of the window in which the defect lies, as a share of the shorter side, above 0 and at most 1. The
             longest defects are half as long.
         strength: opacity, above 0 and at most 1.
+        roi: (H', W') bool, stretched over the picture: what of a defect lies outside is left away. None is everything.
 
     Returns:
         A new image of the same dtype and the mask, (H, W) bool, True on the defect.
 
     Raises:
-        UsageError: an argument out of range.
+        UsageError: an argument out of range, or a region of interest in which there is no room.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}. Got {kind!r}.")
@@ -65,19 +73,22 @@ def plant(
         raise UsageError(f"Images must be at least {MIN_SIDE} x {MIN_SIDE} pixels. Got {image.shape[:2]}.")
     side = max(MIN_SIDE, round(size * min(image.shape[:2])))
     top = 255.0 if image.dtype == np.uint8 else 1.0
-    draw_place = _places(image, side)
+    draw_place = _places(image, side, roi)
     grey = bool((image[..., :1] == image).all())
+    inside = _stretched(roi, (image.shape[0], image.shape[1]))
     for _ in range(_DRAWS):
         row, column = draw_place(rng)
         base = _cut(image, (row, column), side) / top
         other = _cut(image, draw_place(rng), side) / top
         paint, coverage = _drawn(kind, base, other, rng)
-        here = coverage >= FAINT
+        here = (coverage >= FAINT) & _cut(inside, (row, column), side)
         if grey:
             paint = np.repeat(paint.mean(axis=2, keepdims=True), 3, axis=2)
         changed = np.clip(over(base, paint, strength * coverage), 0, 1)
         if here.any() and np.abs(changed - base)[here].max(axis=1).mean() >= _VISIBLE * strength:
             break
+    if not here.any():
+        raise UsageError("The region of interest leaves no room for a defect. Make it wider, or plant smaller ones.")
     planted, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.bool_)
     _cut(mask, (row, column), side)[...] = here
     stored = np.rint(changed * top) if image.dtype == np.uint8 else changed
@@ -86,7 +97,13 @@ def plant(
 
 
 def plant_files(
-    samples: Sequence[Sample], folder: Path, *, count: int, seed: int = 0, max_pixels: int = MAX_PIXELS
+    samples: Sequence[Sample],
+    folder: Path,
+    *,
+    count: int,
+    seed: int = 0,
+    roi: Mask | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Sample]:
     """Write pictures of good parts with planted defects, and yield each as an anomalous sample with its mask.
 
@@ -99,6 +116,7 @@ def plant_files(
         folder: where `<number>.png` and `<number>_mask.png` go.
         count: how many to write.
         seed: draws others.
+        roi: as in `plant`.
         max_pixels: as in `read_image`.
     """
     for number in range(count):
@@ -109,7 +127,7 @@ def plant_files(
         rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
         size, strength = rng.uniform(*SIZES), rng.uniform(*STRENGTHS)
         picture = read_image(good.path, max_pixels=max_pixels)
-        image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength)
+        image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength, roi=roi)
         path, mask_path = folder / f"{number:04d}.png", folder / f"{number:04d}_mask.png"
         write_png(path, _storable(image))
         write_png(mask_path, mask)
@@ -128,7 +146,7 @@ def _drawn(kind: str, base: Array, other: Array, rng: np.random.Generator) -> tu
     return DEFECTS[kind](Part(frame, base, (), disk(frame, _SPAN)), rng)
 
 
-def _places(image: npt.NDArray[Any], side: int) -> Callable[[np.random.Generator], tuple[int, int]]:
+def _places(image: npt.NDArray[Any], side: int, roi: Mask | None) -> Callable[[np.random.Generator], tuple[int, int]]:
     """Draws the upper left corner of a window; nine times in ten by the contrast around its middle."""
     height, width = image.shape[:2]
     coarse = max(1, min(height, width) // 128)
@@ -141,6 +159,8 @@ def _places(image: npt.NDArray[Any], side: int) -> Callable[[np.random.Generator
     np.add.at(cells, (rows[:, None], columns), contrast)
     chance = cells.ravel() ** 2  # squared: the grain of a ground has contrast, too
     chance += chance.mean() / 9 + 1e-9
+    if roi is not None:
+        chance *= cells_inside(roi, cells.shape).ravel()
     chance /= chance.sum()
 
     def draw(rng: np.random.Generator) -> tuple[int, int]:
@@ -149,6 +169,15 @@ def _places(image: npt.NDArray[Any], side: int) -> Callable[[np.random.Generator
         return _within(y - side / 2, height - side), _within(x - side / 2, width - side)
 
     return draw
+
+
+def _stretched(roi: Mask | None, size: tuple[int, int]) -> Mask:
+    """A region over a picture: at each pixel what the region has under its centre."""
+    if roi is None:
+        return np.ones(size, dtype=np.bool_)
+    rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, roi.shape, strict=True))
+    stretched: Mask = roi[rows][:, columns]
+    return stretched
 
 
 def _within(start: float, last: int) -> int:

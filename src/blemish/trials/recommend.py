@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from blemish.data.datamodule import ImageDataModule
+from blemish.data.image_io import MAX_PIXELS
 from blemish.data.index import Index
 from blemish.data.planting import plant_files
+from blemish.data.roi import Roi, read_roi
 from blemish.data.splits import Split, split
 from blemish.engine import Engine
 from blemish.errors import BlemishError, DataError, UsageError
@@ -53,7 +55,15 @@ class Outcome:
     seconds: float
 
 
-def arrange(index: Index, folder: Path, *, group: str | None = None, seed: int = 0, max_pixels: int) -> Split:
+def arrange(
+    index: Index,
+    folder: Path,
+    *,
+    group: str | None = None,
+    seed: int = 0,
+    roi: Roi | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Split:
     """Divides good images for the trials and plants defects into those held out.
 
     Args:
@@ -61,6 +71,7 @@ def arrange(index: Index, folder: Path, *, group: str | None = None, seed: int =
         folder: where pictures with planted defects are written.
         group: see `blemish.data.splits.split`.
         seed: deals and plants otherwise.
+        roi: see `blemish.data.roi.read_roi`; defects are planted inside.
         max_pixels: see `blemish.data.image_io.read_image`.
 
     Returns:
@@ -89,7 +100,8 @@ def arrange(index: Index, folder: Path, *, group: str | None = None, seed: int =
     inner = deal(outer.fit, CALIBRATE)
     held = outer.calibrate
     count = min(max(2 * len(held), PLANTED[0]), PLANTED[1])
-    planted = tuple(plant_files(held, folder, count=count, seed=seed, max_pixels=max_pixels))
+    region = None if roi is None else read_roi(roi)
+    planted = tuple(plant_files(held, folder, count=count, seed=seed, roi=region, max_pixels=max_pixels))
     test = (*(replace(one, subset="test") for one in held), *planted)
     return Split(inner.fit, inner.calibrate, (), test)
 

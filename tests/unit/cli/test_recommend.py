@@ -65,6 +65,16 @@ def test_json_and_budget(blemish: Blemish, good: Path, tmp_path: Path) -> None:
     assert any("Planted defects are not your defects" in warning for warning in content["warnings"])
 
 
+def test_a_region_of_interest_is_planted_in_and_written(blemish: Blemish, good: Path, tmp_path: Path) -> None:
+    region = tmp_path / "region.json"
+    region.write_text("[[[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]]")
+    config = tmp_path / "a.yaml"
+    options = ("--budget", "1ms", "--backbones", "filter_bank", "--roi", region, "-o", config, "--json")
+    ran = blemish("recommend", good, *options)
+    assert (ran.code, ran.err) == (0, "")
+    assert read_config(config)["roi"] == str(region)
+
+
 def test_a_latency_that_cannot_be_met(blemish: Blemish, good: Path, tmp_path: Path) -> None:
     options = ("--budget", "1ms", "--latency", "0.001ms", "--backbones", "filter_bank", "-o", tmp_path / "a.yaml")
     ran = blemish("recommend", good, *options)

@@ -20,7 +20,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (120, 160), product: str = "pla
     return render(product, size=size, rng=np.random.default_rng(seed))[0]
 
 
-def planted(image: npt.NDArray[Any], kind: str, seed: int = 0, **settings: float) -> tuple[npt.NDArray[Any], Any]:
+def planted(image: npt.NDArray[Any], kind: str, seed: int = 0, **settings: Any) -> tuple[npt.NDArray[Any], Any]:
     return plant(image, rng=np.random.default_rng(seed), kind=kind, **settings)
 
 
@@ -77,6 +77,23 @@ def test_defects_lie_on_the_part_rather_than_on_the_ground() -> None:
         rows, columns = np.nonzero(planted(image, "hole", seed, size=0.2)[1])
         hits += 30 <= rows.mean() < 130 and 30 <= columns.mean() < 130
     assert hits >= 48
+
+
+def test_a_region_of_interest_holds_every_defect() -> None:
+    region = np.zeros((6, 8), np.bool_)
+    region[3:, 2:5] = True  # over a picture of 120 x 160: rows from 60 on, columns 40 to 100
+    for kind in KINDS:
+        for seed in range(4):
+            image = photo()
+            found, mask = planted(image, kind, seed, roi=region)
+            assert mask.any()
+            assert not mask[:60].any()
+            assert not mask[:, :40].any()
+            assert not mask[:, 100:].any()
+            np.testing.assert_array_equal(found[~mask], image[~mask])
+    nowhere = np.zeros((120, 160), np.bool_)
+    with pytest.raises(UsageError, match="leaves no room for a defect"):
+        planted(photo(), "hole", roi=nowhere | (np.indices((120, 160)).sum(axis=0) == 0), size=0.05)
 
 
 def test_a_picture_in_which_nothing_can_be_seen_ends_the_search() -> None:
