@@ -27,7 +27,8 @@ def _overlay(result: Result, pixel_cut: float) -> npt.NDArray[Any]:
         mask=result.mask,
         regions=result.regions,
         label=result.label,
-        score=result.score,
+        score=result.raw_score,  # the verdict was taken on it, and it isn't cut off at 1
+        score_threshold=result.threshold,
     )
 
 

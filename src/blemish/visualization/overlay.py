@@ -7,7 +7,8 @@ anchored to the calibrated pixel threshold: below it nothing is painted at all, 
 
 so a hot pixel is a pixel over the threshold, and the same colour is the same normalised value everywhere.
 
-Axes: (H, W) are the pixels of the image as it lies on disk; the picture keeps them, and a caption is added below.
+Axes: (H, W) are the pixels of the image as it lies on disk; the picture keeps them, and a caption is added below. Where
+the image is narrower than a piece of the caption, the canvas is wider than the image.
 """
 
 from __future__ import annotations
@@ -73,15 +74,15 @@ def overlay(
         mask: (H, W) predicted mask whose outline is drawn; None for the pixels at or over the threshold.
         regions: their boxes are drawn.
         label: "normal" or "anomalous", printed in the caption.
-        score: the image's normalised score, printed.
-        score_threshold: the normalised image threshold, printed beside the score.
+        score: the image's score, printed.
+        score_threshold: the score from which the image is anomalous, on the same scale (raw or normalised); printed
+            beside it.
         gt_mask: (H, W) true mask, outlined in another colour.
         opacity: of the hot colours, in [0, 1].
-        caption: add a strip below with the verdict and a colour bar. It is left out where it could not be read: on
-            pictures too narrow for its words or not twice as high as the strip.
+        caption: add a strip below with the verdict and a colour bar; left out on pictures not twice as high as it.
 
     Returns:
-        (H + strip, W, 3) uint8. The first H rows are the picture.
+        (H + strip, W or more, 3) uint8. The first H rows and W columns are the picture.
 
     Raises:
         UsageError: sizes differ, or a number or label is out of its range.
@@ -114,9 +115,12 @@ def overlay(
     if not caption:
         return drawn
     strip = _caption(drawn.shape[1], label, score, score_threshold, threshold, gt_mask is not None)
-    if strip is None or 2 * len(strip) > len(drawn):
+    height, width = drawn.shape[:2]
+    if 2 * len(strip) > height:
         return drawn
-    return np.concatenate([drawn, strip])
+    canvas = np.full((height, strip.shape[1], 3), _PAPER, dtype=np.uint8)
+    canvas[:, :width] = drawn
+    return np.concatenate([canvas, strip])
 
 
 def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.float64]:
@@ -138,21 +142,21 @@ def _frame(box: tuple[int, int, int, int], size: Sequence[int], thick: int) -> M
 
 def _caption(
     width: int, label: str | None, score: float | None, score_threshold: float | None, threshold: float, truth: bool
-) -> Picture | None:
-    """Return the strip below the picture, its pieces wrapped to the width; None when a piece is wider than that."""
+) -> Picture:
+    """Return the strip below the picture, its pieces wrapped to the width; wider when a piece is."""
     size = max(MIN_TEXT, round(width / 55))
     pieces = []
     if label is not None:
         pieces.append(text_tile(label.upper(), size, *_VERDICT[label]))
     if score is not None:
-        words = f"score {score:.2f}" + (f" (threshold {score_threshold:.2f})" if score_threshold is not None else "")
+        words = f"score {score:.4g}" + (f" (threshold {score_threshold:.4g})" if score_threshold is not None else "")
         pieces.append(text_tile(words, size, _INK, _PAPER))
     pieces.append(_colour_bar(size, threshold))
     if truth:
-        pieces += [text_tile("predicted", size, PREDICTED, _PAPER), text_tile("true", size, TRUTH, _PAPER)]
-    if max(piece.shape[1] for piece in pieces) > width:
-        return None
+        legend = [text_tile(*words, _PAPER) for words in (("predicted", size, PREDICTED), ("true", size, TRUTH))]
+        pieces.append(np.concatenate(legend, axis=1))
     gap = size // 2
+    width = max(width, *(piece.shape[1] + 2 * gap for piece in pieces))
     line = text_box("", size)[1]
     rows, x = 0, 0
     strip = np.full((gap + len(pieces) * (line + gap), width, 3), _PAPER, dtype=np.uint8)

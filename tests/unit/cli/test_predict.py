@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from blemish import artifact
 from blemish.cli.predict import min_pixels
@@ -170,6 +171,28 @@ def test_pictures_mirror_the_tree(blemish: Any, model_file: Path, pile: Path, in
     np.testing.assert_array_equal(mask > 0, result.mask)
     np.testing.assert_allclose(anomaly_map / 65535, result.anomaly_map, atol=1e-4)
     assert overlay.shape == (90, 201, 3)
+    with Image.open(pile / "a/b/Loch ü.png") as image:
+        marked = read_pixels("seen/a/b/Loch ü.png.overlay.png")[:96] != np.asarray(image)
+    found = load(model_file)(pile / "a/b/Loch ü.png")[0].mask
+    reach = binary_dilation(found, iterations=2, structure=np.ones((3, 3)))
+    for region in load(model_file)(pile / "a/b/Loch ü.png")[0].regions:
+        x0, y0, x1, y1 = region.box
+        reach[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = True
+    assert marked.any()
+    assert not marked[~reach].any()
+
+
+def test_pictures_of_good_parts_show_the_parts(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
+    """Of the parts that chose the thresholds, one pixel reaches the pixel threshold: that which is it."""
+    good = tiles / "train" / "good"
+    assert blemish("predict", model_file, good, "--save", "overlay,mask").code == 0
+    touched = 0
+    for path in sorted(good.iterdir()):
+        drawn, mask = (read_pixels(f"predictions/{path.name}.{kind}.png") for kind in ("overlay", "mask"))
+        if (drawn[:96, :128] != read_pixels(str(path))).any():
+            touched += 1
+            assert (mask > 0).sum() == 1
+    assert touched == 1
 
 
 def read_pixels(path: str) -> Any:

@@ -113,8 +113,24 @@ def test_the_caption_shows_what_it_is_told() -> None:
     assert TRUTH in {tuple(pixel) for pixel in strip(gt_mask=np.zeros((300, 400))).reshape(-1, 3)}
 
 
-@pytest.mark.parametrize("size", [(80, 100), (20, 500), (400, 60), (1, 1)])
-def test_a_caption_that_could_not_be_read_is_left_out(size: tuple[int, int]) -> None:
+def test_the_canvas_of_a_narrow_picture_is_as_wide_as_its_caption() -> None:
+    """A verdict that isn't there would be missed; squeezed or cut words could not be read."""
+    image, mask = part(size=(300, 90))
+    arguments: dict[str, Any] = {"label": "anomalous", "score": 2.5, "score_threshold": 1.25, "gt_mask": mask}
+    picture = overlay(image, mask * 0.7, **arguments)
+    wide = overlay(
+        np.zeros((300, picture.shape[1], 3), np.uint8),
+        np.zeros((300, picture.shape[1])),
+        **{**arguments, "gt_mask": np.zeros((300, picture.shape[1]))},
+    )
+    assert 90 < picture.shape[1] < 250
+    np.testing.assert_array_equal(picture[:300, :90], overlay(image, mask * 0.7, caption=False, **arguments))
+    np.testing.assert_array_equal(picture[300:], wide[300:])
+    assert len(np.unique(picture[:300, 90:].reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("size", [(80, 100), (20, 500), (1, 1)])
+def test_a_caption_higher_than_half_the_picture_is_left_out(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     assert overlay(image, np.zeros(size), label="anomalous", score=0.9).shape == image.shape
 
