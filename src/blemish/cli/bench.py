@@ -70,7 +70,7 @@ def bench(
     rows = summarize(results)
     table = [{**vars(row), "values": _plain(row)} for row in rows]
     (output / "table.md").write_text(to_markdown(rows, results), encoding="utf-8")
-    (output / "table.csv").write_text(to_csv(rows), encoding="utf-8")
+    (output / "table.csv").write_text(to_csv(rows, results), encoding="utf-8")
     content = {"table": table, "jobs": results}
     _write_json(output / "results.json", content)
     failed = [result for result in results if result["error"] is not None]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from blemish.trials.jobs import Result
 
+COSTS = {"ms_per_image": "ms", "fit_seconds": "fit s", "file_mb": "MB", "memory_mb": "memory MB"}
 FIGURES = {
     "image_auroc": "image AUROC",
     "image_f1_max": "best F1",
@@ -23,14 +24,15 @@ FIGURES = {
     "aupro": "AUPRO",
     "false_alarm_rate": "false alarms",
     "miss_rate": "misses",
-    "ms_per_image": "ms",
-    "file_mb": "MB",
+    **COSTS,
 }
-"""Keys of the table and their headings. All but the last two are from `EvaluationResult`."""
+"""Keys of the table and their headings: figures of `EvaluationResult`, and costs."""
+MADE = ("settings", "arguments", "weights", "versions", "machine")
+"""Keys of a result that say what made it."""
 MEAN = "mean"
 NOTE = (
     "Mean ± standard deviation over seeds. A mean of sets is over those that have the figure. AUPRO is integrated up "
-    "to 30 % false positives. ms: one image, median."
+    "to 30 % false positives. ms: one image, median. MB: the model file; memory: the highest of the process."
 )
 
 
@@ -70,20 +72,23 @@ def shown(value: tuple[float, float | None] | None, key: str) -> str:
     """A cell: 'mean ± deviation', or '-'."""
     if value is None:
         return "-"
-    digits = 1 if key in ("ms_per_image", "file_mb") else 3
+    digits = 1 if key in COSTS else 3
     mean, deviation = value
     return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a row; empty cells where there is no figure."""
+def to_csv(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """One line a row; empty cells where there is no figure. The last columns hold what made it, as JSON."""
     text = io.StringIO()
     columns = [f"{key}_{part}" for key in FIGURES for part in ("mean", "sd")]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["recipe", "set", "done", "jobs", "oracle", *columns, "error"])
+    writer.writerow(["recipe", "set", "done", "jobs", "oracle", *columns, "error", *MADE])
+    first = _first_done(results)
     for row in rows:
         cells = [cell for key in FIGURES for cell in (row.values[key] or (None, None))]
-        writer.writerow([row.recipe, row.name, row.done, row.jobs, row.oracle, *cells, row.error])
+        made = first.get(row.recipe, {})
+        recipe = [json.dumps(made[key], sort_keys=True) if key in made else None for key in MADE]
+        writer.writerow([row.recipe, row.name, row.done, row.jobs, row.oracle, *cells, row.error, *recipe])
     return text.getvalue()
 
 
@@ -106,14 +111,20 @@ def to_markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
 
 def _recipes(results: Sequence[Result]) -> list[str]:
     lines = ["## Recipes", ""]
-    seen: dict[str, Result] = {}
+    first = _first_done(results)
+    for recipe, one in first.items():
+        made = {key: one[key] for key in MADE}
+        lines += [f"### {recipe}", "", "```json", json.dumps(made, indent=1, sort_keys=True), "```", ""]
+    return lines[:-1] if first else ["No job succeeded."]
+
+
+def _first_done(results: Sequence[Result]) -> dict[str, Result]:
+    """Recipe -> the first of its jobs that succeeded."""
+    found: dict[str, Result] = {}
     for result in results:
         if result["error"] is None:
-            seen.setdefault(result["recipe"], result)
-    for recipe, one in seen.items():
-        made = {key: one[key] for key in ("settings", "arguments", "weights", "versions", "machine")}
-        lines += [f"### {recipe}", "", "```json", json.dumps(made, indent=1, sort_keys=True), "```", ""]
-    return lines[:-1] if seen else ["No job succeeded."]
+            found.setdefault(result["recipe"], result)
+    return found
 
 
 def _row(recipe: str, name: str, jobs: Sequence[Result]) -> Row:

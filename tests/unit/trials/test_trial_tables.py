@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 
 from blemish.cli.config import make_config
 from blemish.trials.presets import PRESETS
-from blemish.trials.tables import FIGURES, Row, shown, summarize, to_csv, to_markdown
+from blemish.trials.tables import COSTS, FIGURES, Row, shown, summarize, to_csv, to_markdown
 
 
 def done(name: str, seed: int, auroc: float | None, recipe: str = "r", oracle: bool = False) -> dict[str, Any]:
-    figures: dict[str, Any] = dict.fromkeys(list(FIGURES)[:-2])
+    figures: dict[str, Any] = dict.fromkeys(FIGURES.keys() - COSTS.keys())
     made = {"settings": {"sigma": 4.0}, "arguments": {}, "weights": {"sha256": "abc"}, "versions": {}, "machine": {}}
     return {
         "name": name,
@@ -72,8 +73,10 @@ def test_recipes_are_kept_apart() -> None:
 
 
 def test_csv_is_read_back() -> None:
-    rows = summarize([done("a,b", 0, 0.8, oracle=True), done("a,b", 1, 0.9), failed("c", 0)])
-    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    results = [failed("c", 0, "other"), done("a,b", 0, 0.8, oracle=True), done("a,b", 1, 0.9), failed("c", 0)]
+    other, *read = csv.DictReader(io.StringIO(to_csv(summarize(results), results)))
+    assert (other["recipe"], other["weights"]) == ("other", "")
+    assert json.loads(read[0]["weights"]) == {"sha256": "abc"}
     assert float(read[0]["image_auroc_mean"]) == pytest.approx(0.85)
     assert (read[0]["set"], read[0]["oracle"], read[0]["pixel_auroc_mean"]) == ("a,b", "True", "")
     assert (read[1]["image_auroc_mean"], read[1]["error"], read[1]["done"]) == ("", "no memory", "0")
