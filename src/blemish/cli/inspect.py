@@ -22,7 +22,7 @@ def inspect(
         return
     weights, data = content["weights"], content["data"]
     rows = [("file", f"{model} ({model.stat().st_size / 2**20:.1f} MB)"), ("detector", content["detector"])]
-    rows += [(key, "-" if value is None else str(value)) for key, value in content["arguments"].items()]
+    rows += [(key, _argument(value)) for key, value in content["arguments"].items()]
     rows += [("weights", f"{weights['source']}, sha256 {weights['sha256'][:16]}")]
     rows += [("data", "-" if data is None else f"sha256 {data['fingerprint'][:16]}")]
     rows += [(f"{name} version", version) for name, version in content["versions"].items()]
@@ -38,6 +38,13 @@ def inspect(
         words = "all sizes" if graph["static"] is None else "N x H x W = {} x {} x {} only".format(*graph["static"])
         out().print(f"Backbone in {graph['precision']}; {words}.", markup=False)
         out().print(str(ParityReport.from_dict(extra["parity"])), markup=False)
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, dict):  # the region of interest
+        (height, width), counts = value["size"], value["counts"]
+        return f"{sum(counts[1::2]) / (height * width):.1%} of {height} x {width}"
+    return "-" if value is None else str(value)
 
 
 def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -162,6 +162,7 @@ def test_a_region_of_interest(blemish: Any, tiles: Path, inside: Path) -> None:
     assert ran.code == 0, ran.err
     model = load("m.safetensors")
     assert model.arguments()["roi"]["size"] == [96, 128]
+    assert "43.9% of 96 x 128" in blemish("inspect", "m.safetensors").out
     row = blemish("predict", "m.safetensors", tiles / "test/hole/000.png", "--json").json["predictions"][0]
     assert [region["polygon"] for region in row["regions"]] == [[[[10, 20], [100, 20], [100, 80], [10, 80]]]]
     figures = blemish("test", "m.safetensors", tiles, "--json").json
