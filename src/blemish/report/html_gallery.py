@@ -26,7 +26,7 @@ from blemish.visualization import overlay
 
 SHOWN = 8
 """Images per group."""
-SIDE = 420
+SIDE = 560
 """Longer side of an embedded picture in pixels."""
 PROBED = 24
 """Images whose latency is measured."""

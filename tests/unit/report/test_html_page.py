@@ -311,6 +311,13 @@ def test_charts_are_drawn_and_the_slider_counts(opened: Any) -> None:
         now = page.run(COUNTS)
         assert (now["false_alarms"], now["misses"]) == (point.false_alarms, point.misses)
 
+    width = "document.querySelector('figure').getBoundingClientRect().width"
+    small = page.run(width)
+    page.run("document.querySelector('.pair').click()")
+    assert page.run(width) > 1.5 * small
+    page.run("document.querySelector('.pair').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))")
+    assert page.run(width) == small
+
     page.run("document.querySelector('#slider-reset').click()")
     page.run("prevalence.value = 100; prevalence.dispatchEvent(new Event('input'))")
     expected = counted(some, CUT)

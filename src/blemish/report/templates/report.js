@@ -141,6 +141,13 @@
       document.getElementById("threshold").scrollIntoView({ behavior: "smooth" });
     });
   }
+  for (const pair of document.querySelectorAll(".pair")) {
+    const enlarge = () => pair.setAttribute("aria-pressed", String(pair.parentElement.classList.toggle("large")));
+    pair.addEventListener("click", enlarge);
+    pair.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") enlarge();
+    });
+  }
   const drawing = [drawScores()];
   if (data.roc) drawing.push(drawCurve("chart-roc", data.roc.false_alarm_rate, data.roc.hit_rate, "false alarms among good", "hits among anomalous", false));
   if (data.pr) drawing.push(drawCurve("chart-pr", data.pr.recall, data.pr.precision, "recall", "precision", true));
