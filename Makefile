@@ -28,6 +28,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/padim_fit.py --wide
 	$(BIN)/python benchmarks/fit_memory.py --counts 200 2000
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py

@@ -97,5 +97,5 @@ def _calibration(record: dict[str, Any] | None, thresholds: dict[str, float]) ->
         return "Not calibrated."
     from blemish.cli.fit import calibration_sentence
 
-    fields: Any = SimpleNamespace(**record)  # the record's own class needs torch
+    fields: Any = SimpleNamespace(**record, oracle=record["source"] == "test")  # the record's own class needs torch
     return calibration_sentence(fields, thresholds["raw_image_threshold"])

@@ -163,6 +163,8 @@ def _check_int8(
         raise UsageError(
             "int8 is for export_mode 'onnx' and 'openvino'. The artifact holds the model as it was fitted."
         )
+    if int8 and images is None:
+        raise UsageError("int8 is fitted to photographs and judged on them: name some with images, good and defective.")
 
 
 def _drawn(model: AnomalyModule, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:

@@ -24,7 +24,7 @@ EXACT = Limits(1e-4, 1e-3, 0)
 
 def int8_limits(max_flips: int) -> Limits:
     """For 8-bit integers: verdicts decide, and AUROC tells; scores and maps are bounded to catch what is broken."""
-    return Limits(0.1, 0.5, max_flips)
+    return Limits(0.1, 0.2, max_flips)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import onnx
 import pytest
 
 from blemish.export import exporting
+from blemish.runtime.session import SETTINGS, Outputs
 from conftest import Blemish
-from exported import traced
+from exported import export_untried, traced
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,42 @@ def test_export_then_predict(
     ours, theirs = (blemish("predict", path, tiles / "test", "--json").json for path in (target, model_file))
     assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["predictions"]]
     assert ours["failures"] == []
+
+    # what is in it, in words and as JSON
+    ran = blemish("inspect", target)
+    assert (ran.code, ran.err) == (0, "")
+    assert "Backbone in float32; all sizes." in ran.out
+    assert [line.split() for line in ran.out.splitlines()][-8:] == [line.split() for line in lines[:-1]]
+    content, model = (blemish("inspect", path, "--json").json for path in (target, model_file))
+    for name in ("detector", "arguments", "calibration", "weights", "data", "versions"):
+        assert content[name] == model[name]
+    assert content["thresholds"] == model["thresholds"]
+    assert content["parity"]["passed"] is True
+    assert set(content["graph"]["inputs"]) == {"image", *SETTINGS}
+    assert set(content["graph"]["outputs"]) == set(Outputs._fields)
+    if suffix == ".onnx":
+        assert content["graph"]["outputs"]["raw_score"] == "tensor(float) ['N']"
+        for verb in ("inspect", "predict"):
+            arguments = [verb, str(target), *([str(images)] if verb == "predict" else [])]
+            code = WITHOUT_TORCH.format(arguments=["blemish", *arguments])
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.split() == blemish(*arguments).out.split()
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "lightning", "timm", "onnx", "openvino")))
+sys.argv = {arguments}
+from blemish.cli import main
+main()
+"""
+
+
+def test_inspect_metadata_that_is_not_whole(blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
+    ran = blemish("inspect", export_untried(model_file, tmp_path / "m.onnx"))
+    assert ran.code == 3
+    assert "m.onnx is damaged: KeyError('precision'). Export again." in ran.err
 
 
 def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None:

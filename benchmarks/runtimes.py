@@ -1,0 +1,193 @@
+"""Claim: an exported file gives its first verdict within a second of starting a process, without torch.
+
+python benchmarks/runtimes.py [--rounds 30] [--backbone bundled]
+
+One PatchCore in torch, ONNX Runtime and OpenVINO, exported in float32 and with 8-bit integers. A verdict starts with an
+image file and ends with score, map, mask and regions in its own pixels; the backbone alone is cut out of the same file
+and timed in the same runtime. The runtimes take turns, one image each. A first verdict is a whole process, from its
+start to its end. Each runtime uses as many threads as it takes by itself.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from common import SIDE, arguments, claim, draw_parts, ratio, report
+
+FIRST = "import sys; from blemish.runtime import load; print(load(sys.argv[1])(sys.argv[2])[0].label)"
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def torch_backbone(model: Any) -> Callable[[Any], Any]:
+    import torch
+
+    def run(images: Any) -> Any:
+        with torch.inference_mode():
+            return model.extractor(torch.from_numpy(images))
+
+    return run
+
+
+def onnx_backbone(path: Path) -> Callable[[Any], Any]:
+    """The nodes of the backbone, and those that quantise, as a graph of their own."""
+    import onnx
+    import onnxruntime
+    from onnx import helper
+
+    from blemish.export.onnx import BACKBONE
+
+    model = onnx.load(path)
+    graph = model.graph
+    inside, outside = [], []
+    for node in graph.node:
+        (inside if node.name.startswith(BACKBONE) or node.op_type in QUANTIZERS else outside).append(node)
+    constants = [node for node in outside if node.op_type == "Constant"]
+    known = {one.name for one in graph.initializer} | {name for node in (*inside, *constants) for name in node.output}
+    made = {name for node in inside for name in node.output}
+    taken = sorted({name for node in inside for name in node.input if name} - known)
+    given = sorted({name for node in outside for name in node.input} & made)
+    sides = [
+        [helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, None) for one in side] for side in (taken, given)
+    ]
+    part = helper.make_graph([*constants, *inside], "backbone", *sides, initializer=graph.initializer)
+    whole = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = onnxruntime.InferenceSession(whole.SerializeToString())
+    (name,) = taken
+    return lambda images: session.run(None, {name: images})
+
+
+def openvino_backbone(path: Path) -> Callable[[Any], Any]:
+    import openvino
+    from openvino import opset13
+
+    from blemish.export.onnx import BACKBONE
+
+    model = openvino.Core().read_model(path)
+    parameter = opset13.parameter([-1, 3, -1, -1], np.float32)
+    # What lies between two nodes of the backbone is of the backbone, too: biases have names of OpenVINO's own.
+    order = model.get_ordered_ops()
+    sources = {op.get_friendly_name(): [port.get_source_output() for port in op.inputs()] for op in order}
+    within = [op.get_friendly_name() for op in order if op.get_friendly_name().startswith(BACKBONE)]
+    after, before = set(within), set(within)
+    for name, feeding in sources.items():
+        if any(one.get_node().get_friendly_name() in after for one in feeding):
+            after.add(name)
+    for name, feeding in reversed(sources.items()):
+        if name in before:
+            before.update(one.get_node().get_friendly_name() for one in feeding)
+    inside = {*within, *(after & before)}
+    given = []
+    for op in order:
+        own = op.get_friendly_name() in inside
+        for port in op.inputs():
+            source = port.get_source_output()
+            other = source.get_node().get_friendly_name() in inside
+            if own and not other and source.get_partial_shape().is_dynamic:  # constants have a fixed shape
+                port.replace_source_output(parameter.output(0))
+            elif other and not own:
+                given.append(source)
+    cut = openvino.Model([opset13.result(one) for one in dict.fromkeys(given)], [parameter])
+    compiled = openvino.Core().compile_model(cut, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: compiled([images])
+
+
+def first_verdict(model: Path, image: Path) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", FIRST, model, image], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def timed(function: Callable[[Any], Any], argument: Any) -> float:
+    started = time.perf_counter()
+    function(argument)
+    return time.perf_counter() - started
+
+
+class Installed:
+    """Answers as `common.Half` does; everything runs here."""
+
+    name = "ours"
+
+    def __call__(self, task: str) -> dict[str, Any]:
+        import onnxruntime
+        import openvino
+        import torch
+
+        import blemish
+
+        found = {"blemish": blemish, "torch": torch, "onnxruntime": onnxruntime, "openvino": openvino}
+        return {name: module.__version__ for name, module in found.items()}
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "", device=False, peer=False)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--starts", type=int, default=5, help="processes for a first verdict")
+    parser.add_argument("--images", type=int, default=50, help="to fit on; a tenth of their patches make the bank")
+    parser.add_argument("--backbone", default="bundled")
+    options = parser.parse_args()
+    from blemish import Engine, ImageDataModule, Patchcore
+    from blemish.errors import ExportError
+    from blemish.runtime import load
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = draw_parts(folder / "parts", options.images, test=8)
+        model = Patchcore(backbone=options.backbone, image_size=SIDE)
+        Engine("cpu").fit(model, ImageDataModule(parts, num_workers=0))
+        model.save(folder / "model.safetensors")
+        files = {("torch", "float32"): folder / "model.safetensors"}
+        backbones = {("torch", "float32"): torch_backbone(model)}
+        for mode, runtime, cut in (
+            ("onnx", "ONNX Runtime", onnx_backbone),
+            ("openvino", "OpenVINO", openvino_backbone),
+        ):
+            for precision in ("float32", "int8"):
+                request = {"int8": True, "max_flips": 10**6} if precision == "int8" else {}
+                try:
+                    done = model.export(folder / f"{precision}", mode, images=parts, **request)
+                except ExportError as error:
+                    print(f"{runtime}, {precision}: {error}", file=sys.stderr)
+                    continue
+                files[runtime, precision], backbones[runtime, precision] = done.path, cut(done.path)
+        sessions = {key: load(path) for key, path in files.items()}
+        images = sorted((parts / "test").rglob("*.png"))
+        ready = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), dtype=np.float32)
+        times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in sessions}
+        for turn in range(options.rounds + 2):
+            for key, session in sessions.items():
+                verdict = timed(session, images[turn % len(images)])
+                times[key].append((verdict, timed(backbones[key], ready)))
+        rows, firsts = [], {}
+        for (runtime, precision), path in files.items():
+            verdict, backbone = (1000 * median(column) for column in zip(*times[runtime, precision][2:], strict=True))
+            firsts[runtime, precision] = median(first_verdict(path, images[0]) for _ in range(options.starts))
+            weights = [one for one in (path, path.with_suffix(".bin")) if one.exists()]
+            rows.append(
+                {
+                    "runtime": runtime,
+                    "backbone in": precision,
+                    "file MB": sum(one.stat().st_size for one in weights) / 2**20,
+                    "file to verdict ms": verdict,
+                    "backbone alone ms": backbone,
+                    "times the backbone": ratio(verdict, backbone),
+                    "images/s": 1000 / verdict,
+                    "first verdict s": firsts[runtime, precision],
+                }
+            )
+        first = firsts["ONNX Runtime", "float32"]
+        text = "first verdict of a new process, ONNX Runtime, no torch"
+        claims = [claim(text, "under 1 s", f"{first:.2f} s", first < 1)]
+        report("runtimes", options, rows, claims, Installed())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
