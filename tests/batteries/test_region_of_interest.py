@@ -62,13 +62,19 @@ def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data:
     assert not done.pred_mask[:, ~inside].any()
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("region")
+    for name in ("padim", "patchcore"):
+        model_of(name).save(folder / f"{name}.safetensors")
+    return {path.stem: path for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
-def test_the_same_in_exported_graphs(name: str, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Path]) -> None:
     model = model_of(name)
-    folder = tmp_path_factory.mktemp("region")
-    model.save(folder / "model.safetensors")
-    backend = runtime.load(export_untried(folder / "model.safetensors", folder / f"model{suffix}")).backend
+    backend = runtime.load(export_untried(files[name], files[name].with_suffix(suffix))).backend
     for size in (SIZE, (201, 77)):
         images = parts(3, "hole", first=100, size=size)
         inside = model.pre_processor.inside(size)
@@ -89,7 +95,7 @@ def test_the_same_in_exported_graphs(name: str, suffix: str, tmp_path_factory: p
         backend.set(pixel_sensitivity=0.5)
 
 
-def test_the_parity_gate_looks_inside(tmp_path: Path) -> None:
+def test_the_parity_gate_looks_inside() -> None:
     """With the zeros outside, its threshold would lie below every pixel inside, and clipped maps hide differences."""
     from blemish.export.parity import _reference
 

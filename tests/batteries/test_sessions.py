@@ -16,7 +16,7 @@ from detector_checks import calibrate, fitted, parts
 from blemish import runtime
 from blemish.data.synthetic import render
 from blemish.errors import ArtifactError, ImageReadError, UsageError
-from blemish.models import Padim, Patchcore
+from blemish.models import Patchcore
 from blemish.runtime.session import Session
 from exported import export_untried
 
@@ -36,13 +36,10 @@ def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
     path = tmp_path_factory.mktemp("special") / "special.safetensors"
     calibrate(model, parts(4, first=50)).save(path)
-    region: dict[str, Any] = {"roi": [[(0.1, 0.2), (0.85, 0.1), (0.9, 0.9), (0.2, 0.7)]]}
-    model = fitted(lambda: Padim(image_size=(64, 96), n_features=30, **region), parts(8))
-    calibrate(model, parts(4, first=50)).save(path.with_name("region.safetensors"))
-    return {**model_files, "special": path, "region": path.with_name("region.safetensors")}
+    return {**model_files, "special": path}
 
 
-@pytest.fixture(scope="session", params=["patchcore", "padim", "special", "region"])
+@pytest.fixture(scope="session", params=["patchcore", "padim", "special"])
 def files(request: pytest.FixtureRequest, artifacts: dict[str, Path]) -> dict[str, Path]:
     """One model for every runtime."""
     path = artifacts[request.param]
