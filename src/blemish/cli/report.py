@@ -208,6 +208,8 @@ def _commands(
     if manifest.data is not None:
         if not same_data:
             lines.append("# DIR: the images whose fingerprint is given below; they are not those of this test's folder")
+        if manifest.arguments.get("roi") is not None:
+            lines.append("# ROI: the file with the region of interest; the model holds its pixels, not its name")
         lines.append(fit_command(manifest, processor, directory if same_data else Path("DIR"), model))
     return [*lines, _command("test", model, directory, "--report", output)]
 
@@ -230,7 +232,7 @@ def fit_command(manifest: Manifest, processor: PostProcessor, directory: Path, m
         if one.name == "bank_size" and value is None:
             value = 0
         if one.name == "backbone" or value not in (None, one.default):  # the default backbone may be another one day
-            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            text = ",".join(map(str, value)) if isinstance(value, list) else "ROI" if one.name == "roi" else value
             words += [f"--{one.name.replace('_', '-')}", text]
     if manifest.weights.source == "random":
         words.append("--no-pretrained")

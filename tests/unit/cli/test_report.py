@@ -121,6 +121,9 @@ def test_the_printed_command_fits_the_same_model(
     assert ran.code == 0, ran.err
     assert read_manifest("second.safetensors") == manifest
     assert Path("second.safetensors").read_bytes() == Path("first.safetensors").read_bytes()
+    cut = manifest.model_copy(update={"arguments": {**manifest.arguments, "roi": {"counts": [1, 2]}}})
+    words = shlex.split(fit_command(cut, model.post_processor, tiles, Path("m")))  # type: ignore[arg-type]
+    assert words[words.index("--roi") + 1] == "ROI"
 
 
 @pytest.mark.parametrize(
