@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, NonFiniteError, UsageError
 from blemish.runtime.session import SETTINGS, Outputs
 
@@ -58,6 +59,12 @@ class GraphBackend:
     def pixel_cut(self) -> float:
         """See `Backend`."""
         return 1.0 - self.settings["pixel_sensitivity"]
+
+    @property
+    def roi(self) -> npt.NDArray[np.bool_] | None:
+        """See `Backend`."""
+        roi = self.content.get("manifest", {}).get("arguments", {}).get("roi")
+        return None if roi is None else read_roi(roi)
 
     def set(self, **settings: float) -> None:
         """See `Backend`."""

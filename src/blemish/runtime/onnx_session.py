@@ -60,7 +60,8 @@ class OnnxBackend(GraphBackend):
 
     def signature(self) -> dict[str, dict[str, str]]:
         """See `GraphBackend.signature`."""
-        sides = {"inputs": self._session.get_inputs(), "outputs": self._session.get_outputs()}
+        inputs = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        sides = {"inputs": inputs, "outputs": self._session.get_outputs()}
         return {side: {one.name: f"{one.type} {one.shape}" for one in ones} for side, ones in sides.items()}
 
 

@@ -54,6 +54,11 @@ class Backend(Protocol):
         """The normalised map value from which it marks a pixel."""
         ...
 
+    @property
+    def roi(self) -> npt.NDArray[np.bool_] | None:
+        """The region of interest, (H', W') bool over pictures of any size; None for everything."""
+        ...
+
     def set(self, **settings: float) -> None:
         """Changes some of `SETTINGS`; values are valid."""
         ...

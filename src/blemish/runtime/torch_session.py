@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -37,6 +38,12 @@ class TorchBackend:
     def pixel_cut(self) -> float:
         """See `Backend`."""
         return self._processor.normalized_pixel_threshold
+
+    @property
+    def roi(self) -> npt.NDArray[np.bool_] | None:
+        """See `Backend`."""
+        roi = self.model.pre_processor.roi
+        return None if roi is None else roi.cpu().numpy()
 
     def set(self, **settings: float) -> None:
         """See `Backend`. Changes the model's post-processor."""
