@@ -56,10 +56,11 @@ def report_on_model(model: Path, directory: Path, output: Path, accelerator: str
 
     check_writable(output, ".html")
     require_packages()
-    if model.suffix.lower() in (".onnx", ".xml"):
+    if model.suffix.lower() != ".safetensors":
         raise UsageError(
-            f"Exported models are not tested here. Run: blemish predict {model} {directory} --out rows.jsonl, then "
-            f"blemish report rows.jsonl {directory}."
+            f"A report is made from a model (.safetensors) or predictions (.csv, .jsonl, .parquet). Got "
+            f"{str(model)!r}. With an exported model predict first: "
+            f"blemish predict {model} {directory} --out rows.jsonl."
         )
     from blemish.artifact import load, read_manifest
     from blemish.cli.test import figures_of, processor_of, test_data

@@ -93,10 +93,15 @@ class Speed:
 
 @dataclass
 class Gallery:
-    """Groups in the order of interest, and the latency of the images behind them."""
+    """Groups in the order of interest, and the latency of the images behind them.
+
+    Attributes:
+        has_maps: whether heat and outlines are drawn, or boxes alone.
+    """
 
     groups: list[Group] = field(default_factory=list)
     speed: Speed = field(default_factory=lambda: Speed(0, NO_VERDICTS))
+    has_maps: bool = True
 
 
 def choose(rows: Sequence[ImageRow], count: int = SHOWN) -> dict[str, tuple[int, list[ImageRow], str]]:
@@ -166,7 +171,8 @@ def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, max_
     groups = []
     for key, (total, some, reason) in choose(rows).items():
         groups.append(Group(key, total, [_with_boxes(row, max_pixels) for row in some], reason))
-    return Gallery(groups, Speed.of(seconds, [], "reading and inspecting, noted down when the images were predicted"))
+    speed = Speed.of(seconds, [], "reading and inspecting, noted down when the images were predicted")
+    return Gallery(groups, speed, has_maps=False)
 
 
 def peak_memory() -> int | None:

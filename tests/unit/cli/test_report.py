@@ -64,6 +64,8 @@ def test_a_model_and_its_predictions_give_the_same_figures(
     page = (inside / "report.html").read_text(encoding="utf-8")
     assert "predictions hold no record of how the threshold was chosen" in page
     assert "noted down when the images were predicted" in page
+    assert "predicted boxes" in page
+    assert "from the pixel threshold upwards" not in page
 
 
 def test_predictions_of_some_images(blemish: Any, model_file: Path, parts: Path, inside: Path) -> None:
@@ -130,7 +132,10 @@ def test_the_printed_command_fits_the_same_model(
     ("arguments", "message"),
     [
         (["{model}", "{tiles}", "-o", "r.pdf"], "The output must end in .html. Got 'r.pdf'"),
-        (["m.onnx", "{tiles}"], "Run: blemish predict m.onnx .* --out rows.jsonl, then blemish report rows.jsonl"),
+        (
+            ["m.onnx", "{tiles}"],
+            "Got 'm.onnx'. With an exported model predict first: blemish predict m.onnx .* --out rows",
+        ),
         (["rows.jsonl", "{tiles}"], "rows.jsonl can't be read as predictions"),
         (["{model}", "nowhere"], "nowhere: no such folder"),
     ],
