@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blemish import runtime
+from blemish.artifact import manifest_of
 from blemish.data.batch import InferenceBatch
+from blemish.data.roi import stretched
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models import Padim, Patchcore, detectors
@@ -68,6 +70,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("padim", "patchcore"):
         model_of(name).save(folder / f"{name}.safetensors")
     return {path.stem: path for path in folder.iterdir()}
+
+
+def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) -> None:
+    """For pictures; `stretched` is what `PreProcessor.inside` does."""
+    model = model_of("padim")
+    graph = runtime.load(export_untried(files["padim"], tmp_path / "padim.onnx")).backend
+    assert graph.roi is None, "an export of tests, which has no manifest"
+    graph.content["manifest"] = manifest_of(model).model_dump(mode="json")  # type: ignore[attr-defined]
+    for backend in (graph, runtime.load(files["padim"]).backend):
+        for size in (SIZE, (70, 1301)):
+            inside = model.pre_processor.inside(size)
+            assert inside is not None
+            assert backend.roi is not None
+            np.testing.assert_array_equal(stretched(backend.roi, size), inside.numpy())
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

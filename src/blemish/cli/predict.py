@@ -48,7 +48,7 @@ def predict(
     backend = load(model, device=device).backend
     session = Session(backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest)
     identity: dict[str, Any] = {"model": fingerprint(model), "mm_per_pixel": mm_per_pixel}
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","), backend.pixel_cut)
+    pictures = None if save is None else PictureFolder(save_dir, save.split(","), backend.pixel_cut, backend.roi)
     interrupted = output is not None and is_interrupted(output, resume=resume)
     if pictures is not None and not interrupted:
         pictures.prepare(relative for _, relative in named)

@@ -68,6 +68,12 @@ def run_lengths(mask: Mask) -> dict[str, list[int]]:
     return {"size": list(mask.shape), "counts": np.diff([0, *starts.tolist(), mask.size]).tolist()}
 
 
+def stretched(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask over a picture of `size` (H, W): each pixel is that of `mask` under its centre."""
+    rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, mask.shape, strict=True))
+    return np.asarray(mask[rows][:, columns])
+
+
 def cells_inside(
     mask: Mask, grid: tuple[int, int], full: Sequence[float] = (1, 1), cut: Sequence[float] = (0, 0)
 ) -> Mask:

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish.data.image_io import read_image, write_png
+from blemish.data.roi import Mask, stretched
 from blemish.errors import UsageError
 from blemish.runtime.session import Result
 from blemish.visualization import overlay
 
 
-def _overlay(result: Result, pixel_cut: float) -> npt.NDArray[Any]:
+def _overlay(result: Result, pixel_cut: float, roi: Mask | None) -> npt.NDArray[Any]:
     image = read_image(result.path, max_pixels=result.mask.size)  # as large as it was when it was inspected
     if image.dtype != np.uint8:
         image = np.rint(image * 255).astype(np.uint8)
@@ -29,13 +30,14 @@ def _overlay(result: Result, pixel_cut: float) -> npt.NDArray[Any]:
         label=result.label,
         score=result.raw_score,  # the verdict was taken on it, and it isn't cut off at 1
         score_threshold=result.threshold,
+        roi=None if roi is None else stretched(roi, (result.mask.shape[0], result.mask.shape[1])),
     )
 
 
-KINDS: dict[str, Callable[[Result, float], npt.NDArray[Any]]] = {
+KINDS: dict[str, Callable[[Result, float, Mask | None], npt.NDArray[Any]]] = {
     "overlay": _overlay,
-    "mask": lambda result, _: result.mask,
-    "map": lambda result, _: np.rint(result.anomaly_map * 65535).astype(np.uint16),
+    "mask": lambda result, *_: result.mask,
+    "map": lambda result, *_: np.rint(result.anomaly_map * 65535).astype(np.uint16),
 }
 """What `--save` can write. The map is a 16-bit PNG: normalised value times 65535."""
 
@@ -47,16 +49,19 @@ class PictureFolder:
         folder: where to write; created when needed.
         kinds: out of `KINDS`.
         pixel_cut: normalised map value from which a pixel is anomalous.
+        roi: the model's region of interest, over pictures of any size; None for everything.
 
     Raises:
         UsageError: for an unknown kind.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], kinds: Sequence[str], pixel_cut: float) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], kinds: Sequence[str], pixel_cut: float, roi: Mask | None = None
+    ) -> None:
         unknown = [kind for kind in kinds if kind not in KINDS]
         if unknown or not kinds:
             raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
-        self.folder, self.kinds, self.pixel_cut = Path(folder), tuple(kinds), pixel_cut
+        self.folder, self.kinds, self.pixel_cut, self.roi = Path(folder), tuple(kinds), pixel_cut, roi
 
     def prepare(self, relatives: Iterable[Path], *, again: int = 0) -> None:
         """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
@@ -94,7 +99,7 @@ class PictureFolder:
         for kind in self.kinds:
             path = self._path(relative, kind)
             _require_absent(path)
-            write_png(path, KINDS[kind](result, self.pixel_cut))
+            write_png(path, KINDS[kind](result, self.pixel_cut, self.roi))
             written.append(path)
         return written
 

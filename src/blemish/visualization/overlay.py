@@ -42,6 +42,8 @@ HEAT: npt.NDArray[np.float64] = np.array(
 
 PREDICTED: Colour = (255, 0, 170)
 TRUTH: Colour = (0, 205, 255)
+_NOT_INSPECTED = 0.4
+"""Brightness that is left outside the region of interest."""
 _PAPER: Colour = (24, 25, 28)
 _INK: Colour = (232, 232, 232)
 _VERDICT: dict[str, tuple[Colour, Colour]] = {
@@ -62,6 +64,7 @@ def overlay(
     score: float | None = None,
     score_threshold: float | None = None,
     gt_mask: npt.ArrayLike | None = None,
+    roi: npt.ArrayLike | None = None,
     opacity: float = 0.6,
     caption: bool = True,
 ) -> Picture:
@@ -78,6 +81,7 @@ def overlay(
         score_threshold: the score from which the image is anomalous, on the same scale (raw or normalised); printed
             beside it.
         gt_mask: (H, W) true mask, outlined in another colour.
+        roi: (H, W) region of interest; what lies outside was not inspected and is darkened.
         opacity: of the hot colours, in [0, 1].
         caption: add a strip below with the verdict and a colour bar; left out on pictures not twice as high as it.
 
@@ -98,6 +102,11 @@ def overlay(
 
     hot = values >= threshold
     drawn = np.array(picture)
+    if roi is not None:
+        inside = as_mask(roi)
+        same_size(picture, inside, "roi")
+        hot &= inside  # a threshold of 0 reaches everything
+        drawn[~inside] = np.rint(_NOT_INSPECTED * drawn[~inside]).astype(np.uint8)
     blended = (1 - opacity) * picture[hot] + opacity * heat(values[hot], threshold)
     drawn[hot] = np.rint(blended).astype(np.uint8)
 

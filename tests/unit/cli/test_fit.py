@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -163,7 +164,10 @@ def test_a_region_of_interest(blemish: Any, tiles: Path, inside: Path) -> None:
     model = load("m.safetensors")
     assert model.arguments()["roi"]["size"] == [96, 128]
     assert "43.9% of 96 x 128" in blemish("inspect", "m.safetensors").out
-    row = blemish("predict", "m.safetensors", tiles / "test/hole/000.png", "--json").json["predictions"][0]
+    part = tiles / "test/hole/000.png"
+    row = blemish("predict", "m.safetensors", part, "--save", "overlay", "--json").json["predictions"][0]
+    with Image.open("predictions/000.png.overlay.png") as drawn, Image.open(part) as image:
+        np.testing.assert_array_equal(np.asarray(drawn)[81:96, :128], np.rint(0.4 * np.asarray(image)[81:]))
     assert [region["polygon"] for region in row["regions"]] == [[[[10, 20], [100, 20], [100, 80], [10, 80]]]]
     figures = blemish("test", "m.safetensors", tiles, "--json").json
     assert 0 < figures["pixel_auroc"] <= 1

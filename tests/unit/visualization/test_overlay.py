@@ -83,6 +83,16 @@ def test_outlines_lie_on_the_rim_of_the_masks_and_boxes_around_their_regions() -
     np.testing.assert_array_equal((picture == TRUTH).all(-1), rim)
 
 
+def test_what_was_not_inspected_is_darkened() -> None:
+    image, _ = part()
+    inside = np.zeros((90, 120), bool)
+    inside[20:60, 30:100] = True
+    for threshold in (0.5, 0.0):
+        picture = overlay(image, np.zeros((90, 120)), threshold=threshold, roi=inside, caption=False)
+        assert (picture[inside] == image[inside]).all() == (threshold > 0)
+        np.testing.assert_array_equal(picture[~inside], np.rint(0.4 * image[~inside]))
+
+
 def test_boxes_reach_no_further_than_the_picture() -> None:
     mask = np.ones((20, 20), bool)
     picture = overlay(np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20)), regions=find_regions(mask, mask * 1.0))
@@ -157,6 +167,7 @@ def test_inputs_are_not_modified_and_grey_images_are_welcome() -> None:
     [
         ({"anomaly_map": np.zeros((9, 9))}, UsageError, r"anomaly_map must have .* 90 x 120\. Got 9 x 9\."),
         ({"mask": np.zeros((9, 120))}, UsageError, r"mask must have the height and width .* Got 9 x 120\."),
+        ({"roi": np.zeros((90, 9))}, UsageError, r"roi must have .* Got 90 x 9\."),
         ({"gt_mask": np.zeros((90, 9))}, UsageError, r"gt_mask must have .* Got 90 x 9\."),
         ({"threshold": 1.5}, UsageError, r"threshold must lie between 0 and 1\. Got 1\.5\."),
         ({"threshold": float("nan")}, UsageError, r"threshold must lie between 0 and 1\. Got nan\."),
