@@ -26,10 +26,11 @@ def export(
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it gives the same verdicts there as in torch."""
     from blemish.artifact import load
+    from blemish.export.exporting import SUFFIXES
 
     shape = None if static is None else _parse(static)
     done = load(model).export(
-        model.with_suffix("") if output is None else output,
+        model.with_suffix(SUFFIXES[to]) if output is None else output,
         to,
         images=images,
         static=shape,

@@ -83,6 +83,7 @@ def test_inspect_metadata_that_is_not_whole(blemish: Blemish, model_file: Path, 
 def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "part.safetensors"
     copy.write_bytes(model_file.read_bytes())
+    (tmp_path / "part").mkdir()  # the images, perhaps; the file goes beside the model
     content = blemish("export", copy, "--to", "onnx", "--json").json
     assert content["model"] == str(tmp_path / "part.onnx")
     assert content["parity"]["passed"] is True
