@@ -92,7 +92,8 @@ class ParityReport:
         limits = self.limits
         lines.append(f"{'at most':<28}{limits.score:>11.1e}{limits.map:>11.1e}{limits.flips:>7}")
         if self.auroc:
-            lines.append("AUROC: " + ", ".join(f"{value:.4f} {name}" for name, value in self.auroc.items()))
+            figures = sorted(self.auroc.items(), key=lambda one: one[0] != "torch")  # before, after
+            lines.append("AUROC: " + ", ".join(f"{value:.4f} {name}" for name, value in figures))
         return "\n".join(lines)
 
     @classmethod
