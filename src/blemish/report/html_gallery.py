@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError
 from blemish.report.html_rows import ImageRow
 from blemish.runtime.session import Backend, Failure, Result, Session
@@ -158,7 +159,7 @@ def from_model(
         inspecting.append(result.seconds["inspect"])
         reading.append(result.seconds["read"])
         if row.sample.relative in picked:
-            pictures[row.sample.relative] = _drawn(row, result, backend.pixel_cut)
+            pictures[row.sample.relative] = _drawn(row, result, backend)
     groups = [
         Group(key, total, [pictures[row.sample.relative] for row in some], reason)
         for key, (total, some, reason) in chosen.items()
@@ -190,10 +191,16 @@ def _again(session: Session, row: ImageRow, first: Result) -> Result:
     return first if isinstance(second, Failure) else second
 
 
-def _drawn(row: ImageRow, result: Result, pixel_cut: float) -> Shown:
+def _drawn(row: ImageRow, result: Result, backend: Backend) -> Shown:
     photo = _eight_bit(result.path, result.mask.size)
     picture = overlay(
-        photo, result.anomaly_map, threshold=pixel_cut, mask=result.mask, gt_mask=_truth(row, photo), caption=False
+        photo,
+        result.anomaly_map,
+        threshold=backend.pixel_cut,
+        mask=result.mask,
+        gt_mask=_truth(row, photo),
+        roi=None if backend.roi is None else stretched(backend.roi, (photo.shape[0], photo.shape[1])),
+        caption=False,
     )
     return Shown(row, _data_uri(photo), _data_uri(picture))
 

@@ -54,6 +54,7 @@ class FakeBackend:
 
     threshold = CUT
     pixel_cut = 0.5
+    roi = None
 
     def __init__(self) -> None:
         self.inspected = 0
