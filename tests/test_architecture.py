@@ -57,6 +57,8 @@ FENCES = {
     "matplotlib": ("visualization/",),
     "fastapi": ("serve/",),
     "ray": ("scale/",),
+    "plotly": ("report/",),
+    "jinja2": ("report/",),
     "faiss": ("models/patchcore/approximate.py",),
     "torchvision": (),
     "cv2": (),

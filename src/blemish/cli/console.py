@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+T = TypeVar("T")
 
 ANOMALIES = 1
 USAGE = 2
@@ -33,8 +35,10 @@ def remark(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message), style="dim")
 
 
-def progress() -> Progress:
-    """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal."""
+def progress(*, transient: bool = True) -> Progress:
+    """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal. A transient one goes when it
+    is done.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -45,9 +49,19 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
-        transient=True,
+        transient=transient,
         speed_estimate_period=3600,  # a step may take minutes
     )
+
+
+def bar(name: str) -> Callable[[Sequence[T]], Iterator[T]]:
+    """Goes through a sequence with the bar of `progress`."""
+
+    def through(items: Sequence[T]) -> Iterator[T]:
+        with progress(transient=False) as bars:
+            yield from bars.track(items, description=name)
+
+    return through
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
-from blemish.cli.console import BAD_INPUT, out, print_json, table
-
-T = TypeVar("T")
+from blemish.cli.console import BAD_INPUT, bar, out, print_json, table
 
 data = typer.Typer(help="Look into data folders.", no_args_is_help=True)
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -72,9 +66,3 @@ def check(
             out().print(finding.message, markup=False)
     if not report.ok:
         raise typer.Exit(BAD_INPUT)
-
-
-def bar(name: str) -> Callable[[Sequence[T]], Iterable[T]]:
-    """Goes through a sequence with a progress bar on stderr; without one where nobody watches."""
-    console = Console(stderr=True)
-    return lambda items: track(items, name, console=console, disable=not console.is_terminal)

@@ -12,7 +12,7 @@ import typer
 
 from blemish import __version__
 from blemish.cli.config import FitConfig
-from blemish.cli.data import bar
+from blemish.cli.console import bar
 from blemish.cli.paths import check_writable
 from blemish.data.image_io import MAX_PIXELS
 from blemish.errors import DataError, UsageError

@@ -82,8 +82,8 @@ Layout: TypeAlias = Callable[[Listing], "tuple[list[Sample], list[Problem]] | No
 
 
 def mvtec(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
-    """`train/good`, `test/<defect>` and masks, as the MVTec AD data set arranges them."""
-    if not any(_folders(name)[:1] == ("train",) and _is(GOOD_NAMES, name, 1) for name in listing.images):
+    """`train/good`, `test/<defect>` and masks, as the MVTec AD data set arranges them; `train` may be absent."""
+    if not any(_folders(name)[:1] in (("train",), ("test",)) and _is(GOOD_NAMES, name, 1) for name in listing.images):
         return None
     samples: list[Sample] = []
     problems: list[Problem] = []

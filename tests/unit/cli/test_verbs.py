@@ -61,6 +61,19 @@ def test_figures_that_cannot_be_given_are_null_with_a_reason(
     assert "no defect masks" in ran.out
 
 
+def test_test_folder_alone(blemish: Any, model_file: Path, tiles: Path, inside: Path, tmp_path: Path) -> None:
+    """Who only tests needs no images to fit on; who fits is told what is missing."""
+    whole = json.loads(blemish("test", model_file, tiles, "--json").out)
+    for name in ("test", "ground_truth"):
+        shutil.copytree(tiles / name, tmp_path / "alone" / name)
+    alone = json.loads(blemish("test", model_file, tmp_path / "alone", "--json").out)
+    assert alone["counts"] == whole["counts"]
+    assert alone["pixel_auroc"] == whole["pixel_auroc"]
+    ran = blemish("fit", tmp_path / "alone", "-o", "none.safetensors")
+    assert ran.code == 3
+    assert "0 good image(s) to fit on; at least 2 are needed" in ran.err
+
+
 def test_test_needs_labelled_images(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
     ran = blemish("test", model_file, tiles / "train")
     assert ran.code == 3

@@ -157,7 +157,6 @@ def test_flat_and_nested(tmp_path: Path) -> None:
     [
         ("train/a.png", "test/bad/b.png"),
         ("good/a.png", "blowhole/b.png"),
-        ("test/good/a.png", "test/crack/a.png"),
         ("bottle/train/good/a.png", "cable/train/good/a.png"),
         ("a.png", "ground_truth/a.png"),
     ],
