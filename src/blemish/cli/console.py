@@ -35,7 +35,7 @@ def remark(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message), style="dim")
 
 
-def progress(*, transient: bool = True) -> Progress:
+def progress(*, shown: bool = True, transient: bool = True) -> Progress:
     """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal. A transient one goes when it
     is done.
     """
@@ -48,7 +48,7 @@ def progress(*, transient: bool = True) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
         transient=transient,
         speed_estimate_period=3600,  # a step may take minutes
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json
+from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress
 from blemish.cli.paths import expand
 from blemish.data.image_io import MAX_PIXELS
 from blemish.errors import UsageError
@@ -65,6 +65,9 @@ def predict(
             done, anomalous, failures = file.images, file.anomalous, list(file.failures)
             if pictures is not None and interrupted:
                 pictures.prepare((relative for _, relative in named[done:]), again=batch_size)
+        # Without JSON every verdict is a line of its own, which tells how far it is.
+        bars = stack.enter_context(progress(shown=as_json, transient=False))
+        task = bars.add_task("images", total=len(named), completed=done)
         left = iter(named[done:])
         for batch in session.batches(path for path, _ in named[done:]):
             entries: list[dict[str, Any]] = []
@@ -80,6 +83,7 @@ def predict(
             done += len(batch)
             if file is not None:
                 file.write(entries)
+            bars.update(task, completed=done)
             if as_json:
                 rows += [entry for entry in entries if output is None and "reason" not in entry]
             else:
