@@ -149,7 +149,7 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (
         Padim,
         {"backbone": "resnet19"},
-        r"backbone must be 'bundled', 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet",
+        r"backbone must be 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet",
     ),
 ]
 

@@ -339,7 +339,7 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "bad argument": (setting("arguments", "num_neighbors", to=0), "num_neighbors must be at least 1. Got 0"),
     "unknown backbone": (
         setting("arguments", "backbone", to="evil"),
-        "backbone must be 'bundled', 'filter_bank' or the name",
+        "backbone must be 'filter_bank' or the name",
     ),
     "backbone of a wrong type": (setting("arguments", "backbone", to=5), "does not describe a model"),
     "layers of a wrong type": (setting("arguments", "layers", to={"a": 1}), "does not describe a model"),
