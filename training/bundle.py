@@ -11,14 +11,14 @@ from typing import Any
 
 from evaluate import FIGURES
 
+from blemish.features.bundled_network import FILE
 from blemish.features.extractor import FeatureExtractor
-
-TARGET = Path(__file__).parents[1] / "src" / "blemish" / "features" / "bundled"
 
 CARD = """# The bundled backbone
 
-`backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, float16 on disk, float32 in use), for inputs
-normalised with ImageNet's means, as timm's ResNets are.
+`backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, float16 on disk, float32 in use; the file is
+a state dict of timm's, for inputs normalised with ImageNet's means), with the filter bank as one more layer. PatchCore
+takes layer2 and the filter bank, PaDiM all of it, unless other `layers` are asked for.
 
 - **Trained on** pictures that `training/pictures.py` draws from formulas, with defects that `training/defects.py`
   plants into them. No photograph and nobody's data went in.
@@ -28,7 +28,7 @@ normalised with ImageNet's means, as timm's ResNets are.
 - **Checksum** (`FeatureExtractor("bundled").checksum()`): `{checksum}`
 - **Recipe**: `{recipe}`
 - **Run**: {steps} steps, the learning rate annealed over the last {anneal}; {minutes} minutes on {device}; {versions}.
-- **Made again** by `make backbone`; other hardware rounds differently and gives other, equally good bytes.
+- **Made again** by `make backbone`; other hardware rounds differently and gives other bytes.
 
 ## What it was chosen by
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--tried", required=True, help="What was tried, in words.")
     given = parser.parse_args()
     about = json.loads((given.run / "recipe.json").read_text())
-    shutil.copyfile(given.run / "backbone.safetensors", TARGET / "resnet18.safetensors")
+    shutil.copyfile(given.run / "backbone.safetensors", FILE)
     card = CARD.format(
         checksum=FeatureExtractor().checksum(),
         recipe=" ".join(f"{name}={value}" for name, value in about["recipe"].items()),
@@ -81,7 +81,7 @@ def main() -> None:
         tried=given.tried,
         table=table(json.loads(given.figures.read_text())),
     )
-    (TARGET / "CARD.md").write_text(card, encoding="utf-8")
+    FILE.with_name("CARD.md").write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":

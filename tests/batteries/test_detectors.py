@@ -1,4 +1,4 @@
-"""Runs every check on every detector, with formula features and with a timm backbone at random weights."""
+"""Runs every check on every detector, with learned, formula and random features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from blemish.post_processing import PostProcessor
 
 CHECKS = [function for name, function in vars(detector_checks).items() if name.startswith("check_")]
 BACKBONES: dict[str, dict[str, Any]] = {
-    "filter_bank": {},
+    "bundled": {},
+    "filter_bank": {"backbone": "filter_bank"},
     "resnet18": {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pretrained": False},
 }
 
@@ -132,8 +133,8 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
     (Patchcore, {"neighbor_search": "hnsw"}, r"neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'."),
-    (Padim, {"n_features": 0}, r"n_features must be between 1 and 75, the channels of these layers. Got 0."),
-    (Padim, {"n_features": 76}, r"Got 76."),
+    (Padim, {"n_features": 0}, r"n_features must be between 1 and 523, the channels of these layers. Got 0."),
+    (Padim, {"n_features": 524}, r"Got 524."),
     (Padim, {"epsilon": 0.0}, r"epsilon must be above 0, or covariances can't be inverted. Got 0.0."),
     (Padim, {"epsilon": float("nan")}, r"epsilon must be above 0"),
     (Padim, {"sigma": 0.0}, r"sigma must be above 0 and at most 96 pixels, the longer side of image_size. Got 0.0."),
@@ -141,15 +142,15 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (Padim, {"tile_stride": 32}, r"tile_stride was given without tile_size. Give both, or neither."),
     (Padim, {"tile_size": 300}, r"tile_size must be at most image_size \(64, 96\). Got \(300, 300\)."),
     (Padim, {"tile_size": 64, "tile_stride": 65}, r"tile_stride must be at most tile_size .* or pixels are never seen"),
-    (Padim, {"tile_size": 64, "tile_stride": 12}, r"must be multiples of the backbone's stride, 8 pixels."),
+    (Padim, {"tile_size": 64, "tile_stride": 12}, r"must be multiples of the backbone's stride, 16 pixels."),
     (Padim, {"image_size": 32}, r"image_size \(32, 32\) is too small .* both sides must be at least 64 pixels"),
     (Padim, {"image_size": (64, 96, 3)}, r"image_size must be one number or \(height, width\)"),
     (Padim, {"fit_mode": "crop"}, r"fit must be 'stretch' or 'letterbox'. Got 'crop'."),
-    (Padim, {"layers": ["layer1"]}, r"layers must be distinct names out of \['scale1'.* Got \['layer1'\]."),
+    (Padim, {"layers": ["scale1"]}, r"layers must be distinct names out of \['layer1'.* Got \['scale1'\]."),
     (
         Padim,
         {"backbone": "resnet19"},
-        r"backbone must be 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet",
+        r"backbone must be 'bundled', 'filter_bank' or .* Got 'resnet19'. Did you mean 'resnet",
     ),
 ]
 

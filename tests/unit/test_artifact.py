@@ -90,7 +90,7 @@ def test_manifest_says_where_everything_came_from(model_file: Path, tiles: Path)
     assert manifest.arguments["seed"] == 0
     assert manifest.arguments["image_size"] == [64, 96]
     assert manifest.versions["blemish"] == blemish.__version__
-    assert manifest.weights.source == "formula"
+    assert manifest.weights.source == "bundled"
     assert len(manifest.weights.sha256) == 64
     assert manifest.data is not None
     assert manifest.data.fingerprint == ImageDataModule(tiles).fingerprint()
@@ -105,7 +105,7 @@ def test_everything_a_loaded_model_knows(model_file: Path) -> None:
     assert isinstance(model.post_processor, PostProcessor)
     assert model.post_processor.record == manifest.calibration
     assert model.data_record == manifest.data
-    assert model.extractor.source == "formula"
+    assert model.extractor.source == "bundled"
     assert not model.training
 
 
@@ -124,7 +124,7 @@ def test_sensitivity_and_rate_travel(model: AnomalyModule, tmp_path: Path) -> No
 def test_without_post_processor(tmp_path: Path) -> None:
     model = Patchcore(image_size=64, post_processor=False)
     model.start()
-    model.observe(torch.rand(2, 75, 8, 8, generator=torch.Generator().manual_seed(0)))
+    model.observe(torch.rand(2, 203, 8, 8, generator=torch.Generator().manual_seed(0)))
     model.finish()
     model.save(tmp_path / "model.safetensors")
     assert load(tmp_path / "model.safetensors").post_processor is None
@@ -339,7 +339,7 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "bad argument": (setting("arguments", "num_neighbors", to=0), "num_neighbors must be at least 1. Got 0"),
     "unknown backbone": (
         setting("arguments", "backbone", to="evil"),
-        "backbone must be 'filter_bank' or the name",
+        "backbone must be 'bundled', 'filter_bank' or the name",
     ),
     "backbone of a wrong type": (setting("arguments", "backbone", to=5), "does not describe a model"),
     "layers of a wrong type": (setting("arguments", "layers", to={"a": 1}), "does not describe a model"),
@@ -373,10 +373,10 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
     "tensor too many": (tensor("run.me", torch.zeros(1)), r'do not fit its manifest: .*Unexpected key.*"run.me"'),
     "tensor missing": (tensor("bank.rows", None), r'do not fit its manifest: .*Missing key.*"bank.rows"'),
-    "width": (tensor("bank.rows", torch.zeros(40, 9)), r"do not fit its manifest: bank.rows must be \(40, 75\)"),
+    "width": (tensor("bank.rows", torch.zeros(40, 9)), r"do not fit its manifest: bank.rows must be \(40, 203\)"),
     "rank": (tensor("bank.norms", torch.zeros(1, 1)), r"do not fit its manifest: bank.norms must be"),
     "fixed shape": (tensor("post_processor._image_min", torch.zeros(2)), "do not fit its manifest: .*size mismatch"),
-    "empty bank": (tensor("bank.rows", torch.zeros(0, 75)), r"bank.norms must be \(0,\)|without fitted state"),
+    "empty bank": (tensor("bank.rows", torch.zeros(0, 203)), r"bank.norms must be \(0,\)|without fitted state"),
 }
 
 
@@ -400,13 +400,13 @@ def test_tensors_take_the_type_of_the_model(kind: torch.dtype, model_file: Path,
 
 def test_padim_state_of_another_grid(model_files: dict[str, Path], tmp_path: Path) -> None:
     edit = setting("arguments", "image_size", to=[64, 128])
-    with pytest.raises(ArtifactError, match=r"gaussians.mean must be \(128, 75\). Got \(96, 75\)"):
+    with pytest.raises(ArtifactError, match=r"gaussians.mean must be \(512, 100\). Got \(384, 100\)"):
         load(forged(model_files["padim"], tmp_path / "f.safetensors", edit))
 
 
 def test_padim_channels_out_of_range(model_files: dict[str, Path], tmp_path: Path) -> None:
-    edit = tensor("channel_index", torch.arange(75) + 1)
-    with pytest.raises(ArtifactError, match="channel_index must be between 0 and 74"):
+    edit = tensor("channel_index", torch.arange(100) + 424)
+    with pytest.raises(ArtifactError, match="channel_index must be between 0 and 522"):
         load(forged(model_files["padim"], tmp_path / "f.safetensors", edit))
 
 

@@ -22,7 +22,7 @@ class FitConfig:
     """Everything `blemish fit` can be told. None means the default of the class that takes the value."""
 
     detector: Literal["patchcore", "padim"] = _key("Detector.", "patchcore")
-    backbone: str = _key("'filter_bank', or the name of a timm model.", "filter_bank")
+    backbone: str = _key("'bundled', 'filter_bank', or the name of a timm model.", "bundled")
     layers: list[str] | None = _key("Layers of the backbone, comma-separated. Default: the paper's.")
     weights: str | None = _key("State-dict file for the backbone. Default: local store, then hub.")
     pretrained: bool = _key("Use trained weights; no: random ones drawn from the seed.", True)

@@ -43,7 +43,7 @@ def demo(
     from blemish.runtime import load
 
     settings = make_config({"detector": detector, "seed": seed})
-    remark("Pictures are drawn, not photographed; features come from the built-in filter bank (no learned weights).")
+    remark("Pictures are drawn, not photographed, and easier than real ones. Nothing is downloaded.")
     results: dict[str, dict[str, Any]] = {}
     for product in PRODUCTS:
         started = time.perf_counter()

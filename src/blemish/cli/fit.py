@@ -113,7 +113,7 @@ def fit(
     split = datamodule.split  # reads the folder: bad input is reported before anything heavy happens
     model = build_model(settings)
     if model.extractor.source == "formula":
-        remark("Features: built-in filter bank, no learned weights. A pretrained timm backbone finds more: --backbone.")
+        remark("Features: filter bank, no learned weights. The bundled backbone or a timm one mostly finds more.")
     elif model.extractor.source == "random":
         remark("Features: random weights (--no-pretrained). A pretrained backbone finds more.")
     started = time.perf_counter()

@@ -86,7 +86,8 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     for name in SETTINGS:
         proto.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (), [defaults[name]]))
     for node in proto.graph.node:
-        if any("'model.extractor'" in one.value for one in node.metadata_props):  # the modules a node comes from
+        modules = " ".join(one.value for one in node.metadata_props)  # that the node comes from
+        if "'model.extractor'" in modules and "'model.extractor.network.filters'" not in modules:
             node.name = BACKBONE + node.name
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info, proto.graph):
         part.ClearField("metadata_props")  # stack traces of the machine that exported

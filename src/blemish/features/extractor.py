@@ -1,9 +1,8 @@
 """Images to feature maps, by one frozen network cut off after the last layer that is needed.
 
-`FeatureExtractor` hides which network it is: the built-in filter bank or any timm model that can return feature maps.
-It stays in
-evaluation mode whatever its parents do, and has no parameter that asks for a gradient: a detector's features must not
-depend on the batch they came in.
+`FeatureExtractor` hides which network it is: the one that ships with the package, the filter bank, or any timm model
+that can return feature maps. It stays in evaluation mode whatever its parents do, and has no parameter that asks for a
+gradient: a detector's features must not depend on the batch they came in.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blemish.errors import UsageError, WeightsError
+from blemish.features import bundled_network
 from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
 from blemish.features.weights import checksum, find_cached, find_local, missing_message, require_connection
 
@@ -27,19 +28,21 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-FILTER_BANK = "filter_bank"
+BUNDLED, FILTER_BANK = "bundled", "filter_bank"
 _LOADING_SEED = 0x1EAF5EED  # no weight file was ever drawn from it, see `_still_equal`
-IDENTITY_NORM = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+Rgb: TypeAlias = tuple[float, float, float]
+IDENTITY_NORM: tuple[Rgb, Rgb] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 class FeatureExtractor(nn.Module):
     """A frozen backbone that returns the maps of the named layers, finest first.
 
     Args:
-        backbone: "filter_bank", or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
+        backbone: "bundled", a ResNet-18 up to layer3 whose weights ship with the package, with the filter bank as one
+            more layer; "filter_bank"; or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
         layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets).
-            None takes all layers of the filter bank, and is an error for timm models.
-        pretrained: load trained weights. False leaves a timm model at random weights drawn from `seed`, without any
+            None takes all layers of the bundled backbone and of the filter bank, and is an error for timm models.
+        pretrained: load trained weights. False leaves a network at random weights drawn from `seed`, without any
             network use; an artifact that is being loaded fills them afterwards.
         weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the
             hub.
@@ -48,7 +51,7 @@ class FeatureExtractor(nn.Module):
     Attributes:
         layers: the layer names. channels: their channel counts. strides: input pixels per map pixel.
         mean, std: RGB normalisation that the backbone was trained with, for inputs in [0, 1].
-        source: "formula", "random", a file name, or the hub's identifier: where the weights came from.
+        source: "bundled", "formula", "random", a file name, or the hub's identifier: where the weights came from.
 
     Raises:
         UsageError: for an unknown backbone or layer; the message lists what there is.
@@ -57,7 +60,7 @@ class FeatureExtractor(nn.Module):
 
     def __init__(
         self,
-        backbone: str = FILTER_BANK,
+        backbone: str = BUNDLED,
         layers: Sequence[str] | None = None,
         *,
         pretrained: bool = True,
@@ -77,8 +80,22 @@ class FeatureExtractor(nn.Module):
             self.layers = _check_layers(backbone, list(available) if layers is None else layers, list(available))
             self.mean, self.std = IDENTITY_NORM
             self.source = "formula"
+        elif backbone == BUNDLED:
+            if weights is not None:
+                raise UsageError(
+                    f"backbone='bundled' has its weights. Drop weights=, or pass "
+                    f"backbone={bundled_network.ARCHITECTURE!r} with it."
+                )
+            available = bundled_network.LAYERS
+            self.layers = _check_layers(backbone, list(available) if layers is None else layers, list(available))
+            self.network = _bundled_network(self.layers, pretrained, seed)
+            self.source = "bundled" if pretrained else "random"
+            self.mean, self.std = bundled_network.MEAN, bundled_network.STD
         else:
-            available, self.layers = _timm_layers(backbone, layers)
+            available = _timm_layers(backbone)
+            if layers is None:
+                raise UsageError(f"layers must be given for backbone {backbone!r}; it has {list(available)}.")
+            self.layers = _check_layers(backbone, layers, list(available))
             self.network, self.source = _timm_network(backbone, self.layers, list(available), pretrained, weights, seed)
             config: Any = self.network.pretrained_cfg
             self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -105,7 +122,8 @@ class FeatureExtractor(nn.Module):
         Raises:
             UsageError: if the image is too small for the backbone.
         """
-        smallest = MINIMUM_SIDE if self.backbone == FILTER_BANK else 2 * max(self.strides)
+        filters = self.backbone == FILTER_BANK or bundled_network.FILTERS in self.layers
+        smallest = MINIMUM_SIDE if filters else 2 * max(self.strides)
         if min(image_size) < smallest:
             raise UsageError(
                 f"image_size {image_size} is too small for layers {self.layers} of {self.backbone!r}: both sides must "
@@ -143,24 +161,42 @@ def _import_timm() -> Any:
     return timm
 
 
-def _timm_layers(backbone: str, layers: Sequence[str] | None) -> tuple[dict[str, tuple[int, int]], list[str]]:
+def _timm_layers(backbone: str) -> dict[str, tuple[int, int]]:
+    """Channels and stride of every layer that a timm model can return."""
     timm = _import_timm()
     if not timm.is_model(backbone.partition(".")[0]):
-        near = difflib.get_close_matches(backbone, [FILTER_BANK, *timm.list_models()], n=3)
+        near = difflib.get_close_matches(backbone, [BUNDLED, FILTER_BANK, *timm.list_models()], n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise UsageError(f"backbone must be 'filter_bank' or the name of a timm model. Got {backbone!r}.{hint}")
+        raise UsageError(
+            f"backbone must be 'bundled', 'filter_bank' or the name of a timm model. Got {backbone!r}.{hint}"
+        )
     try:
         with torch.device("meta"), _private_random_state(0):
             info = timm.create_model(backbone, pretrained=False, features_only=True).feature_info
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"backbone {backbone!r} can't return feature maps: {error}") from error
-    available = {
+    return {
         name: (channels, stride)
         for name, channels, stride in zip(info.module_name(), info.channels(), info.reduction(), strict=True)
     }
-    if layers is None:
-        raise UsageError(f"layers must be given for backbone {backbone!r}; it has {list(available)}.")
-    return available, _check_layers(backbone, layers, list(available))
+
+
+def _bundled_network(layers: list[str], pretrained: bool, seed: int) -> nn.Module:
+    learned = [name for name in layers if name != bundled_network.FILTERS]
+
+    def build() -> nn.Module:
+        order = ["act1", "layer1", "layer2", "layer3"]
+        return _timm_network(bundled_network.ARCHITECTURE, learned, order, False, None, seed)[0]
+
+    if not learned:
+        return bundled_network.BundledNetwork(None, layers)
+    if not pretrained:
+        return bundled_network.BundledNetwork(build(), layers)
+    with torch.device("meta"):  # drawing weights that are replaced at once would take longer than everything else
+        network = build()
+    stored = load_file(bundled_network.FILE)
+    network.load_state_dict({name: stored[name] for name in network.state_dict()}, assign=True)
+    return bundled_network.BundledNetwork(network.float(), layers)
 
 
 def _timm_network(

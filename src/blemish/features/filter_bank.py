@@ -4,7 +4,7 @@ Oriented energy in the manner of a Gabor pyramid. The image is split into lumina
 four octaves every channel is filtered by quadrature pairs (even and odd Gabor functions) at six orientations, and the
 magnitude sqrt(even^2 + odd^2) says how much contrast there is at that orientation and scale, whatever its phase. Square
 roots of magnitudes, averaged over 8 x 8 pixels, and the local mean colour form 75 channels at stride 8. It is the
-honest baseline for learned features, and the default until others are asked for. Deterministic: all weights are
+honest baseline for learned features, and one layer of the bundled backbone. Deterministic: all weights are
 computed from formulas.
 """
 

@@ -77,7 +77,7 @@ def missing_message(backbone: str, cause: BaseException) -> str:
         f"with network "
         f"(a timm state dict, .safetensors or .pth) and put it at {store() / (backbone + '.safetensors')}, or pass "
         f"weights=FILE. "
-        f"BLEMISH_WEIGHTS names another store folder. backbone='filter_bank' needs no weights."
+        f"BLEMISH_WEIGHTS names another store folder. backbone='bundled' needs no download."
     )
 
 

@@ -52,8 +52,8 @@ class AnomalyModule(LightningModule, ABC):
     """Base class of detectors.
 
     Args:
-        backbone: "filter_bank" or a timm name, see `FeatureExtractor`.
-        layers: layers of the backbone; None takes `default_layers`.
+        backbone: "bundled", "filter_bank" or a timm name, see `FeatureExtractor`.
+        layers: layers of the backbone; None takes `default_layers`, or `bundled_layers` of the bundled backbone.
         image_size: (h, w) at which images are inspected, or one number for a square.
         fit_mode, crop_from: "stretch" or "letterbox", and a centre crop, see `PreProcessor`.
         roi: the region of interest, see `blemish.data.roi.read_roi`. What lies outside is never fitted, scored, marked
@@ -74,12 +74,13 @@ class AnomalyModule(LightningModule, ABC):
     """
 
     default_layers: ClassVar[Sequence[str]]
+    bundled_layers: ClassVar[Sequence[str] | None] = None
     name: ClassVar[str]
 
     def __init__(
         self,
         *,
-        backbone: str = "filter_bank",
+        backbone: str = "bundled",
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",
@@ -97,7 +98,7 @@ class AnomalyModule(LightningModule, ABC):
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise UsageError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
         if layers is None and backbone != "filter_bank":
-            layers = self.default_layers
+            layers = self.bundled_layers if backbone == "bundled" else self.default_layers
         self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
         self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode, crop_from, roi)
         self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)

@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blemish.errors import UsageError, WeightsError
 from blemish.features import weights as weights_module
+from blemish.features.bundled_network import FILE, FILTER_SCALE
 from blemish.features.extractor import FeatureExtractor
+from blemish.features.filter_bank import FilterBank
 from blemish.features.weights import checksum, find_local, store
 
 LAYERS = ["layer1", "layer2"]
@@ -117,12 +119,76 @@ def test_random_weights_never_touch_the_network(no_network: list[str]) -> None:
     assert no_network == []
 
 
+# --- the bundled backbone
+
+
+@pytest.fixture(scope="module")
+def bundled() -> FeatureExtractor:
+    return FeatureExtractor()
+
+
+def test_the_bundled_backbone_needs_no_network(no_network: list[str]) -> None:
+    extractor = FeatureExtractor("bundled")
+    assert no_network == []
+    assert extractor.source == "bundled"
+    assert extractor.layers == ["layer1", "layer2", "filter_bank", "layer3"]
+    assert (extractor.channels, extractor.strides) == ([64, 128, 75, 256], [4, 8, 8, 16])
+    assert not any("layer4" in name for name, _ in extractor.named_parameters())
+
+
+def test_the_bundled_file_is_the_cards(bundled: FeatureExtractor) -> None:
+    assert bundled.checksum() in FILE.with_name("CARD.md").read_text(encoding="utf-8")
+    assert FILE.stat().st_size <= 12_000_000
+    stored = load_file(FILE)
+    assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_the_bundled_file_is_timms_resnet18(bundled: FeatureExtractor) -> None:
+    network = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3)).eval()
+    network.load_state_dict(load_file(FILE))
+    first, second, filters, third = bundled(pictures())
+    with torch.no_grad():
+        for ours, theirs in zip((first, second, third), network(pictures()), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (bundled.mean, bundled.std))
+    energies = torch.cat(list(FilterBank()(pictures() * std + mean).values()), dim=1)
+    assert torch.equal(filters, FILTER_SCALE * energies)
+    assert all(value.dtype == torch.float32 for value in bundled.parameters())
+
+
+def test_the_bundled_backbone_is_cut_too(bundled: FeatureExtractor) -> None:
+    short = FeatureExtractor("bundled", ["layer2"])
+    assert not any("layer3" in name for name, _ in short.named_parameters())
+    assert torch.equal(short(pictures())[0], bundled(pictures())[1])
+    filters = FeatureExtractor("bundled", ["filter_bank"])
+    assert list(filters.parameters()) == []
+    assert torch.equal(filters(pictures())[0], bundled(pictures())[2])
+
+
+def test_the_bundled_backbone_without_its_weights(bundled: FeatureExtractor) -> None:
+    one, same, other = (FeatureExtractor("bundled", pretrained=False, seed=s) for s in (3, 3, 4))
+    assert one.source == "random"
+    assert one.checksum() == same.checksum() != other.checksum()
+    one.load_state_dict(bundled.state_dict())
+    assert one.checksum() == bundled.checksum()
+
+
+def test_the_bundled_backbone_takes_no_other_weights_and_layers() -> None:
+    with pytest.raises(UsageError, match=r"has its weights. Drop weights=, or pass backbone='resnet18' with it"):
+        FeatureExtractor("bundled", weights="mine.safetensors")
+    with pytest.raises(
+        UsageError, match=r"\['layer1', 'layer2', 'filter_bank', 'layer3'\] for backbone 'bundled'. Got \['layer4'\]"
+    ):
+        FeatureExtractor("bundled", ["layer4"])
+
+
 # --- what can be asked for
 
 
 def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(
-        UsageError, match=r"'filter_bank' or the name of a timm model. Got 'resnet_18'. Did you mean 'resnet18'"
+        UsageError,
+        match=r"'bundled', 'filter_bank' or the name of a timm model. Got 'resnet_18'. Did you mean 'resnet18'",
     ):
         FeatureExtractor("resnet_18", LAYERS)
     with pytest.raises(UsageError, match=r"Got 'filterbank'. Did you mean 'filter_bank'"):

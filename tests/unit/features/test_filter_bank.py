@@ -82,17 +82,17 @@ def test_features_grow_with_the_root_of_contrast() -> None:
 
 
 def test_as_a_backbone() -> None:
-    extractor = FeatureExtractor()
+    extractor = FeatureExtractor("filter_bank")
     assert extractor.layers == ["scale1", "scale2", "scale3", "scale4", "colour"]
     assert extractor.channels == [18, 18, 18, 18, 3]
     assert extractor.strides == [8] * 5
     assert extractor.source == "formula"
     assert [tuple(one.shape) for one in extractor(pictures())] == [(2, c, 8, 12) for c in extractor.channels]
-    assert extractor.checksum() == FeatureExtractor().checksum()
+    assert extractor.checksum() == FeatureExtractor("filter_bank").checksum()
 
 
 def test_some_layers_in_the_order_of_the_bank() -> None:
-    extractor = FeatureExtractor(layers=["colour", "scale2"])
+    extractor = FeatureExtractor("filter_bank", layers=["colour", "scale2"])
     assert extractor.layers == ["scale2", "colour"]
     image = pictures()
     maps = FilterBank()(image)
@@ -102,16 +102,16 @@ def test_some_layers_in_the_order_of_the_bank() -> None:
 @pytest.mark.parametrize("layers", [["scale9"], ["scale1", "scale1"]])
 def test_unknown_and_repeated_layers(layers: list[str]) -> None:
     with pytest.raises(UsageError, match=r"layers must be distinct names out of \['scale1', .*'colour'\] .* Got \['sc"):
-        FeatureExtractor(layers=layers)
+        FeatureExtractor("filter_bank", layers=layers)
 
 
 def test_it_takes_no_weights() -> None:
     with pytest.raises(UsageError, match=r"takes no weights. Drop weights=, or name the timm model"):
-        FeatureExtractor(weights="x.pth")
+        FeatureExtractor("filter_bank", weights="x.pth")
 
 
 def test_the_grid_and_the_smallest_image() -> None:
-    extractor = FeatureExtractor()
+    extractor = FeatureExtractor("filter_bank")
     assert extractor.grid((64, 97)) == (8, 13)
     with pytest.raises(
         UsageError, match=r"image_size \(63, 100\) is too small .* both sides must be at least 64 pixels"

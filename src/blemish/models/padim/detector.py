@@ -43,13 +43,14 @@ class Padim(AnomalyModule):
     """
 
     default_layers: ClassVar[Sequence[str]] = ("layer1", "layer2", "layer3")
+    bundled_layers: ClassVar[Sequence[str]] = ("layer1", "layer2", "filter_bank", "layer3")
     name: ClassVar[str] = "padim"
     channel_index: Tensor
 
     def __init__(
         self,
         *,
-        backbone: str = "filter_bank",
+        backbone: str = "bundled",
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",

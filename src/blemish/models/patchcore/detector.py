@@ -39,12 +39,13 @@ class Patchcore(AnomalyModule):
     """
 
     default_layers: ClassVar[Sequence[str]] = ("layer2", "layer3")
+    bundled_layers: ClassVar[Sequence[str]] = ("layer2", "filter_bank")
     name: ClassVar[str] = "patchcore"
 
     def __init__(
         self,
         *,
-        backbone: str = "filter_bank",
+        backbone: str = "bundled",
         layers: Sequence[str] | None = None,
         image_size: int | Sequence[int] = 256,
         fit_mode: Literal["stretch", "letterbox"] = "stretch",

@@ -120,7 +120,7 @@ class PatchcoreModel(DynamicBufferModule):
     Args:
         layers: layers of the backbone, see `FeatureExtractor`.
         input_size: (h, w) of images and maps.
-        backbone: "filter_bank" or a timm name.
+        backbone: "bundled", "filter_bank" or a timm name.
         apply_tiling: whether to inspect images in tiles; `tile_size` and `tile_stride` wait until it is True.
         tile_size, tile_stride: see `Tiler`.
         pretrained, weights: see `FeatureExtractor`; with `pretrained=False` nothing is looked for.

@@ -1,0 +1,47 @@
+"""What the defaults find: floors below the figures on the bundled backbone's card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from blemish import Engine, ImageDataModule, Patchcore
+from blemish.data.synthetic import PRODUCTS, write_dataset
+
+
+def aurocs(root: Path) -> tuple[float, float | None]:
+    """Of images and of pixels, by PatchCore as it comes; test images choose nothing."""
+    model, engine = Patchcore(), Engine("cpu", progress=False)
+    data = ImageDataModule(root, num_workers=0)
+    engine.fit(model, data)
+    result = engine.test(model, data)
+    assert result.image_auroc.value is not None
+    return result.image_auroc.value, result.pixel_auroc.value
+
+
+def test_drawn_parts(tmp_path: Path) -> None:
+    images, pixels = [], []
+    for product in PRODUCTS:
+        root = write_dataset(tmp_path, product=product, good_train=40, good_test=20, per_defect=5, seed=5)
+        image, pixel = aurocs(root)
+        assert pixel is not None
+        images.append(image)
+        pixels.append(pixel)
+    assert mean(images) >= 0.95
+    assert mean(pixels) >= 0.95
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "image_floor", "pixel_floor"),
+    [("magnetic_tile", 0.70, 0.67), ("cookies", 0.95, 0.94), ("aliens", 0.80, None)],
+)
+def test_photographs(name: str, image_floor: float, pixel_floor: float | None, realdata: Any) -> None:
+    image, pixel = aurocs(realdata(name))
+    assert image >= image_floor
+    if pixel_floor is not None:
+        assert pixel is not None
+        assert pixel >= pixel_floor
