@@ -30,11 +30,11 @@ QUERY_ROWS = 1024
 the system each time, and the page faults cost more than the arithmetic."""
 
 
-INDEX_MISSES = 0.004
-"""Share of the bank's energy that the index may miss: more proves too little, less costs a larger product."""
+INDEX_COLUMNS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Sizes of index to choose from, up to a quarter of the columns: more cost as much as the full product."""
 
-INDEX_COLUMNS = 4
-"""The index keeps at most a quarter of the columns: more cost as much as the full product."""
+INDEX_SAMPLE = 512
+"""Rows of the bank that are searched among the others, to see what an index would prove."""
 
 INDEX_MIN_COLUMNS = 256
 """Below this the full product is bound by memory, and an index saves nothing."""
@@ -43,7 +43,7 @@ INDEX_QUERIES = 256
 """Queries per product with the index: their bounds, 5 MB for 5,120 rows, stay in the cache for the passes over them."""
 
 GROUP = 64
-"""Bounds are searched in groups: a minimum of numbers that lie side by side costs a twentieth of its position."""
+"""Minima are searched in groups: a minimum of numbers that lie side by side costs a twentieth of its position."""
 
 CANDIDATES = 8
 """Groups from which a row is measured for a query whose first candidate isn't proven."""
@@ -98,14 +98,26 @@ class SearchIndex(NamedTuple):
 def make_index(bank: Tensor, norms: Tensor) -> SearchIndex | None:
     """Prepares a bank (M, D) with its `square_norms` (M,) for `nearest_indexed`; None where an index wouldn't pay."""
     rows = bank.float()
-    if rows.shape[1] < INDEX_MIN_COLUMNS or len(rows) < CANDIDATES * GROUP:
+    channels = rows.shape[1]
+    if channels < INDEX_MIN_COLUMNS or len(rows) < CANDIDATES * GROUP:
         return None
-    energies, directions = torch.linalg.eigh((rows.mT @ rows).double())  # ascending
-    needed = int((energies.cumsum(0) > INDEX_MISSES * energies.sum()).sum())
-    basis = directions[:, -max(1, min(needed, rows.shape[1] // INDEX_COLUMNS)) :].float().contiguous()
+    _, directions = torch.linalg.eigh((rows.mT @ rows).double())  # ascending
+    sample = torch.arange(0, len(rows), -(-len(rows) // INDEX_SAMPLE), device=rows.device)
     missing = -len(rows) % GROUP
-    columns = F.pad(_split(rows, norms, basis).mT, (0, missing)).contiguous()
-    return SearchIndex(basis, columns, F.pad(norms, (0, missing), value=torch.inf))
+    best, least = None, channels / 2
+    for size in INDEX_COLUMNS:
+        if size > channels // 4:
+            break
+        basis = directions[:, -size:].float().contiguous()
+        columns = F.pad(_split(rows, norms, basis).mT, (0, missing)).contiguous()
+        index = SearchIndex(basis, columns, F.pad(norms, (0, missing), value=torch.inf))
+        open_ = _first_candidate(rows[sample], rows, norms, index, sample)[-1]
+        # A query that its first candidate doesn't prove costs about a full product, most of it for memory that is read
+        # here and there. Half of the share: good patches lie nearer to the rows than a coreset's rows to each other.
+        cost = size + channels * len(open_) / len(sample) / 2
+        if cost < least:
+            best, least = index, cost
+    return best
 
 
 def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbours:
@@ -117,8 +129,13 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
         norms: (M,) float32, `square_norms(bank)`.
         index: `make_index(bank, norms)`.
     """
-    found = [_nearest_indexed(part, bank, norms, index) for part in queries.split(INDEX_QUERIES)]
-    return Neighbours(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+    found = [_nearest_by_bounds(part, bank, norms, index) for part in queries.split(INDEX_QUERIES)]
+    row, squared, proven = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    unproven = (~proven).nonzero()[:, 0]
+    if len(unproven):
+        full = nearest(queries[unproven], bank, norms)
+        row[unproven], squared[unproven] = full.row, full.distance.square()
+    return Neighbours(squared.sqrt(), row)
 
 
 def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
@@ -152,7 +169,11 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbours
     for start in range(0, len(bank), BLOCK_ROWS):
         block = bank[start : start + BLOCK_ROWS].float()  # (B, D)
         rank = torch.addmm(norms[start : start + BLOCK_ROWS], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
-        value, row = rank.topk(min(k, len(block)), dim=1, largest=False) if k > 1 else rank.min(dim=1, keepdim=True)
+        if k > 1:
+            value, row = rank.topk(min(k, len(block)), dim=1, largest=False)
+        else:
+            row = _lowest(F.pad(rank, (0, -len(block) % GROUP), value=torch.inf), 1, len(block))
+            value = rank.gather(1, row)
         values.append(value)
         rows.append(row + start)
     rank, row = torch.cat(values, dim=1), torch.cat(rows, dim=1)
@@ -173,21 +194,39 @@ def _split(points: Tensor, norms: Tensor, basis: Tensor) -> Tensor:
 
 def _lowest(bound: Tensor, groups: int, rows: int) -> Tensor:
     """(q, M') -> (q, groups): the row of the lowest bound in each of the groups that hold the lowest ones."""
-    grouped = bound.view(len(bound), -1, GROUP)
+    grouped: Tensor = bound.unflatten(1, (-1, GROUP))
     chosen = grouped.amin(dim=2).topk(groups, dim=1, largest=False)[1]  # (q, groups)
     inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).argmin(dim=2)
     return (chosen * GROUP + inside).clamp(max=rows - 1)  # a group without a finite bound gives any row
 
 
-def _nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbours:
+def _first_candidate(
+    queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex, besides: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Measures the row with the lowest bound; without the rows `besides` (q,), one of each query's own.
+
+    Returns:
+        The bounds (q, M') less |x|^2, infinite where measured; the row (q, 1); its squared distance (q, 1); what
+        another bound must exceed that distance by (q,); and which queries are still open.
+    """
     own = square_norms(queries)  # (q,)
-    bound = torch.addmm(index.norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)  # (q, M') less |x|^2
-    row = _lowest(bound, 1, len(bank))  # (q, 1)
-    squared = squared_distances(queries, bank, row)  # (q, 1)
+    bound = torch.addmm(index.norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)
+    if besides is not None:
+        bound.scatter_(1, besides[:, None], torch.inf)
+    row = _lowest(bound, 1, len(bank))
+    squared = squared_distances(queries, bank, row)
     # Bounds are rounded: one that is only just above the distance proves nothing.
     slack = 1e-5 * (own + norms.max()) - own
     bound.scatter_(1, row, torch.inf)
-    open_ = (bound.amin(dim=1) < squared[:, 0] + slack).nonzero()[:, 0]
+    return bound, row, squared, slack, (bound.amin(dim=1) < squared[:, 0] + slack).nonzero()[:, 0]
+
+
+def _nearest_by_bounds(
+    queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest row (q, 1) among those with the lowest bounds, its squared distance, and whether none is nearer."""
+    bound, row, squared, slack, open_ = _first_candidate(queries, bank, norms, index)
+    proven = torch.ones_like(slack, dtype=torch.bool)
     if len(open_):
         left = bound[open_]  # (o, M')
         rows = _lowest(left, CANDIDATES, len(bank))  # (o, c)
@@ -195,8 +234,5 @@ def _nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: Search
         rows = torch.cat([row[open_], rows], dim=1)
         best, which = squared_distances(queries[open_], bank, rows).min(dim=1, keepdim=True)  # (o, 1)
         row[open_], squared[open_] = rows.gather(1, which), best
-        unproven = open_[left.amin(dim=1) < best[:, 0] + slack[open_]]
-        if len(unproven):
-            full = nearest(queries[unproven], bank, norms)
-            row[unproven], squared[unproven] = full.row, full.distance.square()
-    return Neighbours(squared.sqrt(), row)
+        proven[open_] = left.amin(dim=1) >= best[:, 0] + slack[open_]
+    return row, squared, proven

@@ -77,14 +77,16 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard
     deviations. Factors may be float16; arithmetic is float32.
     """
-    centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
-    return (whitening.float() @ centred).square().sum(dim=1).sqrt().mT  # (P, D, N) -> (P, N) -> (N, P)
+    # A product per position with the images as rows, both sides contiguous: other layouts take up to four times longer.
+    centred = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    distance: Tensor = torch.linalg.vector_norm(centred @ whitening.float().mT, dim=2)  # (P, N)
+    return distance.mT
 
 
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
-    centred = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
-    return (centred * (inverse @ centred)).sum(dim=1).clamp(min=0.0).sqrt().mT
+    centred = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    return (centred * (centred @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
 
 
 def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Tensor:

@@ -47,7 +47,8 @@ def features(n: int, decay: float, seed: int) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 def test_the_index_finds_what_brute_force_finds(decay: float, dtype: torch.dtype) -> None:
-    queries, bank = features(300, decay, 1), features(700, decay, 2).to(dtype)
+    """Queries like the bank, which bounds prove, and others, for which all rows are searched."""
+    queries, bank = features(300, decay, 1), features(700, 1.0, 2).to(dtype)
     queries[:50] = bank[:50].float() + 1e-4 * points(50, 256)  # almost on the bank
     norms = square_norms(bank)
     index = make_index(bank, norms)
@@ -69,9 +70,9 @@ def test_the_index_searches_few_queries_in_full(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_index_where_it_would_not_pay() -> None:
-    narrow, short = points(500, 64), points(4, 512)
-    assert make_index(narrow, square_norms(narrow)) is None
-    assert make_index(short, square_norms(short)) is None
+    narrow, short, without_directions = points(500, 64), points(4, 512), features(700, 0.0, 2)
+    for bank in (narrow, short, without_directions):
+        assert make_index(bank, square_norms(bank)) is None
 
 
 def test_a_small_bank_has_no_more_neighbours_than_rows() -> None:
