@@ -63,6 +63,8 @@ def main() -> None:
             for batch in (1, 8):
                 own, *others = measure(batch, options.repetitions, ours, peer)
                 rows.append(row("blemish", detector, batch, own))
+                if "product" in own:
+                    rows.append(row("the index product alone", detector, batch, own | {"detector": own["product"]}))
                 rows += [row("anomalib", detector, batch, other) for other in others]
                 over = own["detector"] / own["backbone"]
                 if (detector, batch) in {("patchcore", 1), ("padim", 8)}:

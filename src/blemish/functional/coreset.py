@@ -33,8 +33,11 @@ SLACK = 1e-5
 TRIES = 8
 """How many choices of a round are compared exactly with one point."""
 
-BLOCK_BYTES = 16 * 2**20
-"""Size of temporary blocks: small enough for the allocator to reuse them, see `functional.distances`."""
+BLOCK_BYTES = 2 * 2**20
+"""Size of temporary blocks: they stay in a core's cache for the passes over them."""
+
+DEVICE_BLOCK_BYTES = 64 * 2**20
+"""The same on a GPU, where a block costs a launch."""
 
 
 def greedy_k_center(
@@ -122,8 +125,9 @@ def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor) -> Non
     """Lowers `distance` (n,) in place to the nearest of the newly chosen points."""
     centers = points[new]  # (m, D)
     center_norms = norms[new] * (1 - SLACK)
-    rows = max(1, BLOCK_BYTES // (4 * len(new)))
-    gather = max(1, BLOCK_BYTES // (16 * points.shape[1]))
+    size = BLOCK_BYTES if points.device.type == "cpu" else DEVICE_BLOCK_BYTES
+    rows = max(1, size // (4 * len(new)))
+    gather = max(1, size // (16 * points.shape[1]))
     for first in range(0, len(points), rows):
         lower = torch.addmm(center_norms, points[first : first + rows], centers.mT, alpha=-2.0)  # (rows, m), less |x|^2
         index = torch.arange(first, first + len(lower), device=points.device)
@@ -134,7 +138,7 @@ def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor) -> Non
                 break
             index, center = index[closer], center[closer]
             for part, near in zip(index.split(gather), center.split(gather), strict=True):
-                exact = (points[part].double() - centers[near].double()).square().sum(dim=1)
+                exact = points[part].double().sub_(centers[near]).square_().sum(dim=1)
                 distance[part] = torch.minimum(distance[part], exact)
             lower = lower[closer].scatter_(1, center[:, None], torch.inf)
     distance[new] = 0.0  # even where TRIES weren't enough: no point is chosen twice
