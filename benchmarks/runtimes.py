@@ -4,8 +4,9 @@ python benchmarks/runtimes.py [--rounds 30] [--backbone resnet18]
 
 One PatchCore in torch, ONNX Runtime and OpenVINO, exported in float32 and with 8-bit integers. A verdict starts with an
 image file and ends with score, map, mask and regions in its own pixels; the backbone alone is cut out of the same file
-and timed in the same runtime. The runtimes take turns, one image each. A first verdict is a whole process, from its
-start to its end. Each runtime uses as many threads as it takes by itself.
+and timed in the same runtime. The runtimes take turns in blocks of ten images; the first two of a block don't count,
+because the threads of the runtime before still wait for work then. A first verdict is a whole process, from its start
+to its end. Each runtime uses as many threads as it takes by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from common import SIDE, arguments, claim, draw_parts, ratio, report
 
+BLOCK = 10
 FIRST = "import sys; from blemish.runtime import load; print(load(sys.argv[1])(sys.argv[2])[0].label)"
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -107,10 +109,14 @@ def first_verdict(model: Path, image: Path) -> float:
     return time.perf_counter() - started
 
 
-def timed(function: Callable[[Any], Any], argument: Any) -> float:
-    started = time.perf_counter()
-    function(argument)
-    return time.perf_counter() - started
+def block(function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[float]:
+    """Seconds of `BLOCK` calls."""
+    found = []
+    for number in range(BLOCK + 2):
+        started = time.perf_counter()
+        function(arguments[number % len(arguments)])
+        found.append(time.perf_counter() - started)
+    return found[2:]
 
 
 class Installed:
@@ -162,14 +168,15 @@ def main() -> None:
         sessions = {key: load(path) for key, path in files.items()}
         images = sorted((parts / "test").rglob("*.png"))
         ready = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), dtype=np.float32)
-        times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in sessions}
-        for turn in range(options.rounds + 2):
+        verdicts: dict[tuple[str, str], list[float]] = {key: [] for key in sessions}
+        alone: dict[tuple[str, str], list[float]] = {key: [] for key in sessions}
+        for _ in range(max(1, options.rounds // BLOCK)):
             for key, session in sessions.items():
-                verdict = timed(session, images[turn % len(images)])
-                times[key].append((verdict, timed(backbones[key], ready)))
+                verdicts[key] += block(session, images)
+                alone[key] += block(backbones[key], [ready])
         rows, firsts = [], {}
         for (runtime, precision), path in files.items():
-            verdict, backbone = (1000 * median(column) for column in zip(*times[runtime, precision][2:], strict=True))
+            verdict, backbone = (1000 * median(one[runtime, precision]) for one in (verdicts, alone))
             firsts[runtime, precision] = median(first_verdict(path, images[0]) for _ in range(options.starts))
             weights = [one for one in (path, path.with_suffix(".bin")) if one.exists()]
             rows.append(
