@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from blemish.models.base import AnomalyModule
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # One thread: tests start processes of their own, which would wait for one another if each used all cores. Before
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Equal code meets equal examples; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 IMAGE_SIZE = (64, 96)
 SMALL = {"image_size": IMAGE_SIZE}
