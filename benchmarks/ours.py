@@ -99,8 +99,8 @@ def latency(batch: int, repetitions: int) -> dict[str, Any]:
 
 
 def coreset(points: str, k: int, indices: str, on: str = "cpu") -> dict[str, Any]:
-    """Selects k of (n, D) points, starting with the first. `product_seconds` is the part that nothing can save: the
-    product of all points and all that were chosen."""
+    """Selects k of (n, D) points, starting with the first. `product_seconds` is what the product of all
+    points and all chosen ones takes alone."""
     features = torch.from_numpy(np.load(points)).to(on)
     radius = 0.0
 

@@ -31,8 +31,7 @@ from pool import open_pool
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What timm's ResNets expect, so that the file can be used as their state dict."""
+from blemish.features.bundled_network import MEAN, STD
 
 CHANNELS = (64, 128, 256)
 DEVIATION = 0.5

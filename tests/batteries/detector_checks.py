@@ -139,14 +139,14 @@ def check_abandoned_fit_leaves_nothing(make: Make) -> None:
 
 def check_update_adds(make: Make) -> None:
     """More good images of a new kind bring their scores down; the old kind stays known."""
-    strange = 255 - parts(8)
+    strange = 255 - parts(16)
     model = fitted(make, parts(8))
     before, known = raw(model, strange[:4])[0], raw(model, parts(8))[0]
     model.resume()
     observe(model, strange[4:])
     assert model.is_fitted
     after = raw(model, strange[:4])[0]
-    assert (after < 0.8 * before).all(), (before, after)
+    assert (after < 0.7 * before).all(), (before, after)
     assert raw(model, parts(8))[0].max() < before.min()
     assert known.max() < before.min()
 

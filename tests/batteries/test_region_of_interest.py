@@ -61,6 +61,7 @@ def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data:
         assert torch.equal(getattr(done, field), getattr(alike, field)), field
     # The order in which a product adds up depends on the place in the batch.
     torch.testing.assert_close(both.raw_score, done.raw_score.expand(2), rtol=1e-5, atol=1e-4)
+    assert torch.equal(both.pred_label, done.pred_label.expand(2))
     assert not done.pred_mask[:, ~inside].any()
 
 
@@ -134,7 +135,7 @@ def test_only_patches_inside_are_kept() -> None:
     kept, features = kept.double(), features.double()  # `cdist` cancels digits
     assert (torch.cdist(kept, features[:, :, cells].mT.flatten(0, 1)).amin(dim=1) < 1e-4).all()
     outside = torch.cdist(features[:, :, ~cells].mT.flatten(0, 1), kept).amin(dim=1)
-    assert (outside > 1e-4).any(), "or the test could not tell"
+    assert (outside > 1e-2).any(), "or the test could not tell"
 
 
 def test_a_region_needs_a_place_in_the_model() -> None:

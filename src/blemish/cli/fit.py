@@ -113,7 +113,9 @@ def fit(
     split = datamodule.split  # reads the folder: bad input is reported before anything heavy happens
     model = build_model(settings)
     if model.extractor.source == "formula":
-        remark("Features: filter bank, no learned weights. The bundled backbone or a timm one mostly finds more.")
+        remark(
+            "Features: filter bank, no learned weights. Compare it with the bundled backbone or a timm one: --backbone."
+        )
     elif model.extractor.source == "random":
         remark("Features: random weights (--no-pretrained). A pretrained backbone finds more.")
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """The bundled backbone: learned layers and the filter bank side by side.
 
 The layers learned structure from drawn pictures; the filter bank keeps contrast and colour, which learning throws away
-where it did not help. Together they find more than either, see the card beside the weights.
+where it did not help. What each of them finds, and both together, stands on the card beside the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ LAYERS = {"layer1": (64, 4), "layer2": (128, 8), FILTERS: (75, 8), "layer3": (25
 """Channels and stride of each layer, finest first."""
 
 FILE = Path(__file__).parent / "bundled" / f"{ARCHITECTURE}.safetensors"
+"""State dict of a timm `ARCHITECTURE` up to layer3, float16."""
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB in [0, 1]: ImageNet's, which timm's ResNets expect."""
 FILTER_SCALE = 32.0
 """Brings the filter bank to a deviation of about 2 on drawn pictures, four times that of a learned layer."""
 

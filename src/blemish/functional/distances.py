@@ -33,9 +33,6 @@ the system each time, and the page faults cost more than the arithmetic."""
 INDEX_COLUMNS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Sizes of index to choose from, up to a quarter of the columns: more cost as much as the full product."""
 
-INDEX_SAMPLE = 512
-"""Rows of the bank that are searched among the others, to see what an index would prove."""
-
 INDEX_MIN_COLUMNS = 256
 """Below this the full product is bound by memory, and an index saves nothing."""
 
@@ -102,7 +99,8 @@ def make_index(bank: Tensor, norms: Tensor) -> SearchIndex | None:
     if channels < INDEX_MIN_COLUMNS or len(rows) < CANDIDATES * GROUP:
         return None
     _, directions = torch.linalg.eigh((rows.mT @ rows).double())  # ascending
-    sample = torch.arange(0, len(rows), -(-len(rows) // INDEX_SAMPLE), device=rows.device)
+    # Some rows are searched among the others, to see what an index would prove.
+    sample = torch.arange(0, len(rows), -(-len(rows) // INDEX_QUERIES), device=rows.device)
     missing = -len(rows) % GROUP
     best, least = None, channels / 2
     for size in INDEX_COLUMNS:
