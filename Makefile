@@ -37,7 +37,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 bench-peer: $(PEER) bench  ## install the other library, then measure both
 
 backbone: $(READY)  ## train the bundled backbone: hours on two cores, minutes on a GPU
-	$(BIN)/python training/train.py --folder training/run --steps 9000
+	$(BIN)/python training/train.py --folder training/run --steps 7800 --anneal 2300
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .venv-peer demo-output site

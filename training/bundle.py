@@ -17,13 +17,15 @@ from blemish.features.extractor import FeatureExtractor
 CARD = """# The bundled backbone
 
 `backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, float16 on disk, float32 in use; the file is
-a state dict of timm's, for inputs normalised with ImageNet's means), with the filter bank as one more layer. PatchCore
-takes layer2 and the filter bank, PaDiM all of it, unless other `layers` are asked for.
+a state dict of timm's, for inputs normalised with ImageNet's means), square roots of its activations, and the filter
+bank as one more layer. PatchCore takes layer2 and the filter bank, PaDiM all of it, unless other `layers` are
+asked for.
 
 - **Trained on** pictures that `training/pictures.py` draws from formulas, with defects that `training/defects.py`
   plants into them. No photograph and nobody's data went in.
-- **Trained to** tell products apart, to mark damaged cells, and to make the distance to the nearest patch of good
-  pictures large where a defect is and small where none is (`training/train.py`): what PatchCore asks of it.
+- **Trained to** tell from every single cell which product it lies on, to mark damaged cells, and to make the distance
+  to the nearest patch of good pictures large where a defect is and small where none is (`training/train.py`): what
+  PatchCore asks of it.
 - **Licence**: Apache-2.0, as the package.
 - **Checksum** (`FeatureExtractor("bundled").checksum()`): `{checksum}`
 - **Recipe**: `{recipe}`

@@ -14,7 +14,7 @@ from pictures import Array, Rng
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-NORMALS, QUERIES = 3, 2
+NORMALS, QUERIES = 3, 1
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 Three questions about each batch of episodes, one network:
 
-- which product is this? (cross-entropy over the products of the pool, from the pooled maps of layer2 and layer3)
+- which product is this? (cross-entropy over the products of the pool, for layer2 and layer3, from every cell alone and
+  from all together: the same material must look alike wherever a cell lies on it)
 - is this cell damaged? (each layer's own 1 x 1 head, against the mask at that layer's resolution)
-- does the library find the damage? (the patch embedding that PatchCore uses, distance to the nearest patch of the good
-  pictures of the episode, against the mask per cell and per picture. Only a generator of pictures knows this truth.)
+- does the library find the damage? (the patch embedding that PatchCore uses, layer2 and the filter bank, distance to
+  the nearest patch of the good pictures of the episode, against the mask per cell and per picture. Only a generator of
+  pictures knows this truth.)
 
 Constant learning rate after a warm-up, then a linear anneal over the last steps: `--anneal` may be started from any
 checkpoint. A run that was stopped goes on where its last checkpoint is; equal seeds and steps draw equal batches.
@@ -31,12 +33,12 @@ from pool import open_pool
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blemish.features.bundled_network import MEAN, STD
+from blemish.features.bundled_network import FILTER_SCALE, MEAN, STD, compress
+from blemish.features.filter_bank import FilterBank
 
 CHANNELS = (64, 128, 256)
-DEVIATION = 0.5
-"""Root mean variance of a saved layer's channels on drawn pictures, in the range of a ResNet trained on photographs:
-PaDiM adds a fixed number to all variances."""
+DEVIATION = 2.0
+"""Root mean variance of a layer's channels on drawn pictures, before `compress`: about that of the filter bank."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Recipe:
     pictures: int = 8
     picture_side: int = 176
     side: int = 112
-    episodes: int = 8
+    episodes: int = 10
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: int = 500
@@ -64,46 +66,60 @@ class Learner(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.backbone = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3))
-        self.product = nn.Linear(CHANNELS[1] + CHANNELS[2], recipe.products)
+        self.product = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(channels, affine=False), nn.Conv2d(channels, recipe.products, 1))
+            for channels in CHANNELS[1:]
+        )
         self.cells = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in CHANNELS)
-        self.steepness = nn.Parameter(torch.tensor(4.0))
-        self.offset = nn.Parameter(torch.tensor([2.0, 2.0]))
+        self.filters = FilterBank()
+        self.steepness = nn.Parameter(torch.tensor(8.0))
+        self.offset = nn.Parameter(torch.tensor([1.0, 2.0]))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
 
     def forward(self, batch: Episodes) -> dict[str, Tensor]:
         """The weighted losses by name, and "total"."""
         episodes, count = batch.images.shape[:2]
-        images = ((batch.images - self.mean) / self.std).flatten(0, 1)
+        flat = batch.images.flatten(0, 1)
+        images = ((flat - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16):
-            maps = self.backbone(images.contiguous(memory_format=torch.channels_last))
+            maps = self.backbone(images)
         maps = [one.float() for one in maps]
         none = torch.zeros_like(batch.masks[:, :1]).expand(-1, NORMALS, -1, -1)
         masks = torch.cat([none, batch.masks], 1).flatten(0, 1)[:, None].float()
 
-        losses = {}
+        patches = [_neighbourhood(compress(one * (DEVIATION / _deviation(one.detach())))) for one in maps[1:]]
         good = torch.arange(count, device=images.device).repeat(episodes) < NORMALS
-        pooled = torch.cat([one.mean((2, 3)) for one in maps[1:]], 1)[good]
         target = batch.products.repeat_interleave(NORMALS)
-        product = F.cross_entropy(self.product(pooled), target, label_smoothing=0.1)
-        losses["product"] = self.recipe.product_weight * product
+        losses = {"product": self.recipe.product_weight * self._product_loss([one[good] for one in patches], target)}
         cells = [
             _balanced(head(one), F.adaptive_avg_pool2d(masks, one.shape[-2:]))
             for head, one in zip(self.cells, maps, strict=True)
         ]
         losses["cell"] = self.recipe.cell_weight * torch.stack(cells).mean()
-        losses["episode"] = self.recipe.episode_weight * self._episode_loss(maps[1], maps[2], masks, episodes)
+        with torch.no_grad():
+            filters = _neighbourhood(FILTER_SCALE * torch.cat(list(self.filters(flat).values()), 1))
+        losses["episode"] = self.recipe.episode_weight * self._episode_loss(
+            torch.cat([patches[0], filters], 1), masks, episodes
+        )
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
-    def _episode_loss(self, fine: Tensor, coarse: Tensor, masks: Tensor, episodes: int) -> Tensor:
-        embedding = embed(fine, coarse)
+    def _product_loss(self, patches: list[Tensor], target: Tensor) -> Tensor:
+        losses = []
+        for head, one in zip(self.product, patches, strict=True):
+            one = one[..., :: max(1, one.shape[-2] // 7), :: max(1, one.shape[-1] // 7)]  # neighbours say the same
+            with torch.autocast(one.device.type, torch.bfloat16):
+                logits = head(one)
+            truth = target[:, None].expand(-1, logits[0, 0].numel())
+            losses.append(F.cross_entropy(logits.float().flatten(2), truth, label_smoothing=0.1))
+            losses.append(F.cross_entropy(logits.float().mean((2, 3)), target, label_smoothing=0.1))
+        return torch.stack(losses).mean()
+
+    def _episode_loss(self, embedding: Tensor, masks: Tensor, episodes: int) -> Tensor:
         rows = embedding.flatten(2).transpose(1, 2).unflatten(0, (episodes, -1))  # (E, count, cells, channels)
         count, cells = rows.shape[1:3]
-        bank = rows[:, :NORMALS].flatten(1, 2)
-        squared = _squared_distances(rows.flatten(1, 2), bank).view(episodes, count, cells, NORMALS, cells)
-        own = torch.eye(count, NORMALS, dtype=torch.bool, device=rows.device).view(1, count, 1, NORMALS, 1)
-        nearest = squared.masked_fill(own, math.inf).amin((3, 4))  # a good picture does not find itself
+        nearest = (rows - _nearest(rows)).square().sum(3)
         score = 0.5 * torch.log(nearest + 1e-6)
         score = score - score[:, :NORMALS].mean((1, 2), keepdim=True)
         truth = F.adaptive_avg_pool2d(masks, embedding.shape[-2:]).view(episodes, count, cells)
@@ -113,10 +129,30 @@ class Learner(nn.Module):
         return per_cell + 0.5 * per_picture
 
 
-def embed(fine: Tensor, coarse: Tensor) -> Tensor:
-    """PatchCore's patch features: neighbourhood means of 3 x 3, the coarser map brought to the finer one's size."""
-    fine, coarse = (F.avg_pool2d(one, 3, 1, 1, count_include_pad=False) for one in (fine, coarse))
-    return torch.cat([fine, F.interpolate(coarse, fine.shape[-2:], mode="bilinear")], 1)
+def _neighbourhood(maps: Tensor) -> Tensor:
+    """Means of 3 x 3 cells, as PatchCore takes them."""
+    return F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
+
+
+def _deviation(maps: Tensor) -> Tensor:
+    return maps.var((0, 2, 3)).mean().sqrt()
+
+
+def _nearest(rows: Tensor) -> Tensor:
+    """For each of the (E, pictures, cells, channels) rows, the nearest row of another good picture of its episode.
+
+    The search needs no gradient and no precision; distances are computed to what it finds.
+    """
+    episodes, count, cells, channels = rows.shape
+    bank = rows[:, :NORMALS].flatten(1, 2)
+    with torch.no_grad():
+        centre = bank.mean(1, keepdim=True)
+        left, right = (rows.flatten(1, 2) - centre), (bank - centre)
+        products = torch.bmm(left.bfloat16(), right.bfloat16().transpose(1, 2)).float()
+        squared = (right.square().sum(2)[:, None] - 2 * products).view(episodes, count, cells, NORMALS, cells)
+        own = torch.eye(count, NORMALS, dtype=torch.bool, device=rows.device).view(1, count, 1, NORMALS, 1)
+        index = squared.masked_fill(own, math.inf).flatten(3).argmin(3)  # a good picture does not find itself
+    return bank.gather(1, index.flatten(1)[..., None].expand(-1, -1, channels)).view_as(rows)
 
 
 @torch.no_grad()
@@ -149,11 +185,6 @@ def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
         if number < len(factors):
             scale(1 / factor, f"{following}.0.conv1.weight", f"{following}.0.downsample.0.weight")
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}
-
-
-def _squared_distances(rows: Tensor, bank: Tensor) -> Tensor:
-    products = torch.bmm(rows, bank.transpose(1, 2))
-    return (rows.square().sum(2)[:, :, None] + bank.square().sum(2)[:, None] - 2 * products).clamp_min(0)
 
 
 def _balanced(logit: Tensor, share: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The bundled backbone: learned layers and the filter bank side by side.
 
 The layers learned structure from drawn pictures; the filter bank keeps contrast and colour, which learning throws away
-where it did not help. What each of them finds, and both together, stands on the card beside the weights.
+where it did not help. Both are compressed: the layers by square roots of their activations, the filter bank by square
+roots of its magnitudes. What each of them finds, and both together, stands on the card beside the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ FILE = Path(__file__).parent / "bundled" / f"{ARCHITECTURE}.safetensors"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB in [0, 1]: ImageNet's, which timm's ResNets expect."""
 FILTER_SCALE = 32.0
-"""Brings the filter bank to a deviation of about 2 on drawn pictures, four times that of a learned layer."""
+"""Brings the filter bank to a deviation of about 2 on drawn pictures."""
+FLOOR = 0.05
+"""Activations below it hardly count; keeps the slope of the root finite."""
 
 
 class BundledNetwork(nn.Module):
@@ -49,8 +52,18 @@ class BundledNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, h, w) -> {name: (N, channels, ~h / stride, ~w / stride)}."""
-        maps = dict(zip(self.names, self.learned(images), strict=True)) if self.learned is not None else {}
+        learned = self.learned(images) if self.learned is not None else []
+        maps = {name: compress(one) for name, one in zip(self.names, learned, strict=True)}
         if self.filters is not None:
             energies = self.filters(images * self.std + self.mean)
             maps[FILTERS] = FILTER_SCALE * torch.cat(list(energies.values()), dim=1)
         return maps
+
+
+def compress(maps: Tensor) -> Tensor:
+    """Square roots of activations >= 0, of any shape (power normalisation, Perronnin et al., ECCV 2010).
+
+    Strong activations vary more from one good patch to the next than weak ones; distances between roots depend less on
+    how strong the texture is.
+    """
+    return (maps + FLOOR).sqrt()
