@@ -87,6 +87,17 @@ def test_the_loss_falls_in_twenty_steps(training: dict[str, ModuleType], tmp_pat
         assert losses[-1][name] < 0.95 * losses[0][name], name
 
 
+def test_nearest_rows_come_from_other_good_pictures(training: dict[str, ModuleType]) -> None:
+    """Against a loop; rows apart enough for the search's low precision."""
+    rows = torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(0))  # three good pictures and a damaged one
+    found = training["train"]._nearest(rows)
+    for episode, pictures in enumerate(rows):
+        for number, picture in enumerate(pictures):
+            others = torch.cat([good for other, good in enumerate(pictures[:3]) if other != number])
+            expected = others[torch.cdist(picture, others).argmin(1)]
+            assert torch.equal(found[episode, number], expected)
+
+
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_a_run_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_path: Path) -> None:
     train, pool = training["train"], tmp_path / "pool.npy"

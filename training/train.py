@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from blemish.features.bundled_network import FILTER_SCALE, MEAN, STD, compress
 from blemish.features.filter_bank import FilterBank
+from blemish.functional.patches import average_neighbourhood
 
 CHANNELS = (64, 128, 256)
 DEVIATION = 2.0
@@ -88,7 +89,7 @@ class Learner(nn.Module):
         none = torch.zeros_like(batch.masks[:, :1]).expand(-1, NORMALS, -1, -1)
         masks = torch.cat([none, batch.masks], 1).flatten(0, 1)[:, None].float()
 
-        patches = [_neighbourhood(compress(one * (DEVIATION / _deviation(one.detach())))) for one in maps[1:]]
+        patches = [average_neighbourhood(compress(one * (DEVIATION / _deviation(one.detach())))) for one in maps[1:]]
         good = torch.arange(count, device=images.device).repeat(episodes) < NORMALS
         target = batch.products.repeat_interleave(NORMALS)
         losses = {"product": self.recipe.product_weight * self._product_loss([one[good] for one in patches], target)}
@@ -98,7 +99,7 @@ class Learner(nn.Module):
         ]
         losses["cell"] = self.recipe.cell_weight * torch.stack(cells).mean()
         with torch.no_grad():
-            filters = _neighbourhood(FILTER_SCALE * torch.cat(list(self.filters(flat).values()), 1))
+            filters = average_neighbourhood(FILTER_SCALE * torch.cat(list(self.filters(flat).values()), 1))
         losses["episode"] = self.recipe.episode_weight * self._episode_loss(
             torch.cat([patches[0], filters], 1), masks, episodes
         )
@@ -127,11 +128,6 @@ class Learner(nn.Module):
         damaged = (truth.amax(2) > 0.05).float()
         per_picture = _balanced(self.steepness * score.amax(2) - self.offset[1], damaged)
         return per_cell + 0.5 * per_picture
-
-
-def _neighbourhood(maps: Tensor) -> Tensor:
-    """Means of 3 x 3 cells, as PatchCore takes them."""
-    return F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
 
 
 def _deviation(maps: Tensor) -> Tensor:
@@ -167,7 +163,7 @@ def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
     maps = learner.backbone((images - learner.mean) / learner.std)
     learner.train()
     state = {name: value.detach().clone() for name, value in learner.backbone.state_dict().items()}
-    factors = [float(DEVIATION / one.var((0, 2, 3)).mean().sqrt()) for one in maps]
+    factors = [float(DEVIATION / _deviation(one)) for one in maps]
 
     def scale(factor: float, *names: str) -> None:
         for name in names:

@@ -63,7 +63,6 @@ class BundledNetwork(nn.Module):
 def compress(maps: Tensor) -> Tensor:
     """Square roots of activations >= 0, of any shape (power normalisation, Perronnin et al., ECCV 2010).
 
-    Strong activations vary more from one good patch to the next than weak ones; distances between roots depend less on
-    how strong the texture is.
+    Distances between roots depend less on how strong a texture is. NaN stays NaN.
     """
     return (maps + FLOOR).sqrt()
