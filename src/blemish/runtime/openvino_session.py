@@ -2,12 +2,17 @@
 
 Left to itself, its CPU plug-in calculates in bfloat16 where the processor can, which gave NaN and turned verdicts
 around. The precision is therefore always set.
+
+8-bit convolutions of a graph whose shapes are open end the process on processors with AMX
+(https://github.com/openvinotoolkit/openvino/issues/37577). Such a graph is therefore compiled once for each size of
+image that it meets, and takes one image at a time.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +25,12 @@ from blemish.errors import ArtifactError, UsageError
 from blemish.runtime.graph_session import GraphBackend, parse_metadata, require_file
 from blemish.runtime.session import SETTINGS, Outputs, Session
 
+MAX_SIZES = 8
+"""How many sizes of image an 8-bit graph stays compiled for; the one longest unused goes first."""
+
 
 class OpenVinoBackend(GraphBackend):
-    """An .xml file with its .bin as a `Backend`; every thread gets a request of its own.
+    """An .xml file with its .bin as a `Backend`; every thread gets requests of its own.
 
     Args:
         path: written by the exporter.
@@ -53,19 +61,37 @@ class OpenVinoBackend(GraphBackend):
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(model, device.upper(), options)
+        self._model = model
+        self._by_size = self.content["precision"] == "int8" and self.content["static"] is None
         self._local = threading.local()
+
+        @lru_cache(MAX_SIZES)
+        def compiled(size: tuple[int, int] | None) -> Any:
+            fixed = model if size is None else model.clone()
+            if size is not None:
+                fixed.reshape({"image": [1, *size, 3]})
+            return core.compile_model(fixed, device.upper(), options)
+
+        self._compiled = compiled
+        if not self._by_size:
+            compiled(None)  # now, not while the first part waits
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
+        if not self._by_size:
+            return self._run(None, feed)
+        parts = [self._run(image.shape[:2], {**feed, "image": image[None]}) for image in feed["image"]]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _run(self, size: tuple[int, int] | None, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if not hasattr(self._local, "request"):
-            self._local.request = self._compiled.create_infer_request()
-        results = self._local.request.infer(feed)
+            self._local.request = lru_cache(MAX_SIZES)(lambda size: self._compiled(size).create_infer_request())
+        results = self._local.request(size).infer(feed)
         return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
 
     def signature(self) -> dict[str, dict[str, str]]:
         """See `GraphBackend.signature`. Thresholds and sensitivities are constants in the file and inputs here."""
-        sides = {"inputs": self._compiled.inputs, "outputs": self._compiled.outputs}
+        sides = {"inputs": self._model.inputs, "outputs": self._model.outputs}
         return {
             side: {one.any_name: f"{one.element_type.get_type_name()} {one.partial_shape}" for one in ones}
             for side, ones in sides.items()
