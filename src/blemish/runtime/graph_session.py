@@ -119,7 +119,6 @@ def parse_metadata(text: str | None, path: str) -> dict[str, Any]:
             float(content["decision"][name])
         if content["static"] is not None:
             _n, _h, _w = map(int, content["static"])
-        str(content["precision"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
     return content

@@ -62,7 +62,7 @@ class OpenVinoBackend(GraphBackend):
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = model
-        self._by_size = self.content["precision"] == "int8" and self.content["static"] is None
+        self._by_size = self.content.get("precision") == "int8" and self.content["static"] is None
         self._local = threading.local()
 
         @lru_cache(MAX_SIZES)
