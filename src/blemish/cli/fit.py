@@ -81,12 +81,17 @@ def build_data(config: FitConfig, root: Path) -> ImageDataModule:
 
 def calibration_sentence(record: CalibrationRecord, threshold: float) -> str:
     """What the raw threshold rests on, in words."""
+    from blemish.functional.thresholds import conditional_rate
+
     images = f"{record.normal} good" + (f" and {record.anomalous} anomalous" if record.anomalous else "") + " images"
     text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({record.source.replace('_', ' ')})."
-    if record.certified_false_alarm_rate is not None:
+    rate = record.certified_false_alarm_rate
+    if rate is not None:
+        n = record.normal
+        unlucky = conditional_rate(n, n + 1 - round(rate * (n + 1)))
         text += (
-            f" {record.normal} images certify at most {record.certified_false_alarm_rate:.2%} false alarms"
-            " on parts of the same kind."
+            f" {n} images certify at most {rate:.2%} false alarms on average, on parts of the same kind;"
+            f" one such calibration in 20 may give more than {unlucky:.2%}."
         )
     if record.decided_by is not None and record.next_score is not None:
         text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."

@@ -192,7 +192,7 @@ def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
         yield Finding(
             "note",
             f"Thresholds would come from {n} good images held out from fitting, as {reason}. "
-            f"They can certify a false-alarm rate of 1/{n + 1} = {1 / (n + 1):.2%}.",
+            f"They can certify a false-alarm rate of 1/{n + 1} = {1 / (n + 1):.2%} on average.",
         )
     elif split.policy == "validation":
         yield Finding("note", f"Thresholds would come from the {n} images of the validation set; nothing is held out.")

@@ -61,7 +61,7 @@ def test_a_clean_folder(folder: Path) -> None:
     assert messages(report, "note") == [
         "Layout mvtec: 8 good images would be fitted on.",
         "Thresholds would come from 2 good images held out from fitting, as there is no validation set. "
-        "They can certify a false-alarm rate of 1/3 = 33.33%.",
+        "They can certify a false-alarm rate of 1/3 = 33.33% on average.",
     ]
 
 
