@@ -37,7 +37,8 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 bench-peer: $(PEER) bench  ## install the other library, then measure both
 
 backbone: $(READY)  ## train the bundled backbone: hours on two cores, minutes on a GPU
-	$(BIN)/python training/train.py --folder training/run --steps 7800 --anneal 2300
+	$(BIN)/python training/train.py --folder training/run/first --steps 7800 --anneal 2300
+	$(BIN)/python training/train.py --folder training/run --start training/run/first/checkpoint.pt --steps 14000 --anneal 3000
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .venv-peer demo-output site

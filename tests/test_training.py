@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 MODULES = ("pictures", "defects", "pool", "episodes", "train")
 
@@ -99,7 +100,9 @@ def test_nearest_rows_come_from_other_good_pictures(training: dict[str, ModuleTy
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-def test_a_run_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped(
+    training: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, pool = training["train"], tmp_path / "pool.npy"
     recipe = train.Recipe(products=6, pictures=5, picture_side=64, side=48, episodes=2, warmup=2)
 
@@ -113,8 +116,8 @@ def test_a_run_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_pat
 
     from blemish.features.extractor import FeatureExtractor
 
-    extractor = FeatureExtractor("resnet18", ["layer3"], weights=tmp_path / "halves" / "backbone.safetensors")
-    assert extractor(torch.rand(1, 3, 64, 64))[0].shape == (1, 256, 4, 4)
+    monkeypatch.setattr("blemish.features.bundled_network.FILE", tmp_path / "halves" / "backbone.safetensors")
+    assert FeatureExtractor("bundled", ["layer3"])(torch.rand(1, 3, 64, 64))[0].shape == (1, 32, 4, 4)
 
 
 def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, ModuleType]) -> None:
@@ -128,7 +131,9 @@ def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, M
     pool = np.random.default_rng(0).integers(0, 256, (33, 1, 64, 64, 3), np.uint8)
     images = torch.randn(2, 3, 64, 64)
     saved = train.timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3)).eval()
-    saved.load_state_dict({name: value.float() for name, value in train.to_save(learner, pool).items()})
+    state = {name: value.float() for name, value in train.to_save(learner, pool).items()}
+    directions = {name: state.pop(f"projections.{name}.weight")[:, :, 0, 0] for name in ("layer2", "layer3")}
+    saved.load_state_dict(state)
     drawn = (torch.from_numpy(pool[::16, 0]).permute(0, 3, 1, 2) / 255 - learner.mean) / learner.std
     learner.eval()
     with torch.no_grad():
@@ -136,3 +141,8 @@ def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, M
             factor = (other.flatten() @ one.flatten()) / one.square().sum()
             torch.testing.assert_close(other, factor * one, rtol=5e-3, atol=5e-3 * float(other.std()))
             assert float(on_pool.var((0, 2, 3)).mean().sqrt()) == pytest.approx(train.DEVIATION, rel=5e-3)
+        for name, one in zip(("layer2", "layer3"), saved(drawn)[1:], strict=True):
+            rows = train.average_neighbourhood(train.compress(one)).movedim(1, -1).flatten(0, -2)
+            kept = rows @ directions[name].T
+            best = PCA(len(directions[name])).fit(rows.numpy()).explained_variance_.sum()
+            assert float(kept.var(0).sum()) == pytest.approx(best, rel=5e-3)

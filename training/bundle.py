@@ -17,9 +17,9 @@ from blemish.features.extractor import FeatureExtractor
 CARD = """# The bundled backbone
 
 `backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, float16 on disk, float32 in use; the file is
-a state dict of timm's, for inputs normalised with ImageNet's means), square roots of its activations, and the filter
-bank as one more layer. PatchCore takes layer2 and the filter bank, PaDiM all of it, unless other `layers` are
-asked for.
+a state dict of timm's and two projections, for inputs normalised with ImageNet's means), square roots of its
+activations, 64 principal components of layer2 and 32 of layer3 on drawn pictures, and the filter bank as one more
+layer. PatchCore takes layer2, layer3 and the filter bank, PaDiM layer1 as well, unless other `layers` are asked for.
 
 - **Trained on** pictures that `training/pictures.py` draws from formulas, with defects that `training/defects.py`
   plants into them. No photograph and nobody's data went in.
@@ -30,7 +30,8 @@ asked for.
 - **Checksum** (`FeatureExtractor("bundled").checksum()`): `{checksum}`
 - **Recipe**: `{recipe}`
 - **Run**: {steps} steps, the learning rate annealed over the last {anneal}; {minutes} minutes on {device}; {versions}.
-- **Made again** by `make backbone`; other hardware rounds differently and gives other bytes.
+- **Made again** by `make backbone`, in two parts, with the rate annealed at the end of each; other hardware
+  rounds differently and gives other bytes.
 
 ## What it was chosen by
 

@@ -5,7 +5,7 @@ Three questions about each batch of episodes, one network:
 - which product is this? (cross-entropy over the products of the pool, for layer2 and layer3, from every cell alone and
   from all together: the same material must look alike wherever a cell lies on it)
 - is this cell damaged? (each layer's own 1 x 1 head, against the mask at that layer's resolution)
-- does the library find the damage? (the patch embedding that PatchCore uses, layer2 and the filter bank, distance to
+- does the library find the damage? (layer2 and the filter bank, as PatchCore sees patches of them, distance to
   the nearest patch of the good pictures of the episode, against the mask per cell and per picture. Only a generator of
   pictures knows this truth.)
 
@@ -33,7 +33,7 @@ from pool import open_pool
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blemish.features.bundled_network import FILTER_SCALE, MEAN, STD, compress
+from blemish.features.bundled_network import FILTER_SCALE, LAYERS, LEARNED_CHANNELS, MEAN, STD, compress
 from blemish.features.filter_bank import FilterBank
 from blemish.functional.patches import average_neighbourhood
 
@@ -153,7 +153,8 @@ def _nearest(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
-    """The backbone's state in float16, each layer brought to `DEVIATION` on one picture of every 16th product.
+    """The backbone's state in float16, each layer brought to `DEVIATION` on one picture of every 16th product, and the
+    leading principal components there of the patches of `LEARNED_CHANNELS`.
 
     A block's output is ReLU(batch norm + shortcut): a positive factor on both goes through, and the convolutions that
     read the output take it back. What the network computes doesn't change, except for the factor.
@@ -180,6 +181,11 @@ def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
             scale(factor, f"{layer}.0.downsample.1.weight", f"{layer}.0.downsample.1.bias")
         if number < len(factors):
             scale(1 / factor, f"{following}.0.conv1.weight", f"{following}.0.downsample.0.weight")
+    named = {f"layer{number}": factor * one for number, (factor, one) in enumerate(zip(factors, maps, strict=True), 1)}
+    for name in LEARNED_CHANNELS:
+        rows = average_neighbourhood(compress(named[name])).movedim(1, -1).flatten(0, -2)
+        _, directions = torch.linalg.eigh(torch.cov(rows.T.double()))  # ascending
+        state[f"projections.{name}.weight"] = directions[:, -LAYERS[name][0] :].T[:, :, None, None]
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}
 
 

@@ -124,7 +124,7 @@ def test_sensitivity_and_rate_travel(model: AnomalyModule, tmp_path: Path) -> No
 def test_without_post_processor(tmp_path: Path) -> None:
     model = Patchcore(image_size=64, post_processor=False)
     model.start()
-    model.observe(torch.rand(2, 203, 8, 8, generator=torch.Generator().manual_seed(0)))
+    model.observe(torch.rand(2, 171, 8, 8, generator=torch.Generator().manual_seed(0)))
     model.finish()
     model.save(tmp_path / "model.safetensors")
     assert load(tmp_path / "model.safetensors").post_processor is None
@@ -373,10 +373,10 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
     "tensor too many": (tensor("run.me", torch.zeros(1)), r'do not fit its manifest: .*Unexpected key.*"run.me"'),
     "tensor missing": (tensor("bank.rows", None), r'do not fit its manifest: .*Missing key.*"bank.rows"'),
-    "width": (tensor("bank.rows", torch.zeros(40, 9)), r"do not fit its manifest: bank.rows must be \(40, 203\)"),
+    "width": (tensor("bank.rows", torch.zeros(40, 9)), r"do not fit its manifest: bank.rows must be \(40, 171\)"),
     "rank": (tensor("bank.norms", torch.zeros(1, 1)), r"do not fit its manifest: bank.norms must be"),
     "fixed shape": (tensor("post_processor._image_min", torch.zeros(2)), "do not fit its manifest: .*size mismatch"),
-    "empty bank": (tensor("bank.rows", torch.zeros(0, 203)), r"bank.norms must be \(0,\)|without fitted state"),
+    "empty bank": (tensor("bank.rows", torch.zeros(0, 171)), r"bank.norms must be \(0,\)|without fitted state"),
 }
 
 
@@ -406,7 +406,7 @@ def test_padim_state_of_another_grid(model_files: dict[str, Path], tmp_path: Pat
 
 def test_padim_channels_out_of_range(model_files: dict[str, Path], tmp_path: Path) -> None:
     edit = tensor("channel_index", torch.arange(100) + 424)
-    with pytest.raises(ArtifactError, match="channel_index must be between 0 and 522"):
+    with pytest.raises(ArtifactError, match="channel_index must be between 0 and 234"):
         load(forged(model_files["padim"], tmp_path / "f.safetensors", edit))
 
 

@@ -32,6 +32,9 @@ METADATA = "blemish"
 BACKBONE = "backbone/"
 """What the names of the backbone's nodes start with: `int8` quantises these, and readers of a graph find their way."""
 
+FULL_PRECISION = "'model.extractor.network.filters'", "'model.extractor.network.projections."
+"""Modules of the bundled backbone that take little time and small differences."""
+
 
 def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
     """The graph of a calibrated detector.
@@ -87,7 +90,7 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
         proto.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (), [defaults[name]]))
     for node in proto.graph.node:
         modules = " ".join(one.value for one in node.metadata_props)  # that the node comes from
-        if "'model.extractor'" in modules and "'model.extractor.network.filters'" not in modules:
+        if "'model.extractor'" in modules and not any(one in modules for one in FULL_PRECISION):
             node.name = BACKBONE + node.name
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info, proto.graph):
         part.ClearField("metadata_props")  # stack traces of the machine that exported

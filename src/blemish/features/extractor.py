@@ -188,15 +188,18 @@ def _bundled_network(layers: list[str], pretrained: bool, seed: int) -> nn.Modul
         order = ["act1", "layer1", "layer2", "layer3"]
         return _timm_network(bundled_network.ARCHITECTURE, learned, order, False, None, seed)[0]
 
-    if not learned:
-        return bundled_network.BundledNetwork(None, layers)
-    if not pretrained:
-        return bundled_network.BundledNetwork(build(), layers)
-    with torch.device("meta"):  # drawing weights that are replaced at once would take longer than everything else
-        network = build()
+    with _private_random_state(seed):
+        if not (learned and pretrained):
+            return bundled_network.BundledNetwork(build() if learned else None, layers)
+        with torch.device("meta"):  # drawing weights that are replaced at once would take longer than everything else
+            network = build()
+        bundled = bundled_network.BundledNetwork(network, layers)
     stored = load_file(bundled_network.FILE)
     network.load_state_dict({name: stored[name] for name in network.state_dict()}, assign=True)
-    return bundled_network.BundledNetwork(network.float(), layers)
+    network.float()
+    projections = bundled.projections
+    projections.load_state_dict({name: stored[f"projections.{name}"] for name in projections.state_dict()})
+    return bundled
 
 
 def _timm_network(

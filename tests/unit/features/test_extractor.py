@@ -132,7 +132,7 @@ def test_the_bundled_backbone_needs_no_network(no_network: list[str]) -> None:
     assert no_network == []
     assert extractor.source == "bundled"
     assert extractor.layers == ["layer1", "layer2", "filter_bank", "layer3"]
-    assert (extractor.channels, extractor.strides) == ([64, 128, 75, 256], [4, 8, 8, 16])
+    assert (extractor.channels, extractor.strides) == ([64, 64, 75, 32], [4, 8, 8, 16])
     assert not any("layer4" in name for name, _ in extractor.named_parameters())
 
 
@@ -143,13 +143,18 @@ def test_the_bundled_file_is_the_cards(bundled: FeatureExtractor) -> None:
     assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float16}
 
 
-def test_the_bundled_layers_are_roots_of_timms_resnet18(bundled: FeatureExtractor) -> None:
+def test_the_bundled_layers_are_projected_roots_of_timms_resnet18(bundled: FeatureExtractor) -> None:
+    stored = {name: value.float() for name, value in load_file(FILE).items()}
+    directions = [stored.pop(f"projections.layer{number}.weight")[:, :, 0, 0] for number in (2, 3)]
     network = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3)).eval()
-    network.load_state_dict(load_file(FILE))
+    network.load_state_dict(stored)
     first, second, filters, third = bundled(pictures())
     with torch.no_grad():
-        for ours, theirs in zip((first, second, third), network(pictures()), strict=True):
-            torch.testing.assert_close(ours, (theirs + FLOOR).sqrt(), rtol=1e-5, atol=1e-5)
+        roots = [(one + FLOOR).sqrt() for one in network(pictures())]
+    torch.testing.assert_close(first, roots[0], rtol=1e-5, atol=1e-5)
+    for ours, theirs, rows in zip((second, third), roots[1:], directions, strict=True):
+        torch.testing.assert_close(ours, torch.einsum("dc,nchw->ndhw", rows, theirs), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), rtol=0, atol=1e-3)  # as far as float16 goes
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (bundled.mean, bundled.std))
     energies = torch.cat(list(FilterBank()(pictures() * std + mean).values()), dim=1)
     assert torch.equal(filters, FILTER_SCALE * energies)

@@ -39,7 +39,7 @@ class Patchcore(AnomalyModule):
     """
 
     default_layers: ClassVar[Sequence[str]] = ("layer2", "layer3")
-    bundled_layers: ClassVar[Sequence[str]] = ("layer2", "filter_bank")
+    bundled_layers: ClassVar[Sequence[str]] = ("layer2", "filter_bank", "layer3")
     name: ClassVar[str] = "patchcore"
 
     def __init__(
