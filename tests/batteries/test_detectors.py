@@ -133,7 +133,7 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
     (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
     (Patchcore, {"neighbor_search": "hnsw"}, r"neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'."),
-    (Padim, {"n_features": 0}, r"n_features must be between 1 and 523, the channels of these layers. Got 0."),
+    (Padim, {"n_features": 0}, r"n_features must be between 1 and 235, the channels of these layers. Got 0."),
     (Padim, {"n_features": 524}, r"Got 524."),
     (Padim, {"epsilon": 0.0}, r"epsilon must be above 0, or covariances can't be inverted. Got 0.0."),
     (Padim, {"epsilon": float("nan")}, r"epsilon must be above 0"),
