@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class OpenVinoBackend(GraphBackend):
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
         require_file(Path(path))
-        core = openvino.Core()
+        core = shared_core()
         kind = device.upper().partition(".")[0].partition(":")[0]
         available = [*dict.fromkeys(name.partition(".")[0] for name in core.available_devices), "AUTO"]
         if kind not in available:
@@ -96,6 +96,17 @@ class OpenVinoBackend(GraphBackend):
             side: {one.any_name: f"{one.element_type.get_type_name()} {one.partial_shape}" for one in ones}
             for side, ones in sides.items()
         }
+
+
+@cache
+def shared_core() -> openvino.Core:
+    """OpenVINO's core, the same for all sessions and never ended.
+
+    Its CPU plug-in gives the thread that starts it another stack for signal handlers, and takes that away when the last
+    user ends, in whichever thread. Ended in another one, it leaves the first thread a stack that is gone: the next
+    signal, Ctrl-C or the end of a child process, ends the program.
+    """
+    return openvino.Core()
 
 
 def _free_settings(model: Any) -> bool:

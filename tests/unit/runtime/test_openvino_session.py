@@ -1,0 +1,33 @@
+"""What OpenVINO does to the program around it, and must not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from blemish.artifact import load
+from blemish.export import exporting
+from exported import content_of, traced
+
+PROGRAM = """
+import gc, os, signal, sys, threading
+import numpy as np
+from blemish import runtime
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+sessions = [runtime.load(sys.argv[1])]
+sessions[0](np.zeros((96, 128, 3), np.uint8))
+ending = threading.Thread(target=lambda: (sessions.clear(), gc.collect()))
+ending.start()
+ending.join()
+os.kill(os.getpid(), signal.SIGTERM)
+print("goes on")
+"""
+
+
+def test_a_session_may_end_in_another_thread(model_file: Path, tmp_path: Path) -> None:
+    """OpenVINO's plug-in took the first thread's stack for signals away with it, and the next signal was the last."""
+    exporting.write(traced(model_file), tmp_path / "m.xml", content_of(load(model_file)))
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "m.xml"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.split("\n")[:2]) == (0, ["handled", "goes on"]), ran.stderr
