@@ -81,7 +81,7 @@ def build_data(config: FitConfig, root: Path) -> ImageDataModule:
 
 def calibration_sentence(record: CalibrationRecord, threshold: float) -> str:
     """What the raw threshold rests on, in words."""
-    from blemish.functional.thresholds import conditional_rate
+    from blemish.functional.conformal import conditional_rate
 
     images = f"{record.normal} good" + (f" and {record.anomalous} anomalous" if record.anomalous else "") + " images"
     text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({record.source.replace('_', ' ')})."

@@ -28,8 +28,8 @@ from torch import Tensor
 from blemish.data.batch import InferenceBatch, PerImage
 from blemish.data.gather import own_share
 from blemish.errors import CalibrationError, NotCalibratedError, UsageError
+from blemish.functional.conformal import certified_rate
 from blemish.functional.thresholds import (
-    certified_rate,
     f1_threshold,
     f1_threshold_from_histogram,
     is_anomalous,
