@@ -1,4 +1,4 @@
-"""Claim: approximate neighbours cost little accuracy; this measures how much, and the time they save.
+"""Claim: approximate neighbors cost little accuracy; this measures how much, and the time they save.
 
 python benchmarks/approximate.py [--images 80] [--rows 1000 5000 20000]
 

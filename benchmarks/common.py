@@ -255,7 +255,7 @@ def medians(times: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def draw_parts(folder: Path, good: int, *, test: int = 0, product: str = "tile") -> Path:
     """A product in the layout of MVTec AD: `good` images to fit on, `test` other good ones, half as many per defect."""
-    from blemish.data.synthetic import write_dataset
+    from blemish.synthetic.products import write_dataset
 
     return write_dataset(folder, product=product, good_train=good, good_test=test, per_defect=test // 2)
 

@@ -52,9 +52,9 @@ def radius(points: np.ndarray[Any, Any], chosen: Path) -> float:
 
     from blemish.functional.distances import nearest, square_norms
 
-    centred = torch.from_numpy(points - points.mean(axis=0))
-    bank = centred[torch.from_numpy(np.load(chosen))]
-    return float(nearest(centred, bank, square_norms(bank)).distance.max())
+    centerd = torch.from_numpy(points - points.mean(axis=0))
+    bank = centerd[torch.from_numpy(np.load(chosen))]
+    return float(nearest(centerd, bank, square_norms(bank)).distance.max())
 
 
 def main() -> None:

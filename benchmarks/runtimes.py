@@ -39,7 +39,7 @@ def torch_backbone(model: Any) -> Callable[[Any], Any]:
 
 
 def onnx_backbone(path: Path) -> Callable[[Any], Any]:
-    """The nodes of the backbone, and those that quantise, as a graph of their own."""
+    """The nodes of the backbone, and those that quantize, as a graph of their own."""
     import onnx
     import onnxruntime
     from onnx import helper

@@ -28,7 +28,7 @@ SMALL = {"image_size": IMAGE_SIZE}
 @pytest.fixture(scope="session")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MVTec AD layout: 12 good parts to fit on, 4 good and 5 x 2 defective ones to test on; 96 x 128 pixels."""
-    from blemish.data.synthetic import write_dataset
+    from blemish.synthetic.products import write_dataset
 
     root = tmp_path_factory.mktemp("data")
     return write_dataset(root, product="tile", good_train=12, good_test=4, per_defect=2, size=(96, 128))

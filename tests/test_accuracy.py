@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blemish import Engine, ImageDataModule, Patchcore
-from blemish.data.synthetic import PRODUCTS, write_dataset
+from blemish.synthetic.products import PRODUCTS, write_dataset
 
 
 def aurocs(root: Path) -> tuple[float, float | None]:

@@ -22,6 +22,7 @@ RANK = {
     "functional": 1,
     "data": 2,
     "features": 2,
+    "synthetic": 3,
     "metrics": 3,
     "visualization": 3,
     "pre_processing": 3,
@@ -31,10 +32,12 @@ RANK = {
     "engine": 6,
     "runtime": 7,
     "export": 7.5,  # tries its files out in sessions
+    "predictions": 7.6,  # torch-free, below report and serve
     "report": 8,
     "trials": 8,  # fits and measures many detectors through the engine; knows neither flags nor files of settings
     "serve": 8,
     "scale": 8,
+    "legacy": 8.5,
     "cli": 9,
     "__main__": 10,
 }
@@ -42,11 +45,10 @@ RANK = {
 FENCES = {
     "lightning": (
         "models/base.py",
-        "models/padim/lightning",
-        "models/patchcore/lightning",
         "post_processing/",
         "data/datamodule.py",
-        "engine.py",
+        "engine/",
+        "legacy/",
     ),
     "timm": ("features/",),
     "onnxruntime": ("runtime/", "export/int8.py"),
@@ -63,6 +65,18 @@ FENCES = {
     "torchvision": (),
     "cv2": (),
     "sklearn": (),
+}
+# Documented addresses of what moved to `legacy/`: they re-export, and nothing else.
+SHIMS = {
+    "models/padim/anomaly_map.py",
+    "models/patchcore/lightning_model.py",
+    "models/patchcore/model.py",
+    "post_processing/normalization/cdf.py",
+    "post_processing/normalization/min_max.py",
+    "post_processing/post_process.py",
+    "post_processing/visualizer.py",
+    "visualization/classic.py",
+    "visualization/visualizer.py",
 }
 MODULES = sorted(path for path in SRC.rglob("*.py"))
 
@@ -100,7 +114,7 @@ def test_a_module_imports_strictly_lower_ranks_and_its_own_folder(path: Path) ->
         if name.split(".")[0] != "blemish":
             continue
         other = folder(name)
-        if other in ("", own):
+        if other in ("", own) or path.relative_to(SRC).as_posix() in SHIMS:
             continue
         where = f"{path.relative_to(SRC)} (rank {RANK[own]})"
         assert RANK[other] < RANK[own], f"{where} imports {name} (rank {RANK[other]})"

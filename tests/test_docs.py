@@ -59,7 +59,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from blemish.data.synthetic import write_dataset
+    from blemish.synthetic.products import write_dataset
 
     root = tmp_path_factory.mktemp("docs")
     parts = write_dataset(root, product="tile", good_train=20, good_test=3, per_defect=1, size=(96, 96))
@@ -245,5 +245,5 @@ def test_every_name_of_the_older_library_is_on_its_page() -> None:
 
 HIDDEN = {
     "blemish.data.gather",  # several processes: called by the post-processor and the evaluator alone
-    "blemish.data.synthetic_parts",  # the drawing behind blemish.data.synthetic
+    "blemish.synthetic.parts",  # the drawing behind blemish.synthetic.products
 }

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from blemish import runtime
-from blemish.data.synthetic import render
 from blemish.runtime.session import Result
+from blemish.synthetic.products import render
 from exported import export_untried
 
 FOLDER = Path(__file__).parents[1] / "examples"

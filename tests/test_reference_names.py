@@ -1,7 +1,7 @@
 """Every name that the five documents of the older library describe: it is here, takes what it took, does what was said.
 
 `TABLE` has one row per name: document, dotted path with the package replaced, the documented signature without its
-annotations, and a check of the behaviour (or the test that checks it at length). Where the documents are at hand
+annotations, and a check of the behavior (or the test that checks it at length). Where the documents are at hand
 (BLEMISH_REFERENCE), the table is held against them; where stored numbers are (BLEMISH_GOLDEN), every one is compared.
 """
 
@@ -55,9 +55,9 @@ GUIDE = "post_processing_guide.md"
 PADIM = "padim_anomaly_map.rst"
 PATCHCORE = "patchcore_model.rst"
 TESTED_IN = {
-    CLASSIC: "visualization/test_visualizer.py",
-    PADIM: "models/test_padim_anomaly_map.py",
-    PATCHCORE: "models/test_patchcore_model.py",
+    CLASSIC: "legacy/test_visualizer.py",
+    PADIM: "legacy/test_padim_anomaly_map.py",
+    PATCHCORE: "legacy/test_patchcore_model.py",
 }
 
 
@@ -72,7 +72,7 @@ class Row(NamedTuple):
     the test that checks it at length."""
 
 
-# -------------------- behaviour
+# -------------------- behavior
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -126,8 +126,8 @@ def cuts_and_opens(mask: Any) -> None:
 
 
 def blends(superimpose: Any) -> None:
-    colours = classic.anomaly_map_to_color_map(MAP, normalize=False).astype(np.float64)
-    assert np.abs(superimpose(MAP, IMAGE) - (0.4 * colours + 0.6 * IMAGE)).max() < 0.51
+    colors = classic.anomaly_map_to_color_map(MAP, normalize=False).astype(np.float64)
+    assert np.abs(superimpose(MAP, IMAGE) - (0.4 * colors + 0.6 * IMAGE)).max() < 0.51
     stretched = classic.anomaly_map_to_color_map(MAP / 2).astype(np.float64)
     expected = np.clip(0.7 * stretched + 0.3 * IMAGE + 9, 0, 255)
     assert np.abs(superimpose(MAP / 2, IMAGE, alpha=0.7, gamma=9, normalize=True) - expected).max() < 0.51
@@ -204,7 +204,7 @@ def is_the_normal_distribution(normalize: Any) -> None:
     np.testing.assert_allclose(normalize(np.array([0.3, 0.3 + 1.959964]), 0.3), [0.5, 0.975], atol=1e-6)
 
 
-# -------------------- behaviour of post-processors
+# -------------------- behavior of post-processors
 
 SCORES = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
 LABELS = torch.tensor([False, False, False, True, False, True])
@@ -337,7 +337,7 @@ def example_patchcore_map(cls: Any) -> None:
     torch.testing.assert_close(score, torch.tensor([2 * (1 - 1 / 9)]))
 
 
-def maximises_f1(cls: Any) -> None:
+def maximizes_f1(cls: Any) -> None:
     def f1(threshold: float) -> float:
         called = threshold <= SCORES
         return 2 * int((called & LABELS).sum()) / int(called.sum() + LABELS.sum())
@@ -517,7 +517,7 @@ TABLE = [
     Row(
         GUIDE, "post_processing.PostProcessor", "(image_sensitivity=None, pixel_sensitivity=None)", takes_sensitivities
     ),
-    Row(GUIDE, "post_processing.PostProcessor", None, maximises_f1),
+    Row(GUIDE, "post_processing.PostProcessor", None, maximizes_f1),
     Row(GUIDE, "post_processing.PostProcessor", None, decides_from_the_threshold_upwards),
     Row(GUIDE, "post_processing.PostProcessor", None, normalizes_by_the_formula),
     Row(GUIDE, "post_processing.PostProcessor", None, widens_with_sensitivity),
@@ -586,7 +586,7 @@ TABLE = [
         PATCHCORE,
         f"{MODEL}.nearest_neighbors",
         "(self, embedding, n_neighbors=9)",
-        "test_neighbours_are_those_of_scikit_learn",
+        "test_neighbors_are_those_of_scikit_learn",
     ),
     Row(PATCHCORE, LIGHTNING, "(hparams)", inherits(AnomalyModule, Patchcore)),
     Row(PATCHCORE, LIGHTNING, None, "test_hparams_reach_the_detector"),
@@ -790,7 +790,7 @@ def gaussian_numbers(given: Mapping[str, Tensor]) -> dict[str, Any]:
     images = given["embedding"].flatten(2).mT  # (30, 20, 6)
     mean, scatter = torch.zeros(20, 6), torch.zeros(20, 6, 6)
     count = merge_moments_(0, mean, scatter, images)
-    # Deliberate difference: one regulariser with a name. The stored numbers have two, 0.01 and a hidden 1e-5.
+    # Deliberate difference: one regularizer with a name. The stored numbers have two, 0.01 and a hidden 1e-5.
     factor = whitening_(count, scatter, 0.01 + 1e-5)
     inverse = factor.mT @ factor
     distance = mahalanobis_from_inverse(images, mean, given["inv_covariance"])

@@ -110,8 +110,10 @@ def test_a_run_goes_on_where_it_stopped(
         return train.train(recipe, tmp_path / folder, pool, steps, 2, None, every=3)
 
     whole, begun = run("whole", 6), run("halves", 3)
+    started = train.train(recipe, tmp_path / "other", pool, 6, 2, tmp_path / "halves" / "checkpoint.pt", every=3)
     resumed = run("halves", 6)
     assert len(begun) == len(resumed) == 3
+    assert started == pytest.approx(resumed, rel=1e-3)
     assert begun[0] == pytest.approx(whole[0], rel=1e-3)
 
     from blemish.features.extractor import FeatureExtractor
@@ -142,7 +144,7 @@ def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, M
             torch.testing.assert_close(other, factor * one, rtol=5e-3, atol=5e-3 * float(other.std()))
             assert float(on_pool.var((0, 2, 3)).mean().sqrt()) == pytest.approx(train.DEVIATION, rel=5e-3)
         for name, one in zip(("layer2", "layer3"), saved(drawn)[1:], strict=True):
-            rows = train.average_neighbourhood(train.compress(one)).movedim(1, -1).flatten(0, -2)
+            rows = train.average_neighborhood(train.compress(one)).movedim(1, -1).flatten(0, -2)
             kept = rows @ directions[name].T
             best = PCA(len(directions[name])).fit(rows.numpy()).explained_variance_.sum()
             assert float(kept.var(0).sum()) == pytest.approx(best, rel=5e-3)

@@ -16,17 +16,18 @@ from blemish.features.extractor import FeatureExtractor
 
 CARD = """# The bundled backbone
 
-`backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, float16 on disk, float32 in use; the file is
-a state dict of timm's and two projections, for inputs normalised with ImageNet's means), square roots of its
-activations, 64 principal components of layer2 and 32 of layer3 on drawn pictures, and the filter bank as one more
-layer. PatchCore takes layer2, layer3 and the filter bank, PaDiM layer1 as well, unless other `layers` are asked for.
+`backbone="bundled"`: a ResNet-18 cut after layer3 (2.8 million parameters, {megabytes:.1f} MB in float16,
+float32 in use; the file is a state dict of timm's and two projections, for inputs normalized with ImageNet's means),
+square roots of its activations, 64 principal components of layer2 and 32 of layer3 on drawn pictures, and the filter
+bank as one more layer. PatchCore takes layer2, layer3 and the filter bank, PaDiM layer1 as well, unless other `layers`
+are asked for.
 
 - **Trained on** pictures that `training/pictures.py` draws from formulas, with defects that `training/defects.py`
   plants into them. No photograph and nobody's data went in.
 - **Trained to** tell from every single cell which product it lies on, to mark damaged cells, and to make the distance
   to the nearest patch of good pictures large where a defect is and small where none is (`training/train.py`): what
   PatchCore asks of it.
-- **Licence**: Apache-2.0, as the package.
+- **License**: Apache-2.0, as the package.
 - **Checksum** (`FeatureExtractor("bundled").checksum()`): `{checksum}`
 - **Recipe**: `{recipe}`
 - **Run**: {steps} steps, the learning rate annealed over the last {anneal}; {minutes} minutes on {device}; {versions}.
@@ -38,7 +39,8 @@ layer. PatchCore takes layer2, layer3 and the filter bank, PaDiM layer1 as well,
 Every candidate was fitted and tested as `training/evaluate.py` does: the detectors' defaults, 256 x 256 pixels; test
 images were used for these figures and the choice among candidates, nothing else. Image AUROC / pixel AUROC / AUPRO
 (false-positive limit 0.3); "drawn" is the mean over the products of `blemish demo`, which share no code with the
-training pictures. ms: one image, whole path, batch 1. What was tried: {tried}.
+training pictures. ms: one image, whole path, batch 1. Size: the networks have equally many parameters, the filter bank
+none. What was tried: {tried}.
 
 {table}
 """
@@ -74,6 +76,7 @@ def main() -> None:
     about = json.loads((given.run / "recipe.json").read_text())
     shutil.copyfile(given.run / "backbone.safetensors", FILE)
     card = CARD.format(
+        megabytes=FILE.stat().st_size / 1e6,
         checksum=FeatureExtractor().checksum(),
         recipe=" ".join(f"{name}={value}" for name, value in about["recipe"].items()),
         steps=about["steps"],

@@ -47,11 +47,11 @@ def _changed(rng: Rng, image: Array, donor: Array, coverage: Array) -> Array:
     strength = rng.choice([-1, 1], p=[0.6, 0.4]) * np.exp(rng.uniform(np.log(0.12), np.log(0.9)))
     if kind == 0:  # darker or lighter
         return image * (1 + strength) if rng.random() < 0.6 else image + 0.6 * strength
-    if kind == 1:  # a colour cast
+    if kind == 1:  # a color cast
         return image + rng.uniform(0.1, 0.5) * (rng.uniform(-1, 1, 3) if rng.random() < 0.7 else rng.uniform(-1, 1))
     if kind == 2:  # a hole or foreign matter
-        colour = rng.uniform(0, 1) * (rng.uniform(0.3, 1, 3) if rng.random() < 0.4 else np.ones(3))
-        return colour + 0.05 * _smooth_noise(rng, side, 3)[..., None]
+        color = rng.uniform(0, 1) * (rng.uniform(0.3, 1, 3) if rng.random() < 0.4 else np.ones(3))
+        return color + 0.05 * _smooth_noise(rng, side, 3)[..., None]
     if kind == 3:  # the same surface, elsewhere and turned
         matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(20, 340), rng.uniform(0.7, 1.4))
         elsewhere = np.roll(image, rng.integers(side, size=2), (0, 1))

@@ -69,7 +69,7 @@ class EpisodeStream(IterableDataset[Episodes]):
         corner = rng.integers(0, full - window + 1, 2)
         flip, turn = rng.random() < 0.5, int(rng.integers(4))
         images, masks = [], []
-        colour = _Colour(rng)
+        color = _Color(rng)
         for index, picture in enumerate(chosen):
             top, left = np.clip(corner + rng.integers(-3, 4, 2), 0, full - window)
             image = self._crop(self.pool[product, picture], top, left, window)
@@ -77,7 +77,7 @@ class EpisodeStream(IterableDataset[Episodes]):
                 other = self.pool[int(rng.integers(len(self.pool))), int(rng.integers(self.pool.shape[1]))]
                 image, mask = plant(image, self._crop(other, 0, 0, full), rng)
                 masks.append(np.rot90(mask[:, ::-1] if flip else mask, turn))
-            image = colour(image, rng)
+            image = color(image, rng)
             images.append(np.rot90(image[:, ::-1] if flip else image, turn))
         return np.stack(images), np.stack(masks)
 
@@ -86,11 +86,11 @@ class EpisodeStream(IterableDataset[Episodes]):
         return cv2.resize(crop, (self.side, self.side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-class _Colour:
+class _Color:
     """Camera settings of an episode; each picture of it deviates a little."""
 
     def __init__(self, rng: Rng) -> None:
-        self.grey = rng.random() < 0.3
+        self.gray = rng.random() < 0.3
         self.order = rng.permutation(3)
         self.invert = rng.random() < 0.1
         self.gain = np.exp(rng.normal(0, 0.2))
@@ -102,7 +102,7 @@ class _Colour:
 
     def __call__(self, image: Array, rng: Rng) -> Array:
         image = image[..., self.order]
-        if self.grey:
+        if self.gray:
             image = np.repeat(image @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=-1)
         if self.invert:
             image = 1 - image

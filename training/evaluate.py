@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from blemish import Engine, ImageDataModule, Padim, Patchcore
-from blemish.data.synthetic import PRODUCTS, write_dataset
+from blemish.synthetic.products import PRODUCTS, write_dataset
 
 REAL = ("magnetic_tile", "cookies", "aliens")
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")

@@ -65,25 +65,25 @@ def _smooth_noise(rng: Rng, side: int, scale: float) -> Array:
     return _standard(cv2.resize(rng.standard_normal((small, small)).astype(np.float32), (side, side), interpolation=2))
 
 
-def _palette(rng: Rng, colours: int) -> Array:
-    """(colours, 3): grey in two cases of five, else around one hue, else anything."""
+def _palette(rng: Rng, colors: int) -> Array:
+    """(colors, 3): gray in two cases of five, else around one hue, else anything."""
     kind = rng.random()
-    light = np.sort(rng.uniform(0.05, 0.95, colours)) if rng.random() < 0.7 else rng.uniform(0.05, 0.95, colours)
+    light = np.sort(rng.uniform(0.05, 0.95, colors)) if rng.random() < 0.7 else rng.uniform(0.05, 0.95, colors)
     if light.max() - light.min() < 0.15:
-        light = np.clip(light + np.linspace(-0.15, 0.15, colours), 0.03, 0.97)
-    grey = np.repeat(light[:, None], 3, axis=1)
+        light = np.clip(light + np.linspace(-0.15, 0.15, colors), 0.03, 0.97)
+    gray = np.repeat(light[:, None], 3, axis=1)
     if kind < 0.4:
-        return grey.astype(np.float32)
+        return gray.astype(np.float32)
     tint = rng.uniform(0.4, 1.0, 3)
     if kind < 0.75:
-        return np.clip(grey * tint + rng.normal(0, 0.04, (colours, 3)), 0, 1).astype(np.float32)
-    return rng.uniform(0.02, 0.98, (colours, 3)).astype(np.float32)
+        return np.clip(gray * tint + rng.normal(0, 0.04, (colors, 3)), 0, 1).astype(np.float32)
+    return rng.uniform(0.02, 0.98, (colors, 3)).astype(np.float32)
 
 
-def _ramp(colours: Array, values: Array) -> Array:
-    """Values in [0, 1] to colours, linear between the entries of a palette."""
-    stops = np.linspace(0, 1, len(colours))
-    return np.stack([np.interp(values, stops, colours[:, c]) for c in range(3)], axis=-1).astype(np.float32)
+def _ramp(colors: Array, values: Array) -> Array:
+    """Values in [0, 1] to colors, linear between the entries of a palette."""
+    stops = np.linspace(0, 1, len(colors))
+    return np.stack([np.interp(values, stops, colors[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
 def _mix(below: Array, above: Array, coverage: Array) -> Array:
@@ -110,13 +110,13 @@ def spectral(rng: Rng) -> Field:
 
 def turing(rng: Rng) -> Field:
     """Spots and stripes that a reaction-diffusion system settles at: band-passed noise, saturated several times."""
-    centre, width = rng.uniform(0.03, 0.16), rng.uniform(0.2, 0.6)
+    center, width = rng.uniform(0.03, 0.16), rng.uniform(0.2, 0.6)
     angle, stretch = rng.uniform(0, np.pi), rng.choice([1.0, 1.0, 1.7])
     push, offset = rng.uniform(1, 4), rng.normal(0, 0.5)
     steps = int(rng.integers(3, 7))
 
     def field(rng: Rng, side: int) -> Array:
-        gain = np.exp(-(np.log((_frequencies(side, angle, stretch) + 1e-4) / centre) ** 2) / (2 * width**2))
+        gain = np.exp(-(np.log((_frequencies(side, angle, stretch) + 1e-4) / center) ** 2) / (2 * width**2))
         u = _filtered(rng, side, gain)
         for _ in range(steps):
             u = _standard(np.fft.irfft2(np.fft.rfft2(np.tanh(push * u + offset)) * gain, s=(side, side)))
@@ -222,7 +222,7 @@ def fractal(rng: Rng) -> Field:
         spread = np.ptp(points, axis=0)
         if spread.min() > 0.2:
             break
-    centre = (points.max(0) + points.min(0)) / 2
+    center = (points.max(0) + points.min(0)) / 2
     grain, gamma = rng.uniform(0.5, 1.5), rng.uniform(0.3, 0.8)
 
     def field(rng: Rng, side: int) -> Array:
@@ -232,7 +232,7 @@ def fractal(rng: Rng) -> Field:
             pick = rng.integers(maps, size=len(cloud))
             cloud = np.einsum("nij,nj->ni", matrices[pick], cloud) + offsets[pick]
             if step >= 10:
-                at = (cloud - centre) / spread
+                at = (cloud - center) / spread
                 y = (at[:, 0] * np.cos(turn) + at[:, 1] * np.sin(turn)) * zoom + side / 2
                 x = (at[:, 1] * np.cos(turn) - at[:, 0] * np.sin(turn)) * zoom + side / 2
                 inside = (y >= 0) & (y < side) & (x >= 0) & (x < side)
@@ -252,9 +252,9 @@ def _any_field(rng: Rng) -> Field:
 # ------------------------------------------------------------------------------------------------------------- painters
 
 
-def coloured(rng: Rng) -> Painter:
+def colored(rng: Rng) -> Painter:
     """A field through a palette, with a second, faint one on it."""
-    field, grain, colours = _any_field(rng), spectral(rng), _palette(rng, int(rng.integers(2, 5)))
+    field, grain, colors = _any_field(rng), spectral(rng), _palette(rng, int(rng.integers(2, 5)))
     faint, contrast, steps = rng.uniform(0, 0.15), rng.uniform(0.25, 1.0), rng.choice([0, 0, 0, 2, 3])
 
     def paint(rng: Rng, side: int) -> Array:
@@ -263,7 +263,7 @@ def coloured(rng: Rng) -> Painter:
             values = np.round(values * steps) / steps
             values = cv2.GaussianBlur(values.astype(np.float32), (0, 0), 0.7)
         values = 0.5 + (values - 0.5) * contrast
-        return _ramp(colours, values + faint * grain(rng, side))
+        return _ramp(colors, values + faint * grain(rng, side))
 
     return paint
 
@@ -271,12 +271,12 @@ def coloured(rng: Rng) -> Painter:
 def relief(rng: Rng) -> Painter:
     """A field as height, lit from the side: leather, cast and hammered metal, plaster, tissue."""
     height, stain = _any_field(rng), spectral(rng)
-    colours, depth, bearing = _palette(rng, 2), rng.uniform(0.6, 5), rng.uniform(0, 2 * np.pi)
+    colors, depth, bearing = _palette(rng, 2), rng.uniform(0.6, 5), rng.uniform(0, 2 * np.pi)
     gloss, hardness, blur = rng.choice([0.0, rng.uniform(0.1, 0.7)]), rng.uniform(4, 40), rng.uniform(0.5, 2)
 
     def paint(rng: Rng, side: int) -> Array:
         surface = cv2.GaussianBlur(height(rng, side), (0, 0), blur) * depth
-        return _shade(surface, _ramp(colours, _unit(stain(rng, side))), bearing + rng.normal(0, 0.1), gloss, hardness)
+        return _shade(surface, _ramp(colors, _unit(stain(rng, side))), bearing + rng.normal(0, 0.1), gloss, hardness)
 
     return paint
 
@@ -294,9 +294,9 @@ def _shade(height: Array, albedo: Array, bearing: float, gloss: float, hardness:
 
 
 def leaves(rng: Rng) -> Painter:
-    """Dead leaves: shapes of power-law sizes that hide each other, each with its colour and shading."""
+    """Dead leaves: shapes of power-law sizes that hide each other, each with its color and shading."""
     kinds, count = rng.choice(4, int(rng.integers(1, 3)), replace=False), int(rng.integers(40, 260))
-    largest, power, colours = rng.uniform(8, 45), rng.uniform(1.5, 3.5), _palette(rng, int(rng.integers(3, 9)))
+    largest, power, colors = rng.uniform(8, 45), rng.uniform(1.5, 3.5), _palette(rng, int(rng.integers(3, 9)))
     edge, variation, grain = rng.choice([0, 0, 1]), rng.uniform(0, 0.12), spectral(rng)
     faint, ground = rng.uniform(0, 0.08), _ramp(_palette(rng, 2), np.zeros((1, 1), np.float32))[0, 0]
 
@@ -304,18 +304,18 @@ def leaves(rng: Rng) -> Painter:
         image = np.tile(ground, (side, side, 1)).astype(np.float32)
         for _ in range(count):
             radius = min(largest, 2.5 * (1 - rng.random()) ** (-1 / (power - 0.5)) + 0.1 * largest)
-            colour = np.clip(colours[rng.integers(len(colours))] + rng.normal(0, variation, 3), 0, 1)
+            color = np.clip(colors[rng.integers(len(colors))] + rng.normal(0, variation, 3), 0, 1)
             y, x, turn = rng.uniform(-radius, side + radius), rng.uniform(-radius, side + radius), rng.uniform(0, 360)
             outline = _outline(rng, int(rng.choice(kinds)), (x, y), radius, turn)
-            cv2.fillPoly(image, [outline], colour.tolist(), lineType=cv2.LINE_AA, shift=3)
+            cv2.fillPoly(image, [outline], color.tolist(), lineType=cv2.LINE_AA, shift=3)
             if edge:
-                cv2.polylines(image, [outline], True, (colour * 0.55).tolist(), 1, cv2.LINE_AA, shift=3)
+                cv2.polylines(image, [outline], True, (color * 0.55).tolist(), 1, cv2.LINE_AA, shift=3)
         return np.clip(image + faint * grain(rng, side)[..., None], 0, 1)
 
     return paint
 
 
-def _outline(rng: Rng, kind: int, centre: tuple[float, float], radius: float, turn: float) -> npt.NDArray[np.int32]:
+def _outline(rng: Rng, kind: int, center: tuple[float, float], radius: float, turn: float) -> npt.NDArray[np.int32]:
     """Polygon of an ellipse, rectangle, polygon or blob, in eighths of a pixel."""
     if kind == 1:
         long, short = radius, radius * rng.uniform(0.2, 1)
@@ -330,7 +330,7 @@ def _outline(rng: Rng, kind: int, centre: tuple[float, float], radius: float, tu
         flat = rng.uniform(0.4, 1) if kind == 0 else 1.0
         points = np.stack([reach * np.cos(angles), flat * reach * np.sin(angles)], 1)
     a = np.deg2rad(turn)
-    points = points @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + centre
+    points = points @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + center
     return np.round(points * 8).astype(np.int32)
 
 
@@ -340,7 +340,7 @@ def _word(rng: Rng) -> str:
 
 def printed(rng: Rng) -> Painter:
     """Glyphs, lines and pads printed in a fixed layout that sits a little differently on every part."""
-    ground, ink = (coloured, relief)[int(rng.integers(2))](rng), _palette(rng, 2)[int(rng.integers(2))]
+    ground, ink = (colored, relief)[int(rng.integers(2))](rng), _palette(rng, 2)[int(rng.integers(2))]
     texts = [_word(rng) for _ in range(int(rng.integers(1, 9)))]
     fonts = rng.integers(0, 8, len(texts))
     places = rng.random((len(texts), 2))
@@ -372,7 +372,7 @@ def printed(rng: Rng) -> Painter:
 
 def part(rng: Rng) -> Painter:
     """A body with holes, ribs and bosses, of one material, lying on another."""
-    plain = (coloured, relief, leaves)
+    plain = (colored, relief, leaves)
     ground, body = plain[int(rng.integers(2))](rng), plain[int(rng.integers(3))](rng)
     flat = np.tile(_palette(rng, 2)[0], (1, 1, 1))
     bare = rng.random() < 0.5
@@ -391,17 +391,17 @@ def part(rng: Rng) -> Painter:
     symmetric, rim = rng.random() < 0.4, rng.uniform(1, 4)
 
     def paint(rng: Rng, side: int) -> Array:
-        centre = side / 2 + rng.normal(0, 0.01 * side, 2)
+        center = side / 2 + rng.normal(0, 0.01 * side, 2)
         turn = rng.normal(0, 1.5)
         shape = np.random.default_rng(outline_seed)
         silhouette = np.zeros((side, side), np.float32)
-        cv2.fillPoly(silhouette, [_outline(shape, kind, tuple(centre), size * side, turn)], 1.0, cv2.LINE_AA, 3)
+        cv2.fillPoly(silhouette, [_outline(shape, kind, tuple(center), size * side, turn)], 1.0, cv2.LINE_AA, 3)
         level = silhouette * 1.0
         for feature, place, reach, angle, sign in layout:
             for mirror in (1, -1) if symmetric else (1,):
                 a = np.deg2rad(turn)
                 offset = np.array([place[0] * mirror, place[1]]) * size * side
-                at = centre + offset @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
+                at = center + offset @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
                 stamp = np.zeros_like(level)
                 outline = _outline(
                     np.random.default_rng(outline_seed + feature), feature, tuple(at), reach * size * side, angle + turn
@@ -420,7 +420,7 @@ def part(rng: Rng) -> Painter:
 
 def patchwork(rng: Rng) -> Painter:
     """Two materials that meet along a field's level line or at straight borders."""
-    one, two, border = coloured(rng), relief(rng), _any_field(rng)
+    one, two, border = colored(rng), relief(rng), _any_field(rng)
     level, width, straight = rng.normal(0, 0.5), rng.uniform(0.02, 0.3), rng.random() < 0.5
     angle, distance = rng.uniform(0, np.pi), rng.uniform(-0.2, 0.2)
 
@@ -438,7 +438,7 @@ def patchwork(rng: Rng) -> Painter:
 
 
 PAINTERS: tuple[Callable[[Rng], Painter], ...] = (
-    coloured, coloured, coloured, relief, relief, relief, leaves, leaves, printed, part, part, patchwork,
+    colored, colored, colored, relief, relief, relief, leaves, leaves, printed, part, part, patchwork,
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from blemish.features.bundled_network import FILTER_SCALE, LAYERS, LEARNED_CHANNELS, MEAN, STD, compress
 from blemish.features.filter_bank import FilterBank
-from blemish.functional.patches import average_neighbourhood
+from blemish.functional.patches import average_neighborhood
 
 CHANNELS = (64, 128, 256)
 DEVIATION = 2.0
@@ -89,7 +89,7 @@ class Learner(nn.Module):
         none = torch.zeros_like(batch.masks[:, :1]).expand(-1, NORMALS, -1, -1)
         masks = torch.cat([none, batch.masks], 1).flatten(0, 1)[:, None].float()
 
-        patches = [average_neighbourhood(compress(one * (DEVIATION / _deviation(one.detach())))) for one in maps[1:]]
+        patches = [average_neighborhood(compress(one * (DEVIATION / _deviation(one.detach())))) for one in maps[1:]]
         good = torch.arange(count, device=images.device).repeat(episodes) < NORMALS
         target = batch.products.repeat_interleave(NORMALS)
         losses = {"product": self.recipe.product_weight * self._product_loss([one[good] for one in patches], target)}
@@ -99,7 +99,7 @@ class Learner(nn.Module):
         ]
         losses["cell"] = self.recipe.cell_weight * torch.stack(cells).mean()
         with torch.no_grad():
-            filters = average_neighbourhood(FILTER_SCALE * torch.cat(list(self.filters(flat).values()), 1))
+            filters = average_neighborhood(FILTER_SCALE * torch.cat(list(self.filters(flat).values()), 1))
         losses["episode"] = self.recipe.episode_weight * self._episode_loss(
             torch.cat([patches[0], filters], 1), masks, episodes
         )
@@ -109,7 +109,7 @@ class Learner(nn.Module):
     def _product_loss(self, patches: list[Tensor], target: Tensor) -> Tensor:
         losses = []
         for head, one in zip(self.product, patches, strict=True):
-            one = one[..., :: max(1, one.shape[-2] // 7), :: max(1, one.shape[-1] // 7)]  # neighbours say the same
+            one = one[..., :: max(1, one.shape[-2] // 7), :: max(1, one.shape[-1] // 7)]  # neighbors say the same
             with torch.autocast(one.device.type, torch.bfloat16):
                 logits = head(one)
             truth = target[:, None].expand(-1, logits[0, 0].numel())
@@ -142,8 +142,8 @@ def _nearest(rows: Tensor) -> Tensor:
     episodes, count, cells, channels = rows.shape
     bank = rows[:, :NORMALS].flatten(1, 2)
     with torch.no_grad():
-        centre = bank.mean(1, keepdim=True)
-        left, right = (rows.flatten(1, 2) - centre), (bank - centre)
+        center = bank.mean(1, keepdim=True)
+        left, right = (rows.flatten(1, 2) - center), (bank - center)
         products = torch.bmm(left.bfloat16(), right.bfloat16().transpose(1, 2)).float()
         squared = (right.square().sum(2)[:, None] - 2 * products).view(episodes, count, cells, NORMALS, cells)
         own = torch.eye(count, NORMALS, dtype=torch.bool, device=rows.device).view(1, count, 1, NORMALS, 1)
@@ -183,7 +183,7 @@ def to_save(learner: Learner, pool: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
             scale(1 / factor, f"{following}.0.conv1.weight", f"{following}.0.downsample.0.weight")
     named = {f"layer{number}": factor * one for number, (factor, one) in enumerate(zip(factors, maps, strict=True), 1)}
     for name in LEARNED_CHANNELS:
-        rows = average_neighbourhood(compress(named[name])).movedim(1, -1).flatten(0, -2)
+        rows = average_neighborhood(compress(named[name])).movedim(1, -1).flatten(0, -2)
         _, directions = torch.linalg.eigh(torch.cov(rows.T.double()))  # ascending
         state[f"projections.{name}.weight"] = directions[:, -LAYERS[name][0] :].T[:, :, None, None]
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}

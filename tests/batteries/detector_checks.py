@@ -20,10 +20,10 @@ from torch import Tensor
 
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
-from blemish.data.synthetic import render
 from blemish.errors import NonFiniteError, NotCalibratedError, NotFittedError
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import PostProcessor
+from blemish.synthetic.products import render
 
 Make = Callable[..., AnomalyModule]
 

@@ -236,7 +236,7 @@ def test_float16_bank_halves_the_file_and_keeps_the_ranking() -> None:
     torch.testing.assert_close(raw(half, images)[0], raw(whole, images)[0], rtol=2e-2, atol=1e-3)
 
 
-def test_lightning_is_told_there_is_nothing_to_optimise() -> None:
+def test_lightning_is_told_there_is_nothing_to_optimize() -> None:
     model = Patchcore(image_size=MODEL_SIZE)
     assert model.configure_optimizers() is None
     assert not any(parameter.requires_grad for parameter in model.parameters())

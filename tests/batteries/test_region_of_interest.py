@@ -35,7 +35,7 @@ def model_of(name: str) -> AnomalyModule:
 
 
 def repainted(image: np.ndarray, inside: np.ndarray, data: st.DataObject) -> np.ndarray:
-    """Rectangles of any colour, everywhere outside."""
+    """Rectangles of any color, everywhere outside."""
     other = image.copy()
     for _ in range(data.draw(st.integers(1, 4))):
         y, x = data.draw(st.integers(0, image.shape[0] - 1)), data.draw(st.integers(0, image.shape[1] - 1))

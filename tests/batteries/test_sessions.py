@@ -14,10 +14,10 @@ import pytest
 from detector_checks import calibrate, fitted, parts
 
 from blemish import runtime
-from blemish.data.synthetic import render
 from blemish.errors import ArtifactError, ImageReadError, UsageError
 from blemish.models import Patchcore
 from blemish.runtime.session import Session
+from blemish.synthetic.products import render
 from exported import export_untried
 
 SIZES = [(97, 1301), (256, 256), (1024, 768)]
@@ -193,7 +193,7 @@ def test_nothing_gives_nothing(session: Session) -> None:
     assert session([]) == []
 
 
-def test_results_do_not_depend_on_neighbours(session: Session) -> None:
+def test_results_do_not_depend_on_neighbors(session: Session) -> None:
     alone = session(drawn(4))[0]
     for others in ([drawn(5, "hole")] * 4, [np.full_like(drawn(4), 255)] * 4):
         together = session([drawn(4), *others])[0]

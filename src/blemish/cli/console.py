@@ -21,7 +21,7 @@ UNMET = 4
 
 
 def out() -> Console:
-    """The console for results. Made on use, so that redirection of stdout is honoured."""
+    """The console for results. Made on use, so that redirection of stdout is honored."""
     return Console(highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import typer
 from blemish.cli.console import BAD_INPUT, bar, out, print_json, table
 
 data = typer.Typer(help="Look into data folders.", no_args_is_help=True)
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 @data.callback()
@@ -62,7 +62,7 @@ def check(
         table("sizes", ("size", "images"), sizes[:10] + ([(f"{len(sizes) - 10} more", "")] if len(sizes) > 10 else []))
         table("modes", ("mode", "images"), list(report.modes.items()))
         for finding in report.findings:
-            out().print(f"[{COLOURS[finding.severity]}]{finding.severity}[/]: ", end="")
+            out().print(f"[{COLORS[finding.severity]}]{finding.severity}[/]: ", end="")
             out().print(finding.message, markup=False)
     if not report.ok:
         raise typer.Exit(BAD_INPUT)

@@ -22,8 +22,8 @@ COLUMNS = {
     "aupro": "AUPRO",
     "seconds": "s",
 }
-GOOD_TRAIN, GOOD_TEST, PER_DEFECT = 50, 10, 5
-HELD_OUT = 0.4  # 20 images: of fewer, one calibration in 20 calls over 14 % of the good parts anomalous
+GOOD_TRAIN, GOOD_TEST, PER_DEFECT = 30, 10, 5
+HELD_OUT = 20  # to calibrate on; of fewer, one calibration in 20 calls over 14 % of the good parts anomalous
 
 
 def demo(
@@ -39,11 +39,12 @@ def demo(
     from blemish.cli.config import make_config
     from blemish.cli.fit import build_data, build_model
     from blemish.cli.test import run_test
-    from blemish.data.synthetic import PRODUCTS, write_dataset
     from blemish.engine import Engine
     from blemish.runtime import load
+    from blemish.synthetic.products import PRODUCTS, write_dataset
 
-    settings = make_config({"detector": detector, "seed": seed, "calibration_fraction": HELD_OUT})
+    good = GOOD_TRAIN + HELD_OUT
+    settings = make_config({"detector": detector, "seed": seed, "calibration_fraction": HELD_OUT / good})
     remark("Pictures are drawn, not photographed, and easier than real ones. Nothing is downloaded.")
     results: dict[str, dict[str, Any]] = {}
     for product in PRODUCTS:
@@ -51,7 +52,7 @@ def demo(
         root = write_dataset(
             output / "data",
             product=product,
-            good_train=GOOD_TRAIN,
+            good_train=good,
             good_test=GOOD_TEST,
             per_defect=PER_DEFECT,
             seed=seed,
@@ -67,8 +68,7 @@ def demo(
         print_json({"detector": detector, "products": results})
         return
     rows = [[product, *(_shown(figures[key]) for key in COLUMNS)] for product, figures in results.items()]
-    held_out = round(GOOD_TRAIN * HELD_OUT)
-    title = f"{detector}, fitted on {GOOD_TRAIN - held_out} good parts of each kind and calibrated on {held_out} others"
+    title = f"{detector}, fitted on {GOOD_TRAIN} good parts of each kind and calibrated on {HELD_OUT} others"
     table(title, ("product", *COLUMNS.values()), rows)
     out().print(f"Pictures to look at: {output / 'pictures'}. Models: {output}/*.safetensors.")
 
@@ -79,7 +79,7 @@ def _shown(value: float | None) -> float | str:
 
 def _leave_pictures(session: Session, root: Path, folder: Path) -> None:
     """An overlay of the first test image of every kind."""
-    from blemish.report.pictures import PictureFolder
+    from blemish.predictions.pictures import PictureFolder
 
     pictures = PictureFolder(folder, ["overlay"], session.backend.pixel_cut)
     first = [sorted(kind.iterdir())[0] for kind in sorted((root / "test").iterdir())]

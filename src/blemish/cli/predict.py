@@ -35,9 +35,9 @@ def predict(
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
-    from blemish.report.pictures import PictureFolder
-    from blemish.report.predictions import fingerprint, row_of
-    from blemish.report.streaming import PredictionFile, is_interrupted
+    from blemish.predictions.pictures import PictureFolder
+    from blemish.predictions.rows import fingerprint, row_of
+    from blemish.predictions.streaming import PredictionFile, is_interrupted
     from blemish.runtime import load
     from blemish.runtime.session import Failure, Session
 
@@ -129,6 +129,6 @@ def min_pixels(text: str, mm_per_pixel: float | None) -> int:
 def _print_verdicts(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         if "reason" not in entry:
-            colour = "red" if entry["label"] == "anomalous" else "green"
-            out().print(f"[{colour}]{entry['label']:<9}[/] {entry['score']:.3f}  ", end="")
+            color = "red" if entry["label"] == "anomalous" else "green"
+            out().print(f"[{color}]{entry['label']:<9}[/] {entry['score']:.3f}  ", end="")
             out().print(entry["path"], markup=False)

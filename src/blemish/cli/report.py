@@ -67,9 +67,9 @@ def report_on_model(model: Path, directory: Path, output: Path, accelerator: str
     from blemish.data.batch import InferenceBatch
     from blemish.engine import Engine
     from blemish.metrics.evaluation import Evaluator
+    from blemish.predictions.rows import fingerprint
     from blemish.report.html_gallery import from_model, peak_memory
     from blemish.report.html_rows import ImageRow, rows_of
-    from blemish.report.predictions import fingerprint
     from blemish.runtime.torch_session import TorchBackend
 
     detector = load(model)
@@ -126,10 +126,10 @@ def report_on_predictions(predictions: Path, directory: Path, output: Path, *, m
     from blemish.report.html_rows import read_predictions
 
     index = index_folder(directory)
-    labelled = [sample for sample in index.samples if sample.label is not None]
-    tested = [sample for sample in labelled if sample.subset == "test"] or labelled
+    labeled = [sample for sample in index.samples if sample.label is not None]
+    tested = [sample for sample in labeled if sample.subset == "test"] or labeled
     if not tested:
-        raise DataError(f"{directory}: no labelled images, so predictions can't be compared with anything.")
+        raise DataError(f"{directory}: no labeled images, so predictions can't be compared with anything.")
     found = read_predictions(predictions, tested)
     result = found.evaluate()
     remarks = []
@@ -140,9 +140,9 @@ def report_on_predictions(predictions: Path, directory: Path, output: Path, *, m
         )
     if found.without_prediction:
         names = ", ".join(sample.relative for sample in found.without_prediction[:3])
-        remarks.append(f"{len(found.without_prediction)} labelled images have no prediction and count nowhere: {names}")
+        remarks.append(f"{len(found.without_prediction)} labeled images have no prediction and count nowhere: {names}")
     if found.without_label:
-        remarks.append(f"{found.without_label} predictions are of no labelled test image and count nowhere.")
+        remarks.append(f"{found.without_label} predictions are of no labeled test image and count nowhere.")
     if found.threshold is None:
         remarks.append(f"The predictions were made with {len(found.thresholds)} thresholds; verdicts are as predicted.")
     written = _write(
@@ -187,7 +187,7 @@ def _checked(index: Index, split: Split, max_pixels: int) -> CheckReport:
 
 def _remarks(split: Split) -> list[str]:
     if not split.fit:
-        return ["There are no images to fit on here. All labelled images of the test set were tested on."]
+        return ["There are no images to fit on here. All labeled images of the test set were tested on."]
     return []
 
 

@@ -1,4 +1,4 @@
-"""`blemish test`: how good is a model on labelled images?"""
+"""`blemish test`: how good is a model on labeled images?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test(
     max_pixels: int = typer.Option(200_000_000, help="Refuse larger images."),
     accelerator: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
 ) -> None:
-    """Measure a model on labelled images, on raw scores and in original pixels."""
+    """Measure a model on labeled images, on raw scores and in original pixels."""
     from blemish.artifact import load
 
     loading = {"batch_size": batch_size, "num_workers": num_workers, "max_pixels": max_pixels}
@@ -72,7 +72,7 @@ def processor_of(detector: AnomalyModule) -> PostProcessor:
 
 def test_data(detector: AnomalyModule, directory: Path, **loading: Any) -> ImageDataModule:
     """The images of `directory`, dealt as for the detector's fit. Where there are none to fit on, and so nothing to
-    deal, all labelled images of the test set are tested on.
+    deal, all labeled images of the test set are tested on.
     """
     from blemish.data.datamodule import ImageDataModule
     from blemish.data.splits import Split

@@ -40,7 +40,7 @@ class ImageBatch:
     """Pre-processed images with what is known about them.
 
     Attributes:
-        image: (N, 3, h, w) float32, RGB, resized and normalised by the model's `PreProcessor`.
+        image: (N, 3, h, w) float32, RGB, resized and normalized by the model's `PreProcessor`.
         size: N pairs (H, W): the size of each image on disk, to which maps and masks return.
         path: N file paths; empty strings for images that never were files.
         gt_label: (N,) bool, True for anomalous; None when nothing is known.
@@ -65,7 +65,7 @@ class InferenceBatch:
     """What a detector, and then a post-processor, says about N images. Higher scores are more abnormal.
 
     A detector alone fills `pred_score` and `anomaly_map` with raw values; post-processing moves them to `raw_score` and
-    `raw_map`, puts normalised values in their place and adds the verdicts.
+    `raw_map`, puts normalized values in their place and adds the verdicts.
 
     Attributes:
         pred_score: (N,) float32. Raw (a distance, unbounded) before post-processing, in [0, 1] after.

@@ -48,7 +48,7 @@ class CheckReport:
         policy: which set chooses the thresholds, see `Split.policy`.
         sets: summaries under "fit", "calibrate", "validation", "test" and "unused" (images in no set).
         sizes: "H x W" -> number of images, most frequent first.
-        modes: such as "grey 16 bit" -> number of images.
+        modes: such as "gray 16 bit" -> number of images.
         ignored: hidden and non-image files passed over.
         unreadable: relative path -> reason.
         mask_problems: relative path -> reason; also files left out by the layout.
@@ -199,7 +199,7 @@ def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
     else:
         yield Finding("warning", "Thresholds would come from the test set (oracle): its figures will flatter.")
     if not split.test:
-        yield Finding("note", "Nothing to test on: there are no labelled images besides those for fitting.")
+        yield Finding("note", "Nothing to test on: there are no labeled images besides those for fitting.")
     elif len({sample.label for sample in split.test}) == 1:
         kind = "anomalous" if split.test[0].label else "good"
         yield Finding("warning", f"All test images are {kind}: AUROC and F1 can't be given.")

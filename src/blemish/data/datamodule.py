@@ -109,14 +109,14 @@ class ImageDataModule(LightningDataModule):
         return self._loader(self.split.calibration, with_masks=self._usable_masks(self.split.calibration))
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Labelled images to measure on; with masks where every anomalous one has its own.
+        """Labeled images to measure on; with masks where every anomalous one has its own.
 
         Raises:
             DataError: there is nothing to test on.
         """
         if not self.split.test:
             raise DataError(
-                f"{self.root}: nothing to test on. Add labelled images, such as test/good/ and test/<defect>/, or bad/."
+                f"{self.root}: nothing to test on. Add labeled images, such as test/good/ and test/<defect>/, or bad/."
             )
         return self._loader(self.split.test, with_masks=self._usable_masks(self.split.test))
 

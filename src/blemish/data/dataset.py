@@ -57,7 +57,7 @@ class ImageDataset(Dataset[Item]):
             `blemish.data.check.masks_complete`.
 
     Raises:
-        UsageError: `with_masks` while an anomalous or unlabelled sample has no mask.
+        UsageError: `with_masks` while an anomalous or unlabeled sample has no mask.
     """
 
     def __init__(

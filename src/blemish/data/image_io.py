@@ -8,7 +8,7 @@ bits they had before.)
 
 Why the plug-in classes of Pillow and not `PIL.Image.open`: that function applies a limit and a warning of Pillow's own,
 process wide. Here the size is read from the header and compared with `max_pixels` before anything is decoded, and no
-global of Pillow's is touched. Colour profiles are ignored; pixels are taken as sRGB.
+global of Pillow's is touched. Color profiles are ignored; pixels are taken as sRGB.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ImageHeader:
     Attributes:
         format: "PNG", "JPEG", "BMP", "TIFF" or "WEBP".
         size: (H, W) after EXIF rotation.
-        mode: "grey", "RGB", "palette", ..., with " + alpha" where there is an alpha channel.
+        mode: "gray", "RGB", "palette", ..., with " + alpha" where there is an alpha channel.
         bits: bits per sample as stored.
     """
 
@@ -88,8 +88,8 @@ class ImageHeader:
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[Any]:
     """Decode the first frame of an image, upright.
 
-    Grey becomes three equal channels, a palette its colours. Transparency is composited on black: a transparent pixel
-    shows nothing, and the colours some programs leave underneath it are not part of the picture.
+    Gray becomes three equal channels, a palette its colors. Transparency is composited on black: a transparent pixel
+    shows nothing, and the colors some programs leave underneath it are not part of the picture.
 
     Args:
         source: a path, bytes or binary file holding PNG, JPEG, BMP, TIFF or WebP.
@@ -119,7 +119,7 @@ def read_mask(path: Source, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Read a defect mask.
 
     Args:
-        path: an image file; a pixel of any non-zero colour is defect.
+        path: an image file; a pixel of any non-zero color is defect.
         size: (H, W) of the image the mask belongs to, after EXIF rotation.
 
     Returns:
@@ -143,11 +143,11 @@ def read_mask(path: Source, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
 def read_header(source: Source) -> ImageHeader:
     """Read size, mode and depth without decoding pixels. Raises `ImageReadError` as `read_image` does."""
     with _opened(source) as (image, stream, _):
-        modes = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "P": "palette", "LA": "grey + alpha"}
-        modes |= {"La": "grey + alpha", "PA": "palette + alpha", "RGBA": "RGB + alpha", "RGBa": "RGB + alpha"}
-        mode = "grey" if image.mode.startswith("I;16") else modes.get(image.mode, image.mode)
+        modes = {"1": "gray", "L": "gray", "I": "gray", "F": "gray", "P": "palette", "LA": "gray + alpha"}
+        modes |= {"La": "gray + alpha", "PA": "palette + alpha", "RGBA": "RGB + alpha", "RGBa": "RGB + alpha"}
+        mode = "gray" if image.mode.startswith("I;16") else modes.get(image.mode, image.mode)
         if _rawmode(image) == "LA;16B":
-            mode = "grey + alpha"
+            mode = "gray + alpha"
         return ImageHeader(image.format or "", _size(image, stream), mode, _bits(image))
 
 
@@ -167,8 +167,8 @@ def write_png(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
         UsageError: another shape or dtype.
         DataError: the target can't be written.
     """
-    grey, colour = array.ndim == 2, array.ndim == 3 and array.shape[-1] == 3
-    if not (grey and array.dtype in (np.uint8, np.uint16, np.bool_)) and not (colour and array.dtype == np.uint8):
+    gray, color = array.ndim == 2, array.ndim == 3 and array.shape[-1] == 3
+    if not (gray and array.dtype in (np.uint8, np.uint16, np.bool_)) and not (color and array.dtype == np.uint8):
         raise UsageError(
             f"write_png takes (H, W) uint8, uint16 or bool, or (H, W, 3) uint8. Got {array.shape} {array.dtype}."
         )
@@ -260,11 +260,11 @@ def _decode(
         raise ImageReadError(
             name,
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process: a truncated file would be "
-            "filled up with grey and taken for a picture. Set it to False.",
+            "filled up with gray and taken for a picture. Set it to False.",
         )
     if isinstance(image, JpegImageFile) and b"\xff\xd9" not in stream.read():
         # The reader stands behind the start-of-scan marker. Pillow drops libjpeg's warnings, so a tail overwritten with
-        # zeros would pass as grey. In entropy-coded data FF is always escaped: FFD9 can only be the end marker.
+        # zeros would pass as gray. In entropy-coded data FF is always escaped: FFD9 can only be the end marker.
         raise ImageReadError(name, "truncated JPEG file (the end marker is missing)")
     orientation = _orientation(image, stream)
     samples, top = _deep_samples(image, stream, name) if _bits(image) > 8 else (_shallow_samples(image), 255.0)
@@ -275,7 +275,7 @@ def _decode(
 
 
 def _shallow_samples(image: ImageFile.ImageFile) -> npt.NDArray[np.uint8]:
-    """Return 8-bit samples: (H, W) grey or (H, W, 3) RGB."""
+    """Return 8-bit samples: (H, W) gray or (H, W, 3) RGB."""
     _load(image)
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
@@ -291,8 +291,8 @@ def _deep_samples(image: ImageFile.ImageFile, stream: BinaryIO, name: str) -> tu
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     key = image.info.get("transparency")
     if image.mode in ("RGB", "RGBA"):
-        # Pillow has no mode for deep colour and keeps the high bytes only. The same tiles unpacked in the other byte
-        # order give the low bytes; grey + alpha comes out whole when unpacked as four 8-bit channels.
+        # Pillow has no mode for deep color and keeps the high bytes only. The same tiles unpacked in the other byte
+        # order give the low bytes; gray + alpha comes out whole when unpacked as four 8-bit channels.
         if tags.get(_TIFF_PLANAR, 1) != 1 or raw[:-1] not in ("RGB;16", "RGBX;16", "RGBA;16", "LA;16"):
             raise ImageReadError(
                 name, f"16-bit layout {raw} is not supported. Save as 16-bit RGB with interleaved channels."
@@ -314,7 +314,7 @@ def _deep_samples(image: ImageFile.ImageFile, stream: BinaryIO, name: str) -> tu
         _load(image)
         samples = np.array(image)
     if key is not None:
-        samples[(samples == key).all(axis=2) if samples.ndim == 3 else samples == key] = 0  # one colour is see-through
+        samples[(samples == key).all(axis=2) if samples.ndim == 3 else samples == key] = 0  # one color is see-through
 
     kind = tags.get(_TIFF_FORMAT, (1,))[0]  # 1 unsigned, 2 signed, 3 float
     if image.mode == "I" and kind == 1 and bits == 32:

@@ -161,7 +161,7 @@ def _index_manifest(manifest: Path) -> Index:
         subset = _choice(row.get("split", ""), _SPLITS, f"{where}: split")
         if label is not False and subset == "train":
             raise DataError(
-                f"{where}: {given} is in the split train but not labelled good. Only good images are fitted on."
+                f"{where}: {given} is in the split train but not labeled good. Only good images are fitted on."
             )
         path = manifest.parent / given
         relative = composed(str(PurePosixPath(os.path.normpath(given).replace(os.sep, "/"))))

@@ -108,8 +108,8 @@ def mvtec(listing: Listing) -> tuple[list[Sample], list[Problem]] | None:
                 samples.append(Sample(path, name, not good, defect, subset=subset))
         else:
             problems.append(Problem(name, "ignored: it lies outside train/, test/ and validation/"))
-    labelled = [sample for sample in samples if sample.subset != "train"]
-    paired, more = pair_masks({sample: _below(sample.relative, 1) for sample in labelled}, masks, listing.root)
+    labeled = [sample for sample in samples if sample.subset != "train"]
+    paired, more = pair_masks({sample: _below(sample.relative, 1) for sample in labeled}, masks, listing.root)
     return [sample for sample in samples if sample.subset == "train"] + paired, problems + more
 
 

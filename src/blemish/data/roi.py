@@ -42,7 +42,7 @@ def read_roi(roi: Roi) -> Mask:
         roi: an image file, inside where it is at least half white; a .json file with polygons; an (H, W) array, inside
             where it isn't 0; a list of polygons, each a list of (x, y) from (0, 0), upper left, to (1, 1); or a mapping
             with the size of the picture that the points of its "polygons" count pixels of, or with the "counts" of its
-            run lengths. A pixel is inside a polygon if its centre is, and inside the region if it is in any polygon.
+            run lengths. A pixel is inside a polygon if its center is, and inside the region if it is in any polygon.
 
     Raises:
         UsageError: for another form, or a region without any pixel. DataError: if a file can't be read.
@@ -69,7 +69,7 @@ def run_lengths(mask: Mask) -> dict[str, list[int]]:
 
 
 def stretched(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask over a picture of `size` (H, W): each pixel is that of `mask` under its centre."""
+    """A mask over a picture of `size` (H, W): each pixel is that of `mask` under its center."""
     rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, mask.shape, strict=True))
     return np.asarray(mask[rows][:, columns])
 

@@ -32,8 +32,8 @@ class Split:
     Attributes:
         fit: good images the detector learns from.
         calibrate: good images held out from fitting to choose the thresholds; empty under the other policies.
-        validation: labelled images the owner set aside for validation.
-        test: labelled images to measure on.
+        validation: labeled images the owner set aside for validation.
+        test: labeled images to measure on.
         policy: which set chooses the thresholds. "test" is an oracle: figures measured on that set flatter.
     """
 
@@ -149,7 +149,7 @@ def _policy(index: Index, calibrate_on: str, validation: set[Sample], test: set[
     chosen: tuple[Policy, set[Sample]] = ("test", test) if calibrate_on == "test" else ("validation", validation)
     if not chosen[1]:
         raise DataError(
-            f"{index.root}: calibrate_on={calibrate_on!r}, but there are no labelled {calibrate_on} images. "
+            f"{index.root}: calibrate_on={calibrate_on!r}, but there are no labeled {calibrate_on} images. "
             "Add them, or use calibrate_on='held_out'."
         )
     return chosen[0]

@@ -10,7 +10,7 @@ import sys
 
 
 def main(source: str, samples: str, target: str, prefix: str) -> None:
-    """Quantises the nodes whose names start with `prefix`, with ranges taken from the (N, H, W, 3) arrays."""
+    """Quantizes the nodes whose names start with `prefix`, with ranges taken from the (N, H, W, 3) arrays."""
     import nncf
     import numpy as np
     import openvino

@@ -1,13 +1,13 @@
 """The backbone of an exported model in 8-bit integers: a quarter of the size, and faster where processors have the
 instructions.
 
-Only the backbone is quantised, where the time goes. Resizing, distances, thresholds and maps stay in float32, and
+Only the backbone is quantized, where the time goes. Resizing, distances, thresholds and maps stay in float32, and
 thresholds stay those that were calibrated; whether verdicts survive is for `parity` to find out.
 
 The ranges of activations are those seen on good images, and on the same at twice their contrast: what a defect excites
 beyond the range would be cut off, and a score is made of just that. Weights take seven of the eight bits: processors
 without VNNI add products in 16 bits, which overflow with all eight, and would give other verdicts than the machine that
-exported. Batch normalisation goes into the convolutions first, so that no rounding comes between the two.
+exported. Batch normalization goes into the convolutions first, so that no rounding comes between the two.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def quantize_onnx(proto: ModelProto, stacks: Stacks, folder: Path) -> ModelProto
     import onnx
 
     plain = fold_batch_norms(proto)
-    # As plain constants meanwhile: the calibrator's sessions would warn of every initialiser that is an input as well.
+    # As plain constants meanwhile: the calibrator's sessions would warn of every initializer that is an input as well.
     inputs = [one for one in plain.graph.input if one.name in SETTINGS]
     for one in inputs:
         plain.graph.input.remove(one)
@@ -104,12 +104,12 @@ def quantize_openvino(proto: ModelProto, stacks: Stacks, folder: Path) -> Any:
     )
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["it ended without a message."])[-1]
-        raise ExportError(f"NNCF can't quantise this model: {reason} Export it as ONNX, or without int8.")
+        raise ExportError(f"NNCF can't quantize this model: {reason} Export it as ONNX, or without int8.")
     return read_openvino(target)
 
 
 def fold_batch_norms(proto: ModelProto) -> ModelProto:
-    """A copy in which convolutions followed by nothing but a batch normalisation do its work themselves:
+    """A copy in which convolutions followed by nothing but a batch normalization do its work themselves:
 
     w' = w * k, b' = (b - mean) * k + shift, with k = scale / sqrt(variance + epsilon), per output channel
     """

@@ -1,8 +1,8 @@
 """A detector as an ONNX model.
 
-The graph is torch's export as it is, with constants folded and nothing else optimised: the exporter's algebraic rules
-take an addend of 1e-8 for zero, which moved scores of the filter bank by half a percent. Runtimes optimise on their
-own. Thresholds and sensitivities are inputs that are initialisers as well: ONNX's optional inputs, with these defaults.
+The graph is torch's export as it is, with constants folded and nothing else optimized: the exporter's algebraic rules
+take an addend of 1e-8 for zero, which moved scores of the filter bank by half a percent. Runtimes optimize on their
+own. Thresholds and sensitivities are inputs that are initializers as well: ONNX's optional inputs, with these defaults.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ MAX_BYTES = 2**31 - 2**24
 METADATA = "blemish"
 
 BACKBONE = "backbone/"
-"""What the names of the backbone's nodes start with: `int8` quantises these, and readers of a graph find their way."""
+"""What the names of the backbone's nodes start with: `int8` quantizes these, and readers of a graph find their way."""
 
 FULL_PRECISION = "'model.extractor.network.filters'", "'model.extractor.network.projections."
-"""Modules of the bundled backbone that take little time and small differences."""
+"""Modules of the bundled backbone that `int8` leaves alone: little time goes there, and 8 bits would round their
+differences away."""
 
 
 def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:

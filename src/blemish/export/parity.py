@@ -1,6 +1,6 @@
 """Does the exported graph say what the model says? Eager torch against every installed runtime, image by image.
 
-Scores are compared relative to eager torch's, maps absolutely, since normalised maps lie in [0, 1]. A map that is
+Scores are compared relative to eager torch's, maps absolutely, since normalized maps lie in [0, 1]. A map that is
 clipped everywhere would hide any difference, so each stack of images is compared with the pixel threshold in the middle
 of its own raw maps; verdicts on images don't depend on it.
 
@@ -99,7 +99,7 @@ def generated_images(size: tuple[int, int], static: tuple[int, int] | None = Non
 
 
 def _smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Colour patches with a little grain: structure at the scale of features, whatever the size."""
+    """Color patches with a little grain: structure at the scale of features, whatever the size."""
     coarse = rng.integers(0, 256, (9, 9, 3))
     rows, columns = (np.arange(side) * 9 // side for side in size)
     grain = rng.integers(-9, 10, (*size, 3))
@@ -108,7 +108,7 @@ def _smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArra
 
 
 def _stacks(images: Images, batch: int, most: int | None) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
-    """Neighbours of equal size in stacks of `batch`, at `most` so many pixels, and how many there are; a short stack is
+    """Neighbors of equal size in stacks of `batch`, at `most` so many pixels, and how many there are; a short stack is
     filled up with shifted copies.
     """
     waiting: list[npt.NDArray[np.uint8]] = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Limits(NamedTuple):
-    """What an exported graph may differ by: raw scores relatively, normalised maps absolutely, verdicts by number."""
+    """What an exported graph may differ by: raw scores relatively, normalized maps absolutely, verdicts by number."""
 
     score: float
     map: float
@@ -33,7 +33,7 @@ class Comparison:
 
     Attributes:
         runtime, batch: what was compared. images: how many verdicts.
-        score: largest difference of raw scores, relative. map: largest difference of normalised maps.
+        score: largest difference of raw scores, relative. map: largest difference of normalized maps.
         flips: verdicts that differ. ties: verdicts that differ on a score that is the threshold up to rounding.
     """
 

@@ -77,9 +77,9 @@ def _of_folder(folder: Path) -> list[Sample]:
     except DataError:  # nothing to fit on, which isn't wanted here
         files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
         above = [one.relative_to(folder).parts[0].lower() for one in files]  # test/: good, scratch, hole, ...
-        labelled = not set(GOOD_NAMES).isdisjoint(above)
+        labeled = not set(GOOD_NAMES).isdisjoint(above)
         return [
-            Sample(file, name not in GOOD_NAMES if labelled else None) for file, name in zip(files, above, strict=True)
+            Sample(file, name not in GOOD_NAMES if labeled else None) for file, name in zip(files, above, strict=True)
         ]
 
 

@@ -1,9 +1,9 @@
 """The bundled backbone: learned layers and the filter bank side by side.
 
-The layers learned structure from drawn pictures; the filter bank keeps contrast and colour, which learning throws away
+The layers learned structure from drawn pictures; the filter bank keeps contrast and color, which learning throws away
 where it did not help. Both are compressed: the layers by square roots of their activations, the filter bank by square
 roots of its magnitudes. Of layer2 and layer3 the leading principal components on drawn pictures are kept: the search
-for neighbours takes time by the channel, and finds no more with all of them. What is found with which stands on the
+for neighbors takes time by the channel, and finds no more with all of them. What is found with which stands on the
 card beside the weights.
 """
 
@@ -36,7 +36,7 @@ FLOOR = 0.05
 
 
 class BundledNetwork(nn.Module):
-    """`forward` maps (N, 3, h, w) float32, normalised by `MEAN` and `STD`, to named maps.
+    """`forward` maps (N, 3, h, w) float32, normalized by `MEAN` and `STD`, to named maps.
 
     Args:
         learned: returns the maps of the learned ones among `layers`, in order; None where there are none.
@@ -76,7 +76,7 @@ class BundledNetwork(nn.Module):
 
 
 def compress(maps: Tensor) -> Tensor:
-    """Square roots of activations >= 0, of any shape (power normalisation, Perronnin et al., ECCV 2010).
+    """Square roots of activations >= 0, of any shape (power normalization, Perronnin et al., ECCV 2010).
 
     Distances between roots depend less on how strong a texture is. NaN stays NaN.
     """

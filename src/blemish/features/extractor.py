@@ -50,7 +50,7 @@ class FeatureExtractor(nn.Module):
 
     Attributes:
         layers: the layer names. channels: their channel counts. strides: input pixels per map pixel.
-        mean, std: RGB normalisation that the backbone was trained with, for inputs in [0, 1].
+        mean, std: RGB normalization that the backbone was trained with, for inputs in [0, 1].
         source: "bundled", "formula", "random", a file name, or the hub's identifier: where the weights came from.
 
     Raises:
@@ -107,11 +107,11 @@ class FeatureExtractor(nn.Module):
         self.network.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: batch statistics would tie an image's features to its neighbours in the batch."""
+        """Stays in evaluation mode: batch statistics would tie an image's features to its neighbors in the batch."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, h, w) float32, normalised -> maps (N, channels[i], ~h/strides[i], ~w/strides[i])."""
+        """(N, 3, h, w) float32, normalized -> maps (N, channels[i], ~h/strides[i], ~w/strides[i])."""
         maps = self.network(images.contiguous(memory_format=torch.channels_last))
         return [maps[name] for name in self.layers] if isinstance(maps, dict) else list(maps)
 
@@ -244,7 +244,7 @@ def _timm_network(
 def _still_equal(network: nn.Module, fresh: nn.Module) -> list[str]:
     """Parameters that loading left as they were drawn: timm passes over what a file lacks, with a log line.
 
-    Constants don't count; normalisation layers may rightly be at their initial 0 or 1.
+    Constants don't count; normalization layers may rightly be at their initial 0 or 1.
     """
     drawn = dict(fresh.named_parameters())
     return [

@@ -1,9 +1,9 @@
 """A classical filter bank: features without learned weights, without a download and without anybody's data.
 
-Oriented energy in the manner of a Gabor pyramid. The image is split into luminance and two opponent colours; on each of
+Oriented energy in the manner of a Gabor pyramid. The image is split into luminance and two opponent colors; on each of
 four octaves every channel is filtered by quadrature pairs (even and odd Gabor functions) at six orientations, and the
 magnitude sqrt(even^2 + odd^2) says how much contrast there is at that orientation and scale, whatever its phase. Square
-roots of magnitudes, averaged over 8 x 8 pixels, and the local mean colour form 75 channels at stride 8. It is the
+roots of magnitudes, averaged over 8 x 8 pixels, and the local mean color form 75 channels at stride 8. It is the
 honest baseline for learned features, and one layer of the bundled backbone. Deterministic: all weights are
 computed from formulas.
 """
@@ -52,7 +52,7 @@ def gabor_pairs() -> Tensor:
 class FilterBank(nn.Module):
     """The filter bank as a backbone: `forward` maps (N, 3, h, w) float32 RGB in [0, 1] to named maps at stride 8.
 
-    Layers: "scale1" ... "scale4" (18 channels each: 3 colours x 6 orientations, finest octave first) and "colour" (3
+    Layers: "scale1" ... "scale4" (18 channels each: 3 colors x 6 orientations, finest octave first) and "colour" (3
         channels).
     """
 

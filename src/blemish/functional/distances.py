@@ -1,9 +1,9 @@
-"""Exact Euclidean nearest neighbours in bounded memory.
+"""Exact Euclidean nearest neighbors in bounded memory.
 
 |x - y|^2 = |x|^2 - 2 x.y + |y|^2 turns the search into one matrix product per block of the bank; only a running best is
 kept, the full (Q, M) matrix never exists. The product cancels digits when x is close to y (an absolute error of about
 1e-7 |x|^2), so it only *ranks*: the distances that are returned are taken from the differences x - y themselves.
-Callers centre queries and bank on a common point near the data, which shrinks |x| and with it the error of the ranking.
+Callers center queries and bank on a common point near the data, which shrinks |x| and with it the error of the ranking.
 
 `nearest_indexed` gives the same result for less. With an orthonormal basis of the bank's p leading principal
 directions, x = (x', x'') and y = (y', y'') split into the part inside and the rest, and the triangle inequality bounds
@@ -46,7 +46,7 @@ CANDIDATES = 8
 """Groups from which a row is measured for a query whose first candidate isn't proven."""
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """`distance` (Q, k) float32, ascending, in feature units; `row` (Q, k) int64 indices into the bank."""
 
     distance: Tensor
@@ -58,23 +58,23 @@ def square_norms(points: Tensor) -> Tensor:
     return points.float().square().sum(dim=1)
 
 
-def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbours:
+def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbors:
     """The k nearest bank rows of every query.
 
     Args:
         queries: (Q, D) float32.
         bank: (M, D) float32 or float16, M at least 1. Arithmetic is float32 either way.
         norms: (M,) float32, `square_norms(bank)`; a bank is searched many times, so they are computed once.
-        k: neighbours wanted; at most M are returned.
+        k: neighbors wanted; at most M are returned.
 
     Returns:
-        `Neighbours` with min(k, M) columns.
+        `Neighbors` with min(k, M) columns.
     """
     k = min(k, len(bank))
     # A graph's runtime plans its own memory, and a graph can't loop over a batch whose size is free.
     parts = (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_ROWS)
     found = [_nearest(part, bank, norms, k) for part in parts]
-    return Neighbours(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+    return Neighbors(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
 class SearchIndex(NamedTuple):
@@ -118,7 +118,7 @@ def make_index(bank: Tensor, norms: Tensor) -> SearchIndex | None:
     return best
 
 
-def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbours:
+def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbors:
     """`nearest` with k = 1, exact, at a fraction of the arithmetic; eager only, since how much is done depends on data.
 
     Args:
@@ -133,7 +133,7 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
     if len(unproven):
         full = nearest(queries[unproven], bank, norms)
         row[unproven], squared[unproven] = full.row, full.distance.square()
-    return Neighbours(squared.sqrt(), row)
+    return Neighbors(squared.sqrt(), row)
 
 
 def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     return (queries[:, None, :] - bank[rows].float()).square().sum(dim=2)
 
 
-def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
+def reweighted_score(distance: Tensor, neighbors: Tensor) -> Tensor:
     """Image score of PatchCore from its most abnormal patch (arXiv 2106.08265, equation 7).
 
     s = (1 - exp(s*) / sum over b of exp(|m_test - m_b|)) s*: the score counts less when the bank rows around the
@@ -149,18 +149,18 @@ def reweighted_score(distance: Tensor, neighbours: Tensor) -> Tensor:
 
     Args:
         distance: (N,) s*, distance of the patch to its nearest bank row.
-        neighbours: (N, b) distances of the patch to the b bank rows nearest to that row, itself included.
+        neighbors: (N, b) distances of the patch to the b bank rows nearest to that row, itself included.
 
     Returns:
         (N,) float32; `distance` itself where b is 1 (a softmax over one term would erase every score).
     """
-    if neighbours.shape[1] < 2:
+    if neighbors.shape[1] < 2:
         return distance
-    weight = 1.0 - torch.exp(distance - neighbours.logsumexp(dim=1))
+    weight = 1.0 - torch.exp(distance - neighbors.logsumexp(dim=1))
     return weight * distance
 
 
-def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbours:
+def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbors:
     """`nearest` for queries whose product with a block of the bank fits in memory; k is at most M."""
     values: list[Tensor] = []
     rows: list[Tensor] = []
@@ -178,7 +178,7 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbours
     row = row.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
     distance = squared_distances(queries, bank, row).sqrt()
     distance, order = distance.sort(dim=1)
-    return Neighbours(distance, row.gather(1, order))
+    return Neighbors(distance, row.gather(1, order))
 
 
 def _split(points: Tensor, norms: Tensor, basis: Tensor) -> Tensor:

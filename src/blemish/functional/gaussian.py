@@ -8,7 +8,7 @@ and a test embedding the Mahalanobis distance (equation 2) M(x) = sqrt((x - mu)^
 factor Sigma = L L^T and the whitening W = L^-1 that distance is the Euclidean norm |W (x - mu)|: one triangular
 product, always real, where the product with an explicit inverse can turn negative under the root.
 
-Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centred on its own mean, so that large
+Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centerd on its own mean, so that large
 feature means don't cancel and memory depends on the number of positions, not of images. Axes: P positions, D channels,
 n images.
 """
@@ -27,7 +27,7 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     Args:
         count: images seen so far, 0 or more.
         mean: (P, D) float32, changed in place.
-        scatter: (P, D, D) float32, sum of centred outer products, changed in place.
+        scatter: (P, D, D) float32, sum of centerd outer products, changed in place.
         chunk: (n, P, D) float32, n at least 1.
 
     Returns:
@@ -35,8 +35,8 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     """
     new = chunk.shape[0]
     chunk_mean = chunk.mean(dim=0)  # (P, D)
-    centred = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
-    scatter.baddbmm_(centred.mT, centred)
+    centerd = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
+    scatter.baddbmm_(centerd.mT, centerd)
     shift = chunk_mean - mean  # (P, D)
     total = count + new
     if count:
@@ -78,15 +78,15 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     deviations. Factors may be float16; arithmetic is float32.
     """
     # A product per position with the images as rows, both sides contiguous: other layouts take up to four times longer.
-    centred = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    distance: Tensor = torch.linalg.vector_norm(centred @ whitening.float().mT, dim=2)  # (P, N)
+    centerd = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    distance: Tensor = torch.linalg.vector_norm(centerd @ whitening.float().mT, dim=2)  # (P, N)
     return distance.mT
 
 
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
-    centred = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    return (centred * (centred @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
+    centerd = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    return (centerd * (centerd @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
 
 
 def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Masks to polygons and back, without losing a pixel.
 
 A polygon runs along the edges of pixels: pixel (x, y) is the square from (x, y) to (x + 1, y + 1), so the area of a
-polygon is the number of its pixels, and filling it gives them back. Tracing through pixel centres, as contour finders
+polygon is the number of its pixels, and filling it gives them back. Tracing through pixel centers, as contour finders
 do, loses half a pixel on every side and all of a line one pixel wide.
 
 A ring turns only where one or three of the four pixels around a lattice point are set, or two across; its corners pair
@@ -24,7 +24,7 @@ Ring: TypeAlias = tuple[tuple[int, int], ...]
 
 
 def trace(labels: npt.NDArray[np.int32], count: int) -> list[tuple[Ring, ...]]:
-    """The outlines of the components of a labelled mask.
+    """The outlines of the components of a labeled mask.
 
     Args:
         labels: (H, W), 0 for background and 1..count for 8-connected components (`regions.label_components`).
@@ -77,16 +77,16 @@ def trace(labels: npt.NDArray[np.int32], count: int) -> list[tuple[Ring, ...]]:
 
 
 def fill(rings: Iterable[Sequence[Sequence[float]]], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The pixels of an (H, W) mask whose centres lie inside an odd number of rings of (x, y) points."""
+    """The pixels of an (H, W) mask whose centers lie inside an odd number of rings of (x, y) points."""
     height, width = size
     turns = np.zeros((height, width + 1), dtype=np.int64)
-    centre = np.arange(height) + 0.5
+    center = np.arange(height) + 0.5
     for ring in rings:
         points = np.asarray(ring, dtype=np.float64)
         for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-            rows = np.flatnonzero((y0 <= centre) != (y1 <= centre))
-            crossing = x0 + (centre[rows] - y0) * ((x1 - x0) / (y1 - y0)) if len(rows) else centre[:0]
-            first = np.ceil(crossing - 0.5).clip(0, width).astype(np.intp)  # the first pixel centre to the right of it
+            rows = np.flatnonzero((y0 <= center) != (y1 <= center))
+            crossing = x0 + (center[rows] - y0) * ((x1 - x0) / (y1 - y0)) if len(rows) else center[:0]
+            first = np.ceil(crossing - 0.5).clip(0, width).astype(np.intp)  # the first pixel center to the right of it
             np.add.at(turns, (rows, first), 1)
     return np.asarray(turns[:, :-1].cumsum(axis=1) % 2 == 1)
 

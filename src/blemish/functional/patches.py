@@ -1,6 +1,6 @@
-"""From feature maps to patch features: neighbourhood averaging, stacking of layers, flattening.
+"""From feature maps to patch features: neighborhood averaging, stacking of layers, flattening.
 
-PatchCore (arXiv 2106.08265, section 3.1) describes a position by the mean of its p x p neighbourhood and joins several
+PatchCore (arXiv 2106.08265, section 3.1) describes a position by the mean of its p x p neighborhood and joins several
 layers by bringing the deeper, coarser ones to the resolution of the first. PaDiM (arXiv 2011.08785, section III-A)
 joins without averaging.
 """
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from blemish.functional.resize import resize
 
 
-def average_neighbourhood(features: Tensor, size: int = 3) -> Tensor:
-    """(N, D, h, w) -> (N, D, h, w): mean over the `size` x `size` neighbourhood that lies inside the map.
+def average_neighborhood(features: Tensor, size: int = 3) -> Tensor:
+    """(N, D, h, w) -> (N, D, h, w): mean over the `size` x `size` neighborhood that lies inside the map.
 
     Positions beyond the border don't count: counting them as zeros would make every border patch look alike.
     """

@@ -1,7 +1,7 @@
 """From a mask to a list of defects: connected components and what is worth saying about each.
 
 Pure numpy, because it also runs beside an exported graph where torch is absent. A mask is cut into horizontal runs;
-runs that touch between neighbouring rows are found by two binary searches and joined by a union-find whose steps are
+runs that touch between neighboring rows are found by two binary searches and joined by a union-find whose steps are
 array operations, so no Python loop visits pixels, runs or rows.
 
 Axes: row (downwards), column (rightwards). Components are numbered from 1 in raster order of their first pixel.
@@ -58,7 +58,7 @@ def label_components(mask: ArrayLike, connectivity: int = 8) -> tuple[NDArray[np
 
     Args:
         mask: (H, W) bool, or any numbers, where non-zero counts as True.
-        connectivity: 8 (diagonal neighbours touch) or 4.
+        connectivity: 8 (diagonal neighbors touch) or 4.
 
     Returns:
         (H, W) int32 with 0 for background and 1..n for components; and n.

@@ -1,9 +1,9 @@
 """Antialiased linear resizing as two small matrix products.
 
 Every pixel of the output is a weighted mean of input pixels. With the triangle filter t(u) = max(0, 1 - |u|) and an
-axis that is mapped by `centre(i) = (i + 0.5) * scale + start`, the weights are
+axis that is mapped by `center(i) = (i + 0.5) * scale + start`, the weights are
 
-    W[i, j] = t((j + 0.5 - centre(i)) / max(scale, 1)) / sum over j
+    W[i, j] = t((j + 0.5 - center(i)) / max(scale, 1)) / sum over j
 
 and an image (..., H, W) becomes `Wv @ image @ Wh^T`. The weights come from `arange` on the sizes, so the same
 arithmetic runs in a data-loader worker, in eager mode and in an exported graph whose H and W are free.
@@ -32,17 +32,17 @@ def axis_weights(
         device: where to build the weights.
 
     Returns:
-        (out_size, in_size) float32. Rows sum to 1; a row whose centre lies outside the input (padding) is all zero.
+        (out_size, in_size) float32. Rows sum to 1; a row whose center lies outside the input (padding) is all zero.
     """
     if scale is None:
         scale = in_size / out_size
-    centre = (torch.arange(out_size, dtype=torch.float32, device=device) + 0.5) * scale + start  # (out,)
+    center = (torch.arange(out_size, dtype=torch.float32, device=device) + 0.5) * scale + start  # (out,)
     pixel = torch.arange(in_size, dtype=torch.float32, device=device) + 0.5  # (in,)
     support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment] # max, for sizes that are symbols of a graph too
-    weights: Tensor = (1.0 - (pixel[None, :] - centre[:, None]).abs() / support).clamp(min=0.0)  # (out, in)
-    # Half a pixel of padding puts a centre exactly on the edge; rounding must not decide there, differently in a graph.
+    weights: Tensor = (1.0 - (pixel[None, :] - center[:, None]).abs() / support).clamp(min=0.0)  # (out, in)
+    # Half a pixel of padding puts a center exactly on the edge; rounding must not decide there, differently in a graph.
     edge = 0.01 * scale
-    inside = (centre > edge) & (centre < in_size - edge)
+    inside = (center > edge) & (center < in_size - edge)
     return weights * inside[:, None] / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 

@@ -4,10 +4,10 @@ There is one rule, `score >= threshold` is anomalous, and `is_anomalous` is the 
 are chosen for that rule, on raw scores. With threshold theta, lowest and highest calibration scores lo and hi and
 sensitivity alpha (0.5: neutral)::
 
-    normalised = clip((s - theta) / (hi - lo) + 0.5, 0, 1)          anomalous when normalised >= 1 - alpha
+    normalized = clip((s - theta) / (hi - lo) + 0.5, 0, 1)          anomalous when normalized >= 1 - alpha
     s          >= theta + (0.5 - alpha) (hi - lo)                   the same on raw scores, and the rule that decides
 
-The two lines agree in real numbers but not in float32, so a normalised score that rounding puts on the wrong side of
+The two lines agree in real numbers but not in float32, so a normalized score that rounding puts on the wrong side of
 the cut is moved to its own side. Functions from `raw_threshold` on take and give float32 tensors and branch on no
 value: they can be traced into a graph.
 """
@@ -35,7 +35,7 @@ _SMALLEST = 2.0**-149  # the smallest positive float32
 
 
 def f1_threshold(scores: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The highest observed score that maximises F1 under `score >= threshold`, and that F1.
+    """The highest observed score that maximizes F1 under `score >= threshold`, and that F1.
 
     Args:
         scores: finite scores of any shape; taken as float32.

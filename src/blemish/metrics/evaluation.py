@@ -68,7 +68,7 @@ class Evaluator:
 
     Ranking figures use raw scores and maps; only where a batch was never post-processed, so that its scores are raw as
     they stand, `pred_score` and `anomaly_map`. Pixels count where their truth is known: in images with a mask, and in
-    images labelled good. An image labelled anomalous whose mask marks nothing says nothing about its pixels and is left
+    images labeled good. An image labeled anomalous whose mask marks nothing says nothing about its pixels and is left
     out of the pixel figures. With a region of interest only the pixels inside count, and of a defect that crosses its
     border only the part inside; the label of the image is taken as it is.
 
@@ -159,8 +159,8 @@ class Evaluator:
         verdicts, pixel_verdicts = self._image_decisions.compute(), self._pixel_decisions.compute()
         gap = None if self._counts["with_masks"] else "no defect masks"
         gap = gap if self._has_maps else "no anomaly maps"
-        labelled = self._counts["good"] + self._counts["anomalous"]
-        undecided = _NO_VERDICTS if labelled and not verdicts.total else None
+        labeled = self._counts["good"] + self._counts["anomalous"]
+        undecided = _NO_VERDICTS if labeled and not verdicts.total else None
         pixel_undecided = _NO_VERDICTS if not pixel_verdicts.total else None
         return EvaluationResult(
             image_auroc=AUROC.from_tally(images, "image"),

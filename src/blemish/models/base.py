@@ -7,7 +7,7 @@ and the post-processor:
     forward(images uint8)  =  post_processor(inspect(pre_processor(images)))
 
 and every use of a detector - calibration, test, prediction, export, serving - runs these same modules. Nothing here
-asks whether the module is training; fitting needs one pass and no optimiser.
+asks whether the module is training; fitting needs one pass and no optimizer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AnomalyModule(LightningModule, ABC):
         backbone: "bundled", "filter_bank" or a timm name, see `FeatureExtractor`.
         layers: layers of the backbone; None takes `default_layers`, or `bundled_layers` of the bundled backbone.
         image_size: (h, w) at which images are inspected, or one number for a square.
-        fit_mode, crop_from: "stretch" or "letterbox", and a centre crop, see `PreProcessor`.
+        fit_mode, crop_from: "stretch" or "letterbox", and a center crop, see `PreProcessor`.
         roi: the region of interest, see `blemish.data.roi.read_roi`. What lies outside is never fitted, scored, marked
             or measured, and has no influence on what is inside. None inspects everything.
         pretrained, weights: see `FeatureExtractor`.
@@ -273,7 +273,7 @@ class AnomalyModule(LightningModule, ABC):
     # What Lightning calls. Steps return raw predictions; the post-processor, a callback, completes them.
 
     def configure_optimizers(self) -> Any:
-        """None: there is nothing to optimise."""
+        """None: there is nothing to optimize."""
         return None
 
     def configure_callbacks(self) -> list[Callback]:

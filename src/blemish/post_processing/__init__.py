@@ -1,4 +1,4 @@
-"""Raw scores to verdicts: thresholds, normalisation, labels and masks; and the classic picture functions by their old
+"""Raw scores to verdicts: thresholds, normalization, labels and masks; and the classic picture functions by their old
 names.
 
 Names are resolved on first use: pictures need no torch, and `normalization` works on plain arrays.

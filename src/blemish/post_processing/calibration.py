@@ -57,7 +57,7 @@ class Evidence:
         self._histogram: Tensor | None = None
 
     def add(self, batch: InferenceBatch, limit: int | None) -> None:
-        """Takes the first `limit` images of a labelled batch of raw predictions; None takes all.
+        """Takes the first `limit` images of a labeled batch of raw predictions; None takes all.
 
         Raises:
             CalibrationError: if the batch has no labels. NonFiniteError: if a score or map value is NaN or infinite.

@@ -1,6 +1,6 @@
-"""Older address of the functions in `blemish.visualization.classic`, kept for code that imports them from here."""
+"""Documented address of `blemish.legacy.classic`."""
 
-from blemish.visualization.classic import (
+from blemish.legacy.classic import (
     add_anomalous_label,
     add_normal_label,
     anomaly_map_to_color_map,

@@ -3,15 +3,15 @@
 With raw threshold theta, calibration range [lo, hi] and sensitivity alpha, for images and
 pixels alike,
 
-    normalised = clip((s - theta) / (hi - lo) + 0.5, 0, 1)        anomalous  <=>  normalised >= 1 - alpha
+    normalized = clip((s - theta) / (hi - lo) + 0.5, 0, 1)        anomalous  <=>  normalized >= 1 - alpha
 
 which on raw scores is `s >= theta + (0.5 - alpha)(hi - lo)`. The verdict is always taken on raw scores, so that
-rounding of the normalised ones can't flip it. NaN and infinity are anomalous in a graph and an error in Python: nothing
+rounding of the normalized ones can't flip it. NaN and infinity are anomalous in a graph and an error in Python: nothing
 broken passes as normal.
 
 Thresholds: with normal images only, the highest normal score, which one more normal image reaches with probability 1 /
-(n + 1) (split conformal prediction); with a wanted false-alarm rate, the matching order statistic; with labelled
-anomalies, the highest score that maximises F1. Pixels follow the same rule on each normal map's maximum, unless masks
+(n + 1) (split conformal prediction); with a wanted false-alarm rate, the matching order statistic; with labeled
+anomalies, the highest score that maximizes F1. Pixels follow the same rule on each normal map's maximum, unless masks
 are given.
 """
 
@@ -47,14 +47,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class PostProcessor(BasePostProcessor):
-    """Thresholds, normalises and masks raw predictions; calibrates itself during Lightning's validation loop.
+    """Thresholds, normalizes and masks raw predictions; calibrates itself during Lightning's validation loop.
 
     Args:
         image_sensitivity: alpha in [0, 1] for images; higher calls more anomalous. None means 0.5: exactly the
             threshold.
         pixel_sensitivity: the same for pixels.
         max_false_alarm_rate: wanted share of good images called anomalous, in (0, 1). None takes the highest normal
-            score, or the F1 optimum when the calibration images include labelled anomalies.
+            score, or the F1 optimum when the calibration images include labeled anomalies.
 
     Raises:
         UsageError: for numbers outside their range.
@@ -103,7 +103,7 @@ class PostProcessor(BasePostProcessor):
             anomaly_maps: maps alone, in place of a batch; the spelling of older examples.
 
         Returns:
-            A new batch with `raw_score` and `raw_map`, `pred_score` and `anomaly_map` normalised to [0, 1],
+            A new batch with `raw_score` and `raw_map`, `pred_score` and `anomaly_map` normalized to [0, 1],
             `pred_label` and `pred_mask`. Before calibration scores and maps stay raw and the verdicts None.
 
         Raises:
@@ -131,7 +131,7 @@ class PostProcessor(BasePostProcessor):
         self.record = None
 
     def normalize_batch(self, batch: InferenceBatch) -> None:
-        """Puts normalised scores and maps into `batch`, in place; `raw_score` and `raw_map` keep the raw ones.
+        """Puts normalized scores and maps into `batch`, in place; `raw_score` and `raw_map` keep the raw ones.
 
         Raises:
             NotCalibratedError: without thresholds. ValueError: without score and map.
@@ -156,7 +156,7 @@ class PostProcessor(BasePostProcessor):
         batch.pred_mask = _inside(_each(maps, lambda values: is_anomalous(values, pixel)), batch.roi)
 
     def post_process_batch(self, batch: InferenceBatch) -> None:
-        """`forward`, in place: fills `batch` with normalised scores, raw scores and verdicts."""
+        """`forward`, in place: fills `batch` with normalized scores, raw scores and verdicts."""
         vars(batch).update(vars(self(batch)))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -265,12 +265,12 @@ class PostProcessor(BasePostProcessor):
 
     @property
     def normalized_image_threshold(self) -> float:
-        """1 - alpha: the normalised score from which an image is anomalous."""
+        """1 - alpha: the normalized score from which an image is anomalous."""
         return 1.0 - self.image_sensitivity
 
     @property
     def normalized_pixel_threshold(self) -> float:
-        """1 - alpha: the normalised map value from which a pixel is anomalous."""
+        """1 - alpha: the normalized map value from which a pixel is anomalous."""
         return 1.0 - self.pixel_sensitivity
 
     def extra_repr(self) -> str:

@@ -1,5 +1,5 @@
-"""Older address of `blemish.visualization.visualizer`, kept for code that imports these names from here."""
+"""Documented address of `blemish.legacy.visualizer`."""
 
-from blemish.visualization.visualizer import ImageResult, Visualizer
+from blemish.legacy.visualizer import ImageResult, Visualizer
 
 __all__ = ["ImageResult", "Visualizer"]

@@ -2,9 +2,9 @@
 
 The data loader, eager mode and exported graphs all run this module, so a model can't meet other pixels in service than
 it was fitted on. It knows both directions: `forward` takes images to the size of the model, `restore` takes maps back
-to the pixels of the image. What a centre crop or a region of interest leaves out comes back as 0: nobody looked at it.
+to the pixels of the image. What a center crop or a region of interest leaves out comes back as 0: nobody looked at it.
 
-A region of interest acts here, on the pixels of the image: those outside get the mean colour before anything else, so
+A region of interest acts here, on the pixels of the image: those outside get the mean color before anything else, so
 they can't have any influence, however far the backbone sees. `cells` tells the detector which patches are inside,
 `inside` everyone else which pixels.
 """
@@ -27,14 +27,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PreProcessor(nn.Module):
-    """Resizes to `image_size` and normalises with `mean` and `std`.
+    """Resizes to `image_size` and normalizes with `mean` and `std`.
 
     Args:
         image_size: (h, w) in pixels that the backbone sees; one number means a square.
         mean, std: per RGB channel, for values in [0, 1].
         fit: "stretch" scales height and width independently; "letterbox" keeps the aspect ratio and pads with the mean
-            colour.
-        crop_from: resize to this (h, w), or square, and cut `image_size` from its centre, as the recipes of the papers
+            color.
+        crop_from: resize to this (h, w), or square, and cut `image_size` from its center, as the recipes of the papers
             do. What lies outside the cut is never inspected: maps are 0 there, and a defect there can't be found.
         roi: the region of interest, see `blemish.data.roi.read_roi`; None is everything. Needs "stretch", where a place
             in the image is one place in the model's input.
@@ -82,7 +82,7 @@ class PreProcessor(nn.Module):
             raise UsageError("The region of interest lies outside of what crop_from leaves. Crop less, or move it.")
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, H, W, 3) RGB, uint8 in [0, 255] or float32 in [0, 1] -> (N, 3, h, w) float32, normalised.
+        """(N, H, W, 3) RGB, uint8 in [0, 255] or float32 in [0, 1] -> (N, 3, h, w) float32, normalized.
 
         Raises:
             UsageError: for another layout, channel count or dtype.
@@ -100,8 +100,8 @@ class PreProcessor(nn.Module):
         if inside is not None:
             values = torch.where(inside, values, self.mean)
         vertical, horizontal = self._weights(size, images.device)
-        # Padding has weight 0 in every row or column that lies outside, so it is exactly 0 (the mean colour) after
-        # normalisation.
+        # Padding has weight 0 in every row or column that lies outside, so it is exactly 0 (the mean color) after
+        # normalization.
         covered = vertical.sum(dim=1)[:, None] * horizontal.sum(dim=1)  # (h, w)
         return (apply_weights(values, vertical, horizontal) - self.mean * covered) / self.std
 
@@ -114,7 +114,7 @@ class PreProcessor(nn.Module):
 
         Returns:
             (N, H, W) float32 if all sizes are equal, else a list of N tensors (H, W). Values stay within the range of
-            `maps`; outside a centre crop or the region of interest they are 0.
+            `maps`; outside a center crop or the region of interest they are 0.
         """
         if isinstance(size[0], (int, torch.SymInt)):
             return self._restore(maps, (size[0], size[1]))[:, 0]  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ class PreProcessor(nn.Module):
         rows, columns = (
             ((2 * torch.arange(side, device=self.roi.device) + 1) * own).div(2 * side, rounding_mode="floor")
             for side, own in zip(size, self.roi.shape, strict=True)
-        )  # the pixel of `roi` under the centre of each pixel, in whole numbers: no runtime may round it elsewhere
+        )  # the pixel of `roi` under the center of each pixel, in whole numbers: no runtime may round it elsewhere
         return self.roi[rows][:, columns]
 
     def cells(self, grid: tuple[int, int]) -> Mask:

@@ -236,5 +236,5 @@ def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
     image = Image.fromarray(picture)
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=82, subsampling=0)  # thin coloured outlines keep their colour
+    image.save(encoded, "JPEG", quality=82, subsampling=0)  # thin colored outlines keep their color
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

@@ -68,7 +68,7 @@ def rows_of(batch: InferenceBatch, samples: Mapping[str, Sample]) -> list[ImageR
 
 @dataclass
 class Predicted:
-    """What a file of predictions says about labelled images.
+    """What a file of predictions says about labeled images.
 
     Attributes:
         rows: of the samples that have a prediction.
@@ -76,7 +76,7 @@ class Predicted:
         models: distinct fingerprints of models.
         seconds: time per image.
         without_prediction: samples that have none.
-        without_label: predictions of no labelled image.
+        without_label: predictions of no labeled image.
     """
 
     rows: list[ImageRow] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Predicted:
 
 
 def read_predictions(path: Path, samples: Iterable[Sample]) -> Predicted:
-    """Joins a file that `blemish predict` wrote with labelled images.
+    """Joins a file that `blemish predict` wrote with labeled images.
 
     A prediction belongs to the sample whose file it names. A path of another machine belongs to the sample whose
     relative path it ends in.
@@ -149,7 +149,7 @@ def read_predictions(path: Path, samples: Iterable[Sample]) -> Predicted:
         raise DataError(f"{path} can't be read as predictions: {error}.") from error
     if not found.rows:
         raise DataError(
-            f"{path}: none of its {found.without_label} predictions is of a labelled test image. Check that it belongs "
+            f"{path}: none of its {found.without_label} predictions is of a labeled test image. Check that it belongs "
             f"to this folder; paths are compared from their end, such as test/good/000.png."
         )
     found.without_prediction.extend(left.values())

@@ -39,7 +39,7 @@ class OnnxBackend(GraphBackend):
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
         require_file(Path(path))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: warnings are about its own optimiser
+        options.log_severity_level = 3  # errors: warnings are about its own optimizer
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -85,7 +85,8 @@ class OpenVinoBackend(GraphBackend):
 
     def _run(self, size: tuple[int, int] | None, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if not hasattr(self._local, "request"):
-            self._local.request = lru_cache(MAX_SIZES)(lambda size: self._compiled(size).create_infer_request())
+            compiled = self._compiled  # not self: a session in a cycle would keep its memory until the collector comes
+            self._local.request = lru_cache(MAX_SIZES)(lambda size: compiled(size).create_infer_request())
         results = self._local.request(size).infer(feed)
         return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
 

@@ -2,7 +2,7 @@
 
 A runtime contributes one function, `Backend.run`, from a stack of equally sized images to arrays in their own pixels.
 Reading, micro-batching, regions and errors are here, once. Images of a folder have many sizes, and a stack has one:
-neighbours of equal size share a stack, others go alone. NumPy and Pillow only.
+neighbors of equal size share a stack, others go alone. NumPy and Pillow only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
     @property
     def pixel_cut(self) -> float:
-        """The normalised map value from which it marks a pixel."""
+        """The normalized map value from which it marks a pixel."""
         ...
 
     @property
@@ -76,7 +76,7 @@ class Result:
         path: where it came from; "" if it never was a file.
         label: "normal" or "anomalous".
         raw_score: the detector's own score, unbounded; the label is `raw_score >= threshold`.
-        score: the score normalised to [0, 1], for people.
+        score: the score normalized to [0, 1], for people.
         threshold: raw threshold at the current sensitivity.
         anomaly_map: (H, W) float32 in [0, 1], in the pixels of the image.
         mask: (H, W) bool, True on anomalous pixels.
@@ -233,7 +233,7 @@ class Session:
         try:
             outputs = self.backend.run(np.stack([item.image for item in stack]))
         except NonFiniteError as error:
-            if len(stack) > 1:  # one bad image must not take its neighbours along
+            if len(stack) > 1:  # one bad image must not take its neighbors along
                 for item in stack:
                     yield from self._inspect([item])
             else:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from blemish.trials.grid import Settings
 
-_CENTRE: Settings = {"image_size": 224, "crop_from": 256}
+_CENTER: Settings = {"image_size": 224, "crop_from": 256}
 # Papers measure rankings, which need no threshold, and fit on every training image: nothing is held out.
 _ALL_TRAINING_IMAGES: Settings = {"calibrate_on": "test"}
 _PATCHCORE: Settings = {
     "detector": "patchcore",
     "backbone": "wide_resnet50_2.tv_in1k",
     "layers": ["layer2", "layer3"],
-    **_CENTRE,
+    **_CENTER,
     "bank_size": 0,
     "selection_channels": 128,
     "sigma": 4.0,
@@ -24,7 +24,7 @@ _PATCHCORE: Settings = {
 _PADIM: Settings = {
     "detector": "padim",
     "layers": ["layer1", "layer2", "layer3"],
-    **_CENTRE,
+    **_CENTER,
     "epsilon": 0.01,
     "sigma": 4.0,
     **_ALL_TRAINING_IMAGES,

@@ -1,7 +1,7 @@
 """Trying settings on one's own good images: fit, calibrate, and measure on three sets that share no image.
 
 Only good images that are meant for fitting take part; a test set, where there is one, stays untouched, so that it can
-still judge what is chosen here. Defects are planted into the held-out good images (`blemish.data.planting`).
+still judge what is chosen here. Defects are planted into the held-out good images (`blemish.synthetic.planting`).
 
     |-- a quarter: held out, and planted --|-- a fifth of the rest: calibrate --|-- fit --|
 """
@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import MAX_PIXELS
 from blemish.data.index import Index
-from blemish.data.planting import plant_files
 from blemish.data.roi import Roi, read_roi
 from blemish.data.splits import Split, split
 from blemish.engine import Engine
 from blemish.errors import BlemishError, DataError, UsageError
 from blemish.metrics.figure import Figure
 from blemish.models.base import AnomalyModule
+from blemish.synthetic.planting import plant_files
 from blemish.trials.choice import Trial
 from blemish.trials.grid import Settings, relative_cost
 from blemish.trials.measure import cost, peak_memory

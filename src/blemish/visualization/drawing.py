@@ -20,7 +20,7 @@ from blemish.errors import NonFiniteError, UsageError
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 MIN_TEXT = 11
@@ -31,7 +31,7 @@ MIN_TEXT = 11
 
 
 def as_picture(image: npt.ArrayLike) -> Picture:
-    """Return (H, W, 3) uint8 from a grey (H, W), (H, W, 1) or colour (H, W, 3) image. UsageError for anything else."""
+    """Return (H, W, 3) uint8 from a gray (H, W), (H, W, 1) or color (H, W, 3) image. UsageError for anything else."""
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[..., None]
@@ -48,7 +48,7 @@ def as_map(anomaly_map: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
 
     Raises:
         UsageError: another shape, or no numbers.
-        NonFiniteError: NaN or infinity, which no colour may hide.
+        NonFiniteError: NaN or infinity, which no color may hide.
     """
     array = _plane(anomaly_map, "An anomaly map")
     if array.dtype.kind not in "fiub":
@@ -67,7 +67,7 @@ def as_mask(mask: npt.ArrayLike) -> Mask:
 
 
 def mask_picture(mask: Mask) -> Picture:
-    """Return a mask as a grey picture: 255 where it is True, 0 elsewhere."""
+    """Return a mask as a gray picture: 255 where it is True, 0 elsewhere."""
     picture: Picture = mask.astype(np.uint8) * np.uint8(255)
     return picture
 
@@ -139,9 +139,9 @@ def text_box(text: str, size: int) -> tuple[int, int]:
     return int(np.ceil(font(size).getlength(text))) + size, int(1.6 * size)
 
 
-def text_tile(text: str, size: int, colour: Colour, background: Colour) -> Picture:
+def text_tile(text: str, size: int, color: Color, background: Color) -> Picture:
     """Return a line of text on a plain rectangle, `text_box` wide and high."""
     width, height = text_box(text, size)
     tile = Image.new("RGB", (width, height), background)
-    ImageDraw.Draw(tile).text((size / 2, height / 2), text, fill=colour, font=font(size), anchor="lm")
+    ImageDraw.Draw(tile).text((size / 2, height / 2), text, fill=color, font=font(size), anchor="lm")
     return np.asarray(tile)

@@ -1,11 +1,11 @@
-"""A picture of a verdict whose colours mean the same on every image of a model.
+"""A picture of a verdict whose colors mean the same on every image of a model.
 
-A heat map stretched to each image's own minimum and maximum paints a perfect part in alarming red. Here colour is
+A heat map stretched to each image's own minimum and maximum paints a perfect part in alarming red. Here color is
 anchored to the calibrated pixel threshold: below it nothing is painted at all, and from it upwards
 
     t = (value - threshold) / (1 - threshold)        t in [0, 1] -> `HEAT`, light yellow to dark red, ever darker
 
-so a hot pixel is a pixel over the threshold, and the same colour is the same normalised value everywhere.
+so a hot pixel is a pixel over the threshold, and the same color is the same normalized value everywhere.
 
 Axes: (H, W) are the pixels of the image as it lies on disk; the picture keeps them, and a caption is added below. Where
 the image is narrower than a piece of the caption, the canvas is wider than the image.
@@ -22,7 +22,7 @@ from blemish.errors import UsageError
 from blemish.functional.regions import Region
 from blemish.visualization.drawing import (
     MIN_TEXT,
-    Colour,
+    Color,
     Mask,
     Picture,
     as_map,
@@ -38,19 +38,19 @@ from blemish.visualization.drawing import (
 HEAT: npt.NDArray[np.float64] = np.array(
     [(255, 236, 120), (254, 184, 64), (246, 110, 44), (214, 34, 60), (148, 0, 84)], dtype=np.float64
 )
-"""Stops of the ramp, evenly spaced from the threshold to 1; lightness falls throughout, so it also works in grey."""
+"""Stops of the ramp, evenly spaced from the threshold to 1; lightness falls throughout, so it also works in gray."""
 
-PREDICTED: Colour = (255, 0, 170)
-TRUTH: Colour = (0, 205, 255)
+PREDICTED: Color = (255, 0, 170)
+TRUTH: Color = (0, 205, 255)
 _NOT_INSPECTED = 0.4
 """Brightness that is left outside the region of interest."""
-_PAPER: Colour = (24, 25, 28)
-_INK: Colour = (232, 232, 232)
-_VERDICT: dict[str, tuple[Colour, Colour]] = {
+_PAPER: Color = (24, 25, 28)
+_INK: Color = (232, 232, 232)
+_VERDICT: dict[str, tuple[Color, Color]] = {
     "normal": ((12, 60, 28), (140, 222, 160)),
     "anomalous": ((255, 255, 255), (200, 30, 48)),
 }
-"""Verdict -> text and background colour."""
+"""Verdict -> text and background color."""
 
 
 def overlay(
@@ -71,19 +71,19 @@ def overlay(
     """Paint what a model found onto the image it found it in.
 
     Args:
-        image: (H, W, 3) uint8 RGB, or grey (H, W).
-        anomaly_map: (H, W) normalised values; values outside [0, 1] are painted as the nearest end.
-        threshold: the normalised value in [0, 1] from which a pixel is anomalous.
+        image: (H, W, 3) uint8 RGB, or gray (H, W).
+        anomaly_map: (H, W) normalized values; values outside [0, 1] are painted as the nearest end.
+        threshold: the normalized value in [0, 1] from which a pixel is anomalous.
         mask: (H, W) predicted mask whose outline is drawn; None for the pixels at or over the threshold.
         regions: their boxes are drawn.
         label: "normal" or "anomalous", printed in the caption.
         score: the image's score, printed.
-        score_threshold: the score from which the image is anomalous, on the same scale (raw or normalised); printed
+        score_threshold: the score from which the image is anomalous, on the same scale (raw or normalized); printed
             beside it.
-        gt_mask: (H, W) true mask, outlined in another colour.
+        gt_mask: (H, W) true mask, outlined in another color.
         roi: (H, W) region of interest; what lies outside was not inspected and is darkened.
-        opacity: of the hot colours, in [0, 1].
-        caption: add a strip below with the verdict and a colour bar; left out on pictures not twice as high as it.
+        opacity: of the hot colors, in [0, 1].
+        caption: add a strip below with the verdict and a color bar; left out on pictures not twice as high as it.
 
     Returns:
         (H + strip, W or more, 3) uint8. The first H rows and W columns are the picture.
@@ -133,7 +133,7 @@ def overlay(
 
 
 def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.float64]:
-    """Colours (..., 3) in [0, 255] of normalised values at or over the threshold."""
+    """Colors (..., 3) in [0, 255] of normalized values at or over the threshold."""
     span = 1 - threshold
     t = np.clip((values - threshold) / span, 0, 1) if span > 0 else np.ones_like(values)
     stops = np.linspace(0, 1, len(HEAT))
@@ -160,7 +160,7 @@ def _caption(
     if score is not None:
         words = f"score {score:.4g}" + (f" (threshold {score_threshold:.4g})" if score_threshold is not None else "")
         pieces.append(text_tile(words, size, _INK, _PAPER))
-    pieces.append(_colour_bar(size, threshold))
+    pieces.append(_color_bar(size, threshold))
     if truth:
         legend = [text_tile(*words, _PAPER) for words in (("predicted", size, PREDICTED), ("true", size, TRUTH))]
         pieces.append(np.concatenate(legend, axis=1))
@@ -179,7 +179,7 @@ def _caption(
     return strip[: gap + (rows + 1) * (line + gap)]
 
 
-def _colour_bar(size: int, threshold: float) -> Picture:
+def _color_bar(size: int, threshold: float) -> Picture:
     """Return a bar from 0 to 1: empty below the threshold, the heat ramp from it upwards, a tick and a number at it."""
     height = text_box("", size)[1]
     values = np.linspace(0, 1, 8 * size)

@@ -206,6 +206,7 @@ def test_fit(detector: str, blemish: Any, tiles: Path, inside: Path) -> None:
     assert f"Fitted {detector} on 9 good images" in ran.out
     assert re.search(r"Threshold \S+: highest normal score on 3 good images \(held out\)\.", ran.out)
     assert "3 images certify at most 25.00% false alarms on average" in ran.out
+    assert "one such calibration in 20 may give more than 63.16%." in ran.out  # 1 - 0.05 ** (1 / 3)
     assert ran.err == ""
     assert load("out/model.safetensors").is_fitted
 

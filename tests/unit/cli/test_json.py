@@ -58,7 +58,7 @@ def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> No
     write = synthetic.write_dataset
     monkeypatch.setattr(synthetic, "write_dataset", lambda *a, **k: write(*a, **{**k, "size": (96, 96)}))
     monkeypatch.setattr(synthetic, "PRODUCTS", {"tile": synthetic.PRODUCTS["tile"]})
-    for name, value in (("GOOD_TRAIN", 5), ("GOOD_TEST", 1), ("PER_DEFECT", 1)):
+    for name, value in (("GOOD_TRAIN", 4), ("HELD_OUT", 1), ("GOOD_TEST", 1), ("PER_DEFECT", 1)):
         monkeypatch.setattr(demo, name, value)
     ran = blemish("demo", "--json")
     assert ran.code == 0, ran.err

@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation
 
 from blemish import artifact
 from blemish.cli.predict import min_pixels
-from blemish.report.predictions import COLUMNS
+from blemish.predictions.rows import COLUMNS
 from blemish.runtime import load
 
 

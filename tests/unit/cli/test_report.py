@@ -74,8 +74,8 @@ def test_predictions_of_some_images(blemish: Any, model_file: Path, parts: Path,
     assert ran.code == 0, ran.err
     assert "no anomalous images" in ran.out
     page = (inside / "report.html").read_text(encoding="utf-8")
-    assert "10 labelled images have no prediction and count nowhere: test/" in page
-    assert "12 predictions are of no labelled test image and count nowhere." in page
+    assert "10 labeled images have no prediction and count nowhere: test/" in page
+    assert "12 predictions are of no labeled test image and count nowhere." in page
 
 
 def test_test_images_alone(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from blemish import __version__
 from blemish.artifact import load
-from blemish.data.synthetic import PRODUCTS
+from blemish.synthetic.products import PRODUCTS
 
 REQUIRED = [
     *("image_auroc", "pixel_auroc", "image_ap", "image_f1", "image_f1_max"),
@@ -74,7 +74,7 @@ def test_test_folder_alone(blemish: Any, model_file: Path, tiles: Path, inside: 
     assert "0 good image(s) to fit on; at least 2 are needed" in ran.err
 
 
-def test_test_needs_labelled_images(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
+def test_test_needs_labeled_images(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
     ran = blemish("test", model_file, tiles / "train")
     assert ran.code == 3
     assert "nothing to test on" in ran.err
@@ -178,12 +178,13 @@ def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> No
     write = synthetic.write_dataset
     monkeypatch.setattr(synthetic, "write_dataset", lambda *a, **k: write(*a, **{**k, "size": (96, 96)}))
     monkeypatch.setattr(synthetic, "PRODUCTS", {name: PRODUCTS[name] for name in ("fabric", "tile")})
-    for name, value in (("GOOD_TRAIN", 6), ("GOOD_TEST", 2), ("PER_DEFECT", 1)):
+    for name, value in (("GOOD_TRAIN", 4), ("HELD_OUT", 2), ("GOOD_TEST", 2), ("PER_DEFECT", 1)):
         monkeypatch.setattr(demo, name, value)
     ran = blemish("demo", "-o", "shown")
     assert ran.code == 0, ran.err
     assert "fabric" in ran.out
     assert "tile" in ran.out
+    assert load("shown/tile.safetensors").post_processor.record.normal == 2  # type: ignore[union-attr]
     assert "Nothing is downloaded" in ran.err
     assert {"shown/fabric.safetensors", "shown/tile.safetensors"} <= set(listing(inside))
     assert "shown/pictures/tile/hole.overlay.png" in listing(inside)

@@ -57,7 +57,7 @@ def test_a_clean_folder(folder: Path) -> None:
     }
     assert report.sets["test"].defects == {"hole": 3}
     assert report.sizes == {"40 x 48": 13, "64 x 32": 3}
-    assert report.modes == {"grey 8 bit": 13, "grey 16 bit": 3}
+    assert report.modes == {"gray 8 bit": 13, "gray 16 bit": 3}
     assert messages(report, "note") == [
         "Layout mvtec: 8 good images would be fitted on.",
         "Thresholds would come from 2 good images held out from fitting, as there is no validation set. "

@@ -23,11 +23,11 @@ from blemish.data.image_io import file_sha256, read_header, read_image, read_mas
 from blemish.errors import DataError, ImageReadError, UsageError
 
 RNG = np.random.default_rng(7)
-GREY = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
-COLOUR = RNG.integers(0, 256, (11, 17, 3), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
+COLOR = RNG.integers(0, 256, (11, 17, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (11, 17), dtype=np.uint16)
-DEEP_COLOUR = RNG.integers(0, 65536, (11, 17, 3), dtype=np.uint16)
+DEEP_COLOR = RNG.integers(0, 65536, (11, 17, 3), dtype=np.uint16)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -70,14 +70,14 @@ def tiff(array: np.ndarray, *, big_endian: bool = False, **tags: tuple[int, ...]
     return head + pixels + directory + bytes(4) + extra
 
 
-def png(array: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) -> bytes:
-    """A 16-bit PNG of any colour type; `extra` chunks follow the header."""
+def png(array: np.ndarray, color_type: int, *extra: tuple[bytes, bytes]) -> bytes:
+    """A 16-bit PNG of any color type; `extra` chunks follow the header."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, color_type, 0, 0, 0)
     early = b"".join(chunk(*item) for item in extra)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -88,48 +88,48 @@ def png(array: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) -> byt
     )
 
 
-def three(grey: np.ndarray) -> np.ndarray:
-    return np.stack([grey] * 3, axis=2)
+def three(gray: np.ndarray) -> np.ndarray:
+    return np.stack([gray] * 3, axis=2)
 
 
-def on_black(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    return np.rint(colour.astype(np.float64) * alpha[..., None] / 255).astype(np.uint8)
+def on_black(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return np.rint(color.astype(np.float64) * alpha[..., None] / 255).astype(np.uint8)
 
 
 def paletted(transparency: bytes | None = None) -> bytes:
-    image = Image.fromarray(GREY % 4, "L").convert("P")
+    image = Image.fromarray(GRAY % 4, "L").convert("P")
     image.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0, 255, 255, 255])
     return encoded(image, "PNG", **({"transparency": transparency} if transparency else {}))
 
 
 PALETTE = np.array([[10, 20, 30], [200, 100, 50], [0, 0, 0], [255, 255, 255]], dtype=np.uint8)
-RGBA = np.dstack([COLOUR, ALPHA])
+RGBA = np.dstack([COLOR, ALPHA])
 
 EIGHT_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
-    "png grey": (lambda: encoded(Image.fromarray(GREY), "PNG"), three(GREY)),
-    "png colour": (lambda: encoded(Image.fromarray(COLOUR), "PNG"), COLOUR),
-    "png one bit": (lambda: encoded(Image.fromarray(GREY > 99), "PNG"), three((GREY > 99) * np.uint8(255))),
-    "png palette": (paletted, PALETTE[GREY % 4]),
+    "png gray": (lambda: encoded(Image.fromarray(GRAY), "PNG"), three(GRAY)),
+    "png color": (lambda: encoded(Image.fromarray(COLOR), "PNG"), COLOR),
+    "png one bit": (lambda: encoded(Image.fromarray(GRAY > 99), "PNG"), three((GRAY > 99) * np.uint8(255))),
+    "png palette": (paletted, PALETTE[GRAY % 4]),
     "png palette, see-through": (
         lambda: paletted(bytes([128, 255, 255, 0])),
-        on_black(PALETTE[GREY % 4], np.array([128, 255, 255, 0])[GREY % 4]),
+        on_black(PALETTE[GRAY % 4], np.array([128, 255, 255, 0])[GRAY % 4]),
     ),
-    "png grey + alpha": (
-        lambda: encoded(Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), "PNG"),
-        on_black(three(GREY), ALPHA),
+    "png gray + alpha": (
+        lambda: encoded(Image.fromarray(np.dstack([GRAY, ALPHA]), "LA"), "PNG"),
+        on_black(three(GRAY), ALPHA),
     ),
-    "png colour + alpha": (lambda: encoded(Image.fromarray(RGBA), "PNG"), on_black(COLOUR, ALPHA)),
-    "bmp": (lambda: encoded(Image.fromarray(COLOUR), "BMP"), COLOUR),
-    "tiff": (lambda: encoded(Image.fromarray(COLOUR), "TIFF"), COLOUR),
-    "tiff lzw": (lambda: encoded(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw"), COLOUR),
-    "tiff white is zero": (lambda: tiff(GREY, t262=(0,)), three(255 - GREY)),
+    "png color + alpha": (lambda: encoded(Image.fromarray(RGBA), "PNG"), on_black(COLOR, ALPHA)),
+    "bmp": (lambda: encoded(Image.fromarray(COLOR), "BMP"), COLOR),
+    "tiff": (lambda: encoded(Image.fromarray(COLOR), "TIFF"), COLOR),
+    "tiff lzw": (lambda: encoded(Image.fromarray(COLOR), "TIFF", compression="tiff_lzw"), COLOR),
+    "tiff white is zero": (lambda: tiff(GRAY, t262=(0,)), three(255 - GRAY)),
     "tiff, second page ignored": (
         lambda: encoded(
-            Image.fromarray(COLOUR), "TIFF", save_all=True, append_images=[Image.fromarray(COLOUR[::-1].copy())]
+            Image.fromarray(COLOR), "TIFF", save_all=True, append_images=[Image.fromarray(COLOR[::-1].copy())]
         ),
-        COLOUR,
+        COLOR,
     ),
-    "webp lossless": (lambda: encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
+    "webp lossless": (lambda: encoded(Image.fromarray(COLOR), "WEBP", lossless=True), COLOR),
 }
 
 
@@ -152,7 +152,7 @@ def test_lossy_files_agree_with_opencv(suffix: str, shape: tuple[int, ...]) -> N
     np.testing.assert_allclose(read_image(data).astype(int), reference.astype(int), atol=3)
 
 
-def test_cmyk_jpeg_shows_its_colours() -> None:
+def test_cmyk_jpeg_shows_its_colors() -> None:
     plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
     found = read_image(encoded(Image.fromarray(plain).convert("CMYK"), "JPEG", quality=100))
     np.testing.assert_allclose(found.astype(int), plain.astype(int), atol=6)
@@ -162,43 +162,43 @@ def unit(array: np.ndarray, top: float) -> np.ndarray:
     return array.astype(np.float64) / top
 
 
-DEEP_ALPHA = np.dstack([DEEP_COLOUR, DEEP])
-GREY_ALPHA = np.dstack([DEEP_COLOUR[..., 0], DEEP])
+DEEP_ALPHA = np.dstack([DEEP_COLOR, DEEP])
+GRAY_ALPHA = np.dstack([DEEP_COLOR[..., 0], DEEP])
 FLOATS = RNG.random((11, 17)).astype(np.float32)
 TWELVE = DEEP >> 4
 DEEP_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
-    "png grey": (lambda: cv_encoded(DEEP, ".png"), three(unit(DEEP, 65535))),
-    "png grey, dark": (lambda: cv_encoded(DEEP // 64, ".png"), three(unit(DEEP // 64, 65535))),
-    "png colour": (lambda: cv_encoded(DEEP_COLOUR[..., ::-1], ".png"), unit(DEEP_COLOUR, 65535)),
-    "png colour + alpha": (
+    "png gray": (lambda: cv_encoded(DEEP, ".png"), three(unit(DEEP, 65535))),
+    "png gray, dark": (lambda: cv_encoded(DEEP // 64, ".png"), three(unit(DEEP // 64, 65535))),
+    "png color": (lambda: cv_encoded(DEEP_COLOR[..., ::-1], ".png"), unit(DEEP_COLOR, 65535)),
+    "png color + alpha": (
         lambda: cv_encoded(DEEP_ALPHA[..., [2, 1, 0, 3]], ".png"),
-        unit(DEEP_COLOUR, 65535) * unit(DEEP, 65535)[..., None],
+        unit(DEEP_COLOR, 65535) * unit(DEEP, 65535)[..., None],
     ),
-    "png grey + alpha": (
-        lambda: png(GREY_ALPHA, 4),
-        three(unit(GREY_ALPHA[..., 0], 65535) * unit(DEEP, 65535)),
+    "png gray + alpha": (
+        lambda: png(GRAY_ALPHA, 4),
+        three(unit(GRAY_ALPHA[..., 0], 65535) * unit(DEEP, 65535)),
     ),
-    "png grey, one see-through value": (
+    "png gray, one see-through value": (
         lambda: png(DEEP, 0, (b"tRNS", struct.pack(">H", DEEP[3, 4]))),
         three(unit(np.where(DEEP[3, 4] == DEEP, 0, DEEP), 65535)),
     ),
     "png with sBIT": (lambda: png(DEEP, 0, (b"sBIT", b"\x0c")), three(unit(DEEP, 65535))),
-    "tiff grey": (lambda: tiff(DEEP), three(unit(DEEP, 65535))),
-    "tiff grey, big endian": (lambda: tiff(DEEP, big_endian=True), three(unit(DEEP, 65535))),
-    "tiff grey, compressed": (lambda: cv_encoded(DEEP, ".tiff"), three(unit(DEEP, 65535))),
-    "tiff grey, white is zero": (lambda: tiff(DEEP, t262=(0,)), three(1 - unit(DEEP, 65535))),
-    "tiff grey, 12 bits declared": (lambda: tiff(TWELVE, t281=(4095,)), three(unit(TWELVE, 4095))),
-    "tiff grey, 10 bits declared": (lambda: tiff(DEEP >> 6, t281=(1023,)), three(unit(DEEP >> 6, 1023))),
-    "tiff colour": (lambda: tiff(DEEP_COLOUR), unit(DEEP_COLOUR, 65535)),
-    "tiff colour, big endian": (lambda: tiff(DEEP_COLOUR, big_endian=True), unit(DEEP_COLOUR, 65535)),
-    "tiff colour, compressed": (lambda: cv_encoded(DEEP_COLOUR[..., ::-1], ".tiff"), unit(DEEP_COLOUR, 65535)),
-    "tiff colour, 12 bits declared": (
-        lambda: tiff(DEEP_COLOUR >> 4, t281=(4095, 4095, 4095)),
-        unit(DEEP_COLOUR >> 4, 4095),
+    "tiff gray": (lambda: tiff(DEEP), three(unit(DEEP, 65535))),
+    "tiff gray, big endian": (lambda: tiff(DEEP, big_endian=True), three(unit(DEEP, 65535))),
+    "tiff gray, compressed": (lambda: cv_encoded(DEEP, ".tiff"), three(unit(DEEP, 65535))),
+    "tiff gray, white is zero": (lambda: tiff(DEEP, t262=(0,)), three(1 - unit(DEEP, 65535))),
+    "tiff gray, 12 bits declared": (lambda: tiff(TWELVE, t281=(4095,)), three(unit(TWELVE, 4095))),
+    "tiff gray, 10 bits declared": (lambda: tiff(DEEP >> 6, t281=(1023,)), three(unit(DEEP >> 6, 1023))),
+    "tiff color": (lambda: tiff(DEEP_COLOR), unit(DEEP_COLOR, 65535)),
+    "tiff color, big endian": (lambda: tiff(DEEP_COLOR, big_endian=True), unit(DEEP_COLOR, 65535)),
+    "tiff color, compressed": (lambda: cv_encoded(DEEP_COLOR[..., ::-1], ".tiff"), unit(DEEP_COLOR, 65535)),
+    "tiff color, 12 bits declared": (
+        lambda: tiff(DEEP_COLOR >> 4, t281=(4095, 4095, 4095)),
+        unit(DEEP_COLOR >> 4, 4095),
     ),
-    "tiff colour + alpha": (
+    "tiff color + alpha": (
         lambda: tiff(DEEP_ALPHA, t338=(2,)),
-        unit(DEEP_COLOUR, 65535) * unit(DEEP, 65535)[..., None],
+        unit(DEEP_COLOR, 65535) * unit(DEEP, 65535)[..., None],
     ),
     "tiff float": (lambda: tiff(FLOATS), three(FLOATS)),
     "tiff float with a range": (lambda: tiff(FLOATS * 900, t281=(1000,)), three(FLOATS * 0.9)),
@@ -240,7 +240,7 @@ def test_twelve_packed_bits() -> None:
         (tiff(DEEP, t281=(4095,)), r"outside the declared range \[0, 4095\]"),
         (tiff(TWELVE.astype(np.uint32)), "32-bit or signed integer samples without a declared range. Save as 16-bit"),
         (tiff(TWELVE.astype(np.int16)), "32-bit or signed integer"),
-        (tiff(DEEP_COLOUR, t284=(2,), t273=(8, 382, 756), t279=(374, 374, 374)), "interleaved channels"),
+        (tiff(DEEP_COLOR, t284=(2,), t273=(8, 382, 756), t279=(374, 374, 374)), "interleaved channels"),
     ],
 )
 def test_a_range_that_is_unknown_or_a_lie_is_an_error(data: bytes, message: str) -> None:
@@ -249,9 +249,9 @@ def test_a_range_that_is_unknown_or_a_lie_is_an_error(data: bytes, message: str)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "deep TIFF", "deep colour TIFF", "late PNG"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "deep TIFF", "deep color TIFF", "late PNG"])
 def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
-    smooth = cv2.GaussianBlur(COLOUR, (0, 0), 4)
+    smooth = cv2.GaussianBlur(COLOR, (0, 0), 4)
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(_with_orientation(Image.fromarray(smooth), orientation)))
@@ -259,7 +259,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     if kind == "deep TIFF":
         data = tiff(smooth[..., 0].astype(np.uint16) * 257, t274=(orientation,))
         upright = three(upright[..., 0]) / 255
-    elif kind == "deep colour TIFF":
+    elif kind == "deep color TIFF":
         data = tiff(smooth.astype(np.uint16) * 257, t274=(orientation,))
         upright = upright / 255
     elif kind == "TIFF":
@@ -284,29 +284,29 @@ def _with_orientation(image: Image.Image, orientation: int) -> Image.Image:
 
 def test_paths_bytes_and_open_files_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "größe 零件.PNG"
-    write_png(path, COLOUR)
+    write_png(path, COLOR)
     with path.open("rb") as stream:
         results = [read_image(path), read_image(str(path)), read_image(path.read_bytes()), read_image(stream)]
     for result in results:
-        np.testing.assert_array_equal(result, COLOUR)
+        np.testing.assert_array_equal(result, COLOR)
 
 
 def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
-    path.write_bytes(encoded(Image.fromarray(COLOUR), "BMP"))
-    np.testing.assert_array_equal(read_image(path), COLOUR)
+    path.write_bytes(encoded(Image.fromarray(COLOR), "BMP"))
+    np.testing.assert_array_equal(read_image(path), COLOR)
 
 
 @pytest.mark.parametrize(
     ("data", "format", "mode", "bits"),
     [
-        (cv_encoded(DEEP, ".png"), "PNG", "grey", 16),
-        (png(GREY_ALPHA, 4), "PNG", "grey + alpha", 16),
-        (cv_encoded(DEEP_COLOUR, ".tiff"), "TIFF", "RGB", 16),
-        (encoded(Image.fromarray(GREY > 9), "PNG"), "PNG", "grey", 1),
+        (cv_encoded(DEEP, ".png"), "PNG", "gray", 16),
+        (png(GRAY_ALPHA, 4), "PNG", "gray + alpha", 16),
+        (cv_encoded(DEEP_COLOR, ".tiff"), "TIFF", "RGB", 16),
+        (encoded(Image.fromarray(GRAY > 9), "PNG"), "PNG", "gray", 1),
         (paletted(), "PNG", "palette", 8),
-        (encoded(Image.fromarray(COLOUR), "JPEG"), "JPEG", "RGB", 8),
-        (tiff(FLOATS), "TIFF", "grey", 32),
+        (encoded(Image.fromarray(COLOR), "JPEG"), "JPEG", "RGB", 8),
+        (tiff(FLOATS), "TIFF", "gray", 32),
     ],
 )
 def test_header(data: bytes, format: str, mode: str, bits: int) -> None:
@@ -336,7 +336,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_permission_denied(tmp_path: Path) -> None:
     path = tmp_path / "locked.png"
-    write_png(path, GREY)
+    write_png(path, GRAY)
     path.chmod(0)
     with pytest.raises(ImageReadError, match="permission denied"):
         read_image(path)
@@ -351,8 +351,8 @@ WHOLE = {
     "tiff": tiff(BIG),
     "tiff, pillow": encoded(Image.fromarray(BIG), "TIFF"),
     "tiff lzw": encoded(Image.fromarray(BIG), "TIFF", compression="tiff_lzw"),
-    "deep colour tiff": cv_encoded(BIG.astype(np.uint16) * 257, ".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 1),
-    "deep colour png": cv_encoded(BIG.astype(np.uint16) * 257, ".png"),
+    "deep color tiff": cv_encoded(BIG.astype(np.uint16) * 257, ".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 1),
+    "deep color png": cv_encoded(BIG.astype(np.uint16) * 257, ".png"),
     "webp": cv_encoded(BIG, ".webp"),
 }
 
@@ -371,7 +371,7 @@ def test_a_truncated_file_is_an_error_and_never_half_a_picture(kind: str) -> Non
     assert failures > 0.8 * len(cuts)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "deep colour png", "tiff lzw"])
+@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "deep color png", "tiff lzw"])
 def test_a_tail_of_zeros_is_an_error(kind: str) -> None:
     """What an interrupted copy leaves behind. (BMP, raw TIFF and lossy WebP hold nothing to tell it by.)"""
     data = WHOLE[kind]
@@ -413,15 +413,15 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         read_image(bomb(50_000))
     assert read_size(bomb(50_000)) == (50_000, 50_000)
     with pytest.raises(ImageReadError, match="11 x 17 = 187 pixels are more than max_pixels = 186"):
-        read_image(tiff(GREY), max_pixels=186)
-    assert read_image(tiff(GREY), max_pixels=187).shape == (11, 17, 3)
+        read_image(tiff(GRAY), max_pixels=186)
+    assert read_image(tiff(GRAY), max_pixels=187).shape == (11, 17, 3)
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP"])
 def test_our_limit_holds_and_not_the_one_of_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow would warn (an error in these tests) above its limit and raise above twice that."""
-    data = encoded(Image.fromarray(COLOUR), kind)
+    data = encoded(Image.fromarray(COLOR), kind)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     assert read_image(data).shape == (11, 17, 3)
 
@@ -430,7 +430,7 @@ def test_our_limit_holds_and_not_the_one_of_pillow(kind: str, monkeypatch: pytes
 
 
 def test_any_non_zero_pixel_of_a_mask_is_defect(tmp_path: Path) -> None:
-    mask = GREY > 200
+    mask = GRAY > 200
     for value in (1, 255):
         write_png(tmp_path / "m.png", mask.astype(np.uint8) * np.uint8(value))
         found = read_mask(tmp_path / "m.png", (11, 17))
@@ -445,13 +445,13 @@ def test_any_non_zero_pixel_of_a_mask_is_defect(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_another_size_names_both(tmp_path: Path) -> None:
-    write_png(tmp_path / "m.png", GREY)
+    write_png(tmp_path / "m.png", GRAY)
     message = r"m\.png: the mask is 11 x 17 \(height x width\), its image 17 x 11"
     with pytest.raises(DataError, match=message):
         read_mask(tmp_path / "m.png", (17, 11))
 
 
-@pytest.mark.parametrize("array", [GREY, COLOUR, DEEP, GREY > 100], ids=["grey", "colour", "uint16", "bool"])
+@pytest.mark.parametrize("array", [GRAY, COLOR, DEEP, GRAY > 100], ids=["gray", "color", "uint16", "bool"])
 def test_write_png_is_read_back_by_opencv(tmp_path: Path, array: np.ndarray) -> None:
     path = tmp_path / "new" / "folder" / "x.png"
     write_png(path, array)
@@ -464,7 +464,7 @@ def test_write_png_is_read_back_by_opencv(tmp_path: Path, array: np.ndarray) -> 
 
 
 def test_write_png_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
-    for array in (FLOATS, DEEP_COLOUR, RGBA, GREY[None]):
+    for array in (FLOATS, DEEP_COLOR, RGBA, GRAY[None]):
         with pytest.raises(UsageError, match=re.escape(f"Got {array.shape} {array.dtype}")):
             write_png(tmp_path / "x.png", array)
     assert list(tmp_path.iterdir()) == []
@@ -472,7 +472,7 @@ def test_write_png_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.png"
-    write_png(path, GREY)
+    write_png(path, GRAY)
     before = path.read_bytes()
 
     def fail(*_: object) -> None:
@@ -488,7 +488,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="can't be written"):
-        write_png(tmp_path / "file" / "x.png", GREY)
+        write_png(tmp_path / "file" / "x.png", GRAY)
 
 
 def test_file_sha256(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_parquet_without_pyarrow_prints_the_pip_command(tmp_path: Path, monkeypa
         ("path,label\na.png,good\n,good\n", "row 2: the path is empty"),
         ("path,label\na.png,good\n./a.png,good\n", "row 2: ./a.png is listed already in row 1"),
         ("path,label\na.png,good\ny.png,good\nz.png,good\n", "2 of 3 images don't exist: y.png, z.png"),
-        ("path,label,split\na.png,bad,train\n", "row 1: a.png is in the split train but not labelled good"),
+        ("path,label,split\na.png,bad,train\n", "row 1: a.png is in the split train but not labeled good"),
         ("path,label\na.png\n", "row 1: more or fewer fields than the header has"),
         ("path,label\na.png,good,more\n", "row 1: more or fewer fields"),
         ("path,label\na.png,bad\n", "none of the 1 images is known to be good"),

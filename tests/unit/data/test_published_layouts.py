@@ -13,10 +13,10 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import write_png
 from blemish.data.index import Index, find_sets, index_folder
 from blemish.data.splits import split
-from blemish.data.synthetic import render
 from blemish.engine import Engine
 from blemish.errors import DataError, ImageReadError
 from blemish.models import Padim
+from blemish.synthetic.products import render
 
 EMPTY = np.zeros((6, 4), np.uint8)
 MARKED = EMPTY.copy()

@@ -33,7 +33,7 @@ def test_run_lengths_are_those_of_coco(mask: np.ndarray) -> None:
 
 
 def test_one_region_in_every_form(tmp_path: Path) -> None:
-    Image.fromarray(SQUARE.astype(np.uint8) * 255).save(tmp_path / "grey.png")
+    Image.fromarray(SQUARE.astype(np.uint8) * 255).save(tmp_path / "gray.png")
     Image.fromarray(np.where(SQUARE, 40_000, 20_000).astype(np.uint16)).save(tmp_path / "deep.png")
     soft = np.where(SQUARE, 240, 12).astype(np.uint8)
     Image.fromarray(np.repeat(soft[..., None], 3, axis=2)).save(tmp_path / "noisy.jpg", quality=95)
@@ -41,7 +41,7 @@ def test_one_region_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "pixels.json").write_text(json.dumps(pixels))
     halves = {"size": [8, 10], "polygons": [[[1, 2], [3, 2], [3, 6], [1, 6]], [[2.6, 2], [5, 2], [5, 6], [2.6, 6]]]}
     forms: list[Any] = [SQUARE, SQUARE * 0.2, pixels, halves, run_lengths(SQUARE)]
-    forms += [tmp_path / "grey.png", str(tmp_path / "deep.png"), tmp_path / "noisy.jpg", tmp_path / "pixels.json"]
+    forms += [tmp_path / "gray.png", str(tmp_path / "deep.png"), tmp_path / "noisy.jpg", tmp_path / "pixels.json"]
     for form in forms:
         mask = read_roi(form)
         assert mask.dtype == np.bool_

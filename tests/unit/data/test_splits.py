@@ -218,8 +218,8 @@ def test_bad_arguments_and_data() -> None:
         (good(1), {}, "data: 1 good image(s) to fit on; at least 2 are needed, one to fit and one to calibrate"),
         ([*good(9), sample("x.png")], {"group": r"good/(\d)"}, "x.png: the group pattern 'good/(\\\\d)' doesn't match"),
         (good(9), {"group": "good"}, "the group pattern 'good' leaves 1 group(s) of good images"),
-        (good(9), {"calibrate_on": "validation"}, "there are no labelled validation images"),
-        (good(9), {"calibrate_on": "test"}, "there are no labelled test images"),
+        (good(9), {"calibrate_on": "validation"}, "there are no labeled validation images"),
+        (good(9), {"calibrate_on": "test"}, "there are no labeled test images"),
     ]
     for samples, arguments, message in data:
         with pytest.raises(DataError, match=re.escape(message)):

@@ -15,7 +15,6 @@ from PIL import Image
 
 from blemish import runtime
 from blemish.artifact import load
-from blemish.data.synthetic import render
 from blemish.engine import Engine
 from blemish.errors import (
     ArtifactError,
@@ -35,6 +34,7 @@ from blemish.models.base import AnomalyModule
 from blemish.post_processing import BasePostProcessor, PostProcessor
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import SETTINGS, Outputs, Session
+from blemish.synthetic.products import render
 from exported import traced
 
 

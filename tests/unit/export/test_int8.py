@@ -20,7 +20,6 @@ from blemish import runtime
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import read_image
-from blemish.data.synthetic import render
 from blemish.engine import Engine
 from blemish.errors import DataError, ExportError, MissingExtraError, UsageError
 from blemish.export import exporting, int8
@@ -31,6 +30,7 @@ from blemish.models import Patchcore
 from blemish.models.base import AnomalyModule
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import SETTINGS, Outputs
+from blemish.synthetic.products import render
 from exported import traced
 
 
@@ -234,7 +234,7 @@ def test_no_images(network: AnomalyModule, tmp_path: Path) -> None:
 def test_nncf_fails(network: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request: dict[str, Any] = {"export_mode": "openvino", "int8": True, "images": [drawn(0)]}
     monkeypatch.setattr(int8, "BACKBONE", "[")  # no pattern
-    with pytest.raises(ExportError, match=r"NNCF can't quantise this model: .*Export it as ONNX, or without int8."):
+    with pytest.raises(ExportError, match=r"NNCF can't quantize this model: .*Export it as ONNX, or without int8."):
         network.export(tmp_path / "m", **request)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(

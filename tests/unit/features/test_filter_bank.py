@@ -64,7 +64,7 @@ def test_a_grating_answers_in_its_own_channel(direction: int) -> None:
     assert divmod(int(strength.argmax()), 18) == (0, direction)
 
 
-def test_brightness_moves_the_colour_layer_alone() -> None:
+def test_brightness_moves_the_color_layer_alone() -> None:
     image = pictures(1) * 0.5
     dark, bright = FilterBank()(image), FilterBank()(image + 0.3)
     torch.testing.assert_close(bright["colour"][:, 0], dark["colour"][:, 0] + 0.3)

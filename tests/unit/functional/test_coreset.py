@@ -15,8 +15,8 @@ def normal(n: int, channels: int, seed: int = 0) -> Tensor:
 
 
 def clustered(n: int, channels: int) -> Tensor:
-    centres = 5 * normal(20, channels, seed=1)
-    return centres[torch.randint(20, (n,), generator=torch.Generator().manual_seed(2))] + 0.1 * normal(n, channels)
+    centers = 5 * normal(20, channels, seed=1)
+    return centers[torch.randint(20, (n,), generator=torch.Generator().manual_seed(2))] + 0.1 * normal(n, channels)
 
 
 DATA: dict[str, Callable[[int], Tensor]] = {
@@ -39,16 +39,16 @@ def textbook(points: Tensor, k: int, start: list[int], radius: float = 0.0) -> l
     return chosen
 
 
-def coverage_radius(points: Tensor, centres: Tensor) -> float:
-    return float(torch.cdist(points.double(), centres.double()).amin(dim=1).max())
+def coverage_radius(points: Tensor, centers: Tensor) -> float:
+    return float(torch.cdist(points.double(), centers.double()).amin(dim=1).max())
 
 
 @pytest.mark.parametrize("n", [300, CANDIDATES, CANDIDATES + 1, 3000])
 @pytest.mark.parametrize("kind", DATA)
 def test_the_selection_is_the_textbooks(kind: str, n: int) -> None:
     points = DATA[kind](n)
-    centred = points - points.mean(dim=0)  # rounded to float32 once, as documented
-    assert greedy_k_center(points, 300, start=5).tolist() == textbook(centred, 300, [5])
+    centerd = points - points.mean(dim=0)  # rounded to float32 once, as documented
+    assert greedy_k_center(points, 300, start=5).tolist() == textbook(centerd, 300, [5])
 
 
 @pytest.mark.parametrize("n", [300, 3000])

@@ -75,7 +75,7 @@ def test_no_index_where_it_would_not_pay() -> None:
         assert make_index(bank, square_norms(bank)) is None
 
 
-def test_a_small_bank_has_no_more_neighbours_than_rows() -> None:
+def test_a_small_bank_has_no_more_neighbors_than_rows() -> None:
     queries, bank = points(5), points(3, seed=1)
     found = nearest(queries, bank, square_norms(bank), 9)
     assert found.distance.shape == found.row.shape == (5, 3)
@@ -101,7 +101,7 @@ def test_a_row_of_the_bank_is_at_distance_zero_exactly(offset: float) -> None:
     assert not found.distance.any()
 
 
-def test_neighbours_that_the_product_cannot_order_come_in_order() -> None:
+def test_neighbors_that_the_product_cannot_order_come_in_order() -> None:
     bank = points(300, 16) + 1000.0
     found = nearest(bank, bank, square_norms(bank), 9)
     true = brute_force(bank, bank).gather(1, found.row)
@@ -114,7 +114,7 @@ def test_an_index_is_not_misled_by_rows_that_its_basis_almost_holds() -> None:
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(points(256, 256))[0]
     plane = points(4000, 64, seed=1) @ axes[:, :64].T
-    plane[2000:] = plane[:2000] + 0.01 * plane[2000:]  # neighbours in pairs
+    plane[2000:] = plane[:2000] + 0.01 * plane[2000:]  # neighbors in pairs
     bank = plane + 2e-3 * torch.randn(4000, 1, generator=generator) * axes[:, 64]
     queries = plane[:500] + 3 * axes[:, 64]
     norms = square_norms(bank)
@@ -144,15 +144,15 @@ def test_a_query_does_not_depend_on_the_others() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])  # exp(1000) is no float
 def test_the_reweighted_score_is_the_papers_equation(scale: float) -> None:
-    neighbours = (torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) * scale).sort(dim=1)[0]
-    star = neighbours[:, 0]
-    found = reweighted_score(star, neighbours)
-    for one, row, score in zip(star.tolist(), neighbours.tolist(), found.tolist(), strict=True):
+    neighbors = (torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) * scale).sort(dim=1)[0]
+    star = neighbors[:, 0]
+    found = reweighted_score(star, neighbors)
+    for one, row, score in zip(star.tolist(), neighbors.tolist(), found.tolist(), strict=True):
         weight = 1 - 1 / sum(math.exp(min(other - one, 700.0)) for other in row)
         assert score == pytest.approx(weight * one, rel=1e-4, abs=1e-6 * scale)
 
 
-def test_one_neighbour_leaves_the_score_alone() -> None:
+def test_one_neighbor_leaves_the_score_alone() -> None:
     star = torch.tensor([3.0, 0.5])
     assert torch.equal(reweighted_score(star, star[:, None]), star)
 
@@ -172,5 +172,5 @@ def test_numbers_of_another_library() -> None:
     star, patch = scores.max(dim=1)
     worst = golden["queries"].view(2, 30, -1)[torch.arange(2), patch]
     around = nearest(bank[rows[torch.arange(2), patch]], bank, norms, 9).row
-    neighbours = (worst[:, None] - bank[around]).norm(dim=2)
-    torch.testing.assert_close(reweighted_score(star, neighbours), expected["pred_score"], rtol=1e-5, atol=0)
+    neighbors = (worst[:, None] - bank[around]).norm(dim=2)
+    torch.testing.assert_close(reweighted_score(star, neighbors), expected["pred_score"], rtol=1e-5, atol=0)

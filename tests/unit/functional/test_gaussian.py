@@ -86,9 +86,9 @@ def test_distances_are_mahalanobis_in_float64(n: int) -> None:
     assert found.shape == (5, 3)
     covariance = covariances(images) + EPSILON * torch.eye(6)
     for position in range(3):
-        centre, inverse = images[:, position].double().mean(dim=0), torch.linalg.inv(covariance[position])
+        center, inverse = images[:, position].double().mean(dim=0), torch.linalg.inv(covariance[position])
         for image in range(5):
-            x = queries[image, position].double() - centre
+            x = queries[image, position].double() - center
             assert float(found[image, position]) == pytest.approx(float((x @ inverse @ x).sqrt()), rel=1e-4)
     inverse = torch.linalg.inv(covariance).float()
     torch.testing.assert_close(mahalanobis_from_inverse(queries, mean, inverse), found, rtol=1e-3, atol=0)
@@ -110,7 +110,7 @@ def test_whitening_can_be_taken_back_and_fitted_on() -> None:
     torch.testing.assert_close(mean, images.mean(dim=0), rtol=0, atol=1e-5)
 
 
-def test_a_regularisation_that_rounding_swallows_is_an_error() -> None:
+def test_a_regularization_that_rounding_swallows_is_an_error() -> None:
     count, _, scatter = moments(1e4 * embeddings(4, channels=30))
     with pytest.raises(UsageError, match=r"epsilon must stand out .* Got 0.01: raise it, or fit on more than 4 images"):
         whitening_(count, scatter, EPSILON)

@@ -1,4 +1,4 @@
-"""Outlines against scikit-image, which asks of every pixel centre whether it lies inside."""
+"""Outlines against scikit-image, which asks of every pixel center whether it lies inside."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def rings_of(mask: np.ndarray) -> list[tuple[Ring, ...]]:
 
 
 def contained(rings: tuple[Ring, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Pixels whose centres scikit-image finds inside an odd number of rings."""
+    """Pixels whose centers scikit-image finds inside an odd number of rings."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    centres = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
-    odd = np.logical_xor.reduce([points_in_poly(centres, np.array(ring)) for ring in rings])
+    centers = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
+    odd = np.logical_xor.reduce([points_in_poly(centers, np.array(ring)) for ring in rings])
     return np.asarray(odd).reshape(shape)
 
 
@@ -60,14 +60,14 @@ def test_outlines_that_can_be_read() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-3, 14), st.floats(-3, 14)), min_size=3, max_size=8))
-def test_any_polygon_is_filled_by_pixel_centres(points: list[tuple[float, float]]) -> None:
-    polygon = np.array(points).round(3) + 0.00071  # no centre lies on an edge, where rules differ
+def test_any_polygon_is_filled_by_pixel_centers(points: list[tuple[float, float]]) -> None:
+    polygon = np.array(points).round(3) + 0.00071  # no center lies on an edge, where rules differ
     y, x = np.mgrid[:10, :12]
-    centres = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
-    expected = points_in_poly(centres, polygon).reshape(10, 12)
+    centers = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
+    expected = points_in_poly(centers, polygon).reshape(10, 12)
     unsure = np.zeros((10, 12), bool)
     for shift in (-1e-6, 1e-6):
-        unsure |= points_in_poly(centres + np.array([shift, 0]), polygon).reshape(10, 12) != expected
+        unsure |= points_in_poly(centers + np.array([shift, 0]), polygon).reshape(10, 12) != expected
     np.testing.assert_array_equal(fill([polygon], (10, 12)) | unsure, expected | unsure)
 
 

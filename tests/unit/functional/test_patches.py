@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blemish.functional.patches import average_neighbourhood, join_layers, to_rows
+from blemish.functional.patches import average_neighborhood, join_layers, to_rows
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:
@@ -14,9 +14,9 @@ def maps(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(2, 3, 6, 5), (1, 2, 1, 1), (1, 1, 2, 9)])
-def test_average_is_over_the_neighbours_that_exist(size: int, shape: tuple[int, ...]) -> None:
+def test_average_is_over_the_neighbors_that_exist(size: int, shape: tuple[int, ...]) -> None:
     features = maps(*shape)
-    found = average_neighbourhood(features, size)
+    found = average_neighborhood(features, size)
     assert found.shape == features.shape
     reach = size // 2
     for y in range(shape[2]):

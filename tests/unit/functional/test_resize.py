@@ -75,7 +75,7 @@ def test_weights_outside_the_input_are_zero() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
-def test_letterbox_fits_the_longer_side_and_centres_the_other(height: int, width: int, h: int, w: int) -> None:
+def test_letterbox_fits_the_longer_side_and_centers_the_other(height: int, width: int, h: int, w: int) -> None:
     scale, (top, left) = letterbox_geometry((height, width), (h, w))
     fitted = (height / scale, width / scale)
     assert min(top, left) == pytest.approx(0, abs=1e-9)
@@ -84,7 +84,7 @@ def test_letterbox_fits_the_longer_side_and_centres_the_other(height: int, width
 
 
 def test_rounding_does_not_decide_whether_a_row_is_padding() -> None:
-    """Half a pixel of padding puts the centre of a row on the edge of the image; graphs round otherwise than torch."""
+    """Half a pixel of padding puts the center of a row on the edge of the image; graphs round otherwise than torch."""
     scale = 80 / 72
     for nudge in (-1e-6, 0.0, 1e-6):
         weights = axis_weights(80, 72, scale=scale, start=-7.5 * scale + nudge)

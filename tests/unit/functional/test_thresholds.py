@@ -221,7 +221,7 @@ def test_broken_scores_are_shown_at_the_top(lo: float, hi: float) -> None:
     assert normalize(torch.tensor([0.0, 9.0]), f32(NAN), f32(lo), f32(hi)).tolist() == [1.0, 1.0]
 
 
-def neighbours(value: Tensor) -> list[Tensor]:
+def neighbors(value: Tensor) -> list[Tensor]:
     return [value, torch.nextafter(value, f32(INF)), torch.nextafter(value, f32(-INF))]
 
 
@@ -243,7 +243,7 @@ def test_shown_scores_never_contradict_the_verdict(
     lo, hi = (f32(value) for value in sorted((a, b)))
     threshold, sensitivity = f32(theta), f32(alpha)
     raw = raw_threshold(threshold, lo, hi, sensitivity)
-    edge_cases = [near for value in (threshold, lo, hi, raw) for near in neighbours(value)]
+    edge_cases = [near for value in (threshold, lo, hi, raw) for near in neighbors(value)]
     scores = torch.stack([*edge_cases, *(f32(value) for value in [*values, NAN, INF, -INF, 0.0])])
 
     shown = normalize_consistently(scores, threshold, lo, hi, sensitivity)

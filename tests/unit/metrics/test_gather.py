@@ -15,8 +15,8 @@ import torch
 
 from blemish import Engine, ImageDataModule, Padim
 from blemish.data.batch import InferenceBatch
-from blemish.data.synthetic import write_dataset
 from blemish.metrics import Evaluator
+from blemish.synthetic.products import write_dataset
 
 SCRIPT = """
 import copy

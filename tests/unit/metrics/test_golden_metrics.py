@@ -54,7 +54,7 @@ def test_aupro(golden: dict[str, Tensor], exact: bool) -> None:
         ("pixel", "post.map", "post.mask", "post.normalized_map"),
     ],
 )
-def test_thresholds_and_normalisation(
+def test_thresholds_and_normalization(
     golden: dict[str, Tensor], level: str, scores: str, labels: str, normalized: str
 ) -> None:
     threshold, _ = f1_threshold(golden[scores], golden[labels] > 0)

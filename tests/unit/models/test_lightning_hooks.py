@@ -16,7 +16,7 @@ from blemish.post_processing import PostProcessor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # one process is quicker for ten images
-    pytest.mark.filterwarnings("ignore:.*configure_optimizers.*returned `None`"),  # nothing is optimised
+    pytest.mark.filterwarnings("ignore:.*configure_optimizers.*returned `None`"),  # nothing is optimized
     pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training"),  # the backbone stays in eval mode
     pytest.mark.filterwarnings("ignore:.*overridden `transfer_batch_to_device`"),  # the detector moves its batches
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated"),  # Lightning's own use of an old torch name

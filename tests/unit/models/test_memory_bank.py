@@ -1,4 +1,4 @@
-"""The bank against naive loops: neighbours, equation 7, and a stream that overflows the buffer."""
+"""The bank against naive loops: neighbors, equation 7, and a stream that overflows the buffer."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_progress_is_reported() -> None:
     assert seen[-1] == (50, 50)
 
 
-# ------------------------------------------------------------------------------------------- approximate neighbours
+# ------------------------------------------------------------------------------------------- approximate neighbors
 
 
 def exact_and_approximate(count: int, channels: int = 16) -> tuple[MemoryBank, MemoryBank]:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from blemish import Engine, ImageDataModule
 from blemish.data import InferenceBatch
-from blemish.data.synthetic import write_dataset
 from blemish.models import Padim, Patchcore
 from blemish.post_processing import PostProcessor
+from blemish.synthetic.products import write_dataset
 
 GUIDE = Path(os.environ.get("BLEMISH_REFERENCE", "../shared/reference")) / "post_processing_guide.md"
 

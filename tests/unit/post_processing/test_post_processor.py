@@ -30,7 +30,7 @@ BIN = 2.0**-11
 """Relative width of the bins in which pixel values are counted."""
 
 
-def labelled(n: int = 30, seed: int = 0) -> InferenceBatch:
+def labeled(n: int = 30, seed: int = 0) -> InferenceBatch:
     """Overlapping scores and maps of normal and anomalous images, with masks."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % 3 == 0
@@ -46,7 +46,7 @@ def labelled(n: int = 30, seed: int = 0) -> InferenceBatch:
 
 
 def normal(n: int = 20) -> InferenceBatch:
-    batch = labelled(n)
+    batch = labeled(n)
     batch.gt_label, batch.gt_mask = torch.zeros(n, dtype=torch.bool), None
     return batch
 
@@ -75,7 +75,7 @@ def calibrate(post_processor: PostProcessor, batch: InferenceBatch, size: int = 
 
 
 def test_f1_at_the_threshold_is_the_maximum_f1() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch)
     verdict = post_processor(batch)
     precision, recall, _ = precision_recall_curve(batch.gt_label, batch.pred_score)
@@ -90,7 +90,7 @@ def test_f1_at_the_threshold_is_the_maximum_f1() -> None:
 
 
 def test_pixel_f1_at_the_threshold_is_the_maximum_f1_but_for_the_width_of_a_bin() -> None:
-    batch = labelled()
+    batch = labeled()
     assert isinstance(batch.gt_mask, Tensor)
     assert isinstance(batch.anomaly_map, Tensor)
     verdict = calibrated(batch)(batch)
@@ -101,7 +101,7 @@ def test_pixel_f1_at_the_threshold_is_the_maximum_f1_but_for_the_width_of_a_bin(
 
 
 def test_ranges_are_the_lowest_and_highest_of_all_images() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch)
     assert isinstance(batch.pred_score, Tensor)
     assert isinstance(batch.anomaly_map, Tensor)
@@ -113,7 +113,7 @@ def test_ranges_are_the_lowest_and_highest_of_all_images() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 30])
 def test_the_batch_size_changes_nothing(size: int) -> None:
-    expected, found = calibrated(labelled()), calibrated(labelled(), size)
+    expected, found = calibrated(labeled()), calibrated(labeled(), size)
     assert found.state_dict() == expected.state_dict()
     assert found.record == expected.record
 
@@ -139,12 +139,12 @@ def test_normal_images_alone_give_the_highest_normal_score(caplog: pytest.LogCap
 
 def test_with_anomalous_images_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        calibrated(labelled())
+        calibrated(labeled())
     assert not caplog.records
 
 
 def test_without_masks_the_pixel_threshold_comes_from_the_maps_of_normal_images() -> None:
-    batch = labelled()
+    batch = labeled()
     batch.gt_mask = None
     post_processor = calibrated(batch)
     assert isinstance(batch.anomaly_map, Tensor)
@@ -170,7 +170,7 @@ def test_a_wanted_false_alarm_rate_takes_its_order_statistic(rate: float, rank: 
 
 
 def test_a_wanted_rate_looks_at_normal_images_even_where_there_are_others() -> None:
-    batch = labelled(30)
+    batch = labeled(30)
     assert batch.pred_score is not None
     assert batch.gt_label is not None
     post_processor = calibrated(batch, max_false_alarm_rate=0.1)
@@ -200,7 +200,7 @@ def test_calibration_needs_labels_and_normal_images() -> None:
 
 
 def test_a_failed_calibration_leaves_the_earlier_one(caplog: pytest.LogCaptureFixture) -> None:
-    post_processor = calibrated(labelled())
+    post_processor = calibrated(labeled())
     before, record = copy.deepcopy(post_processor.state_dict()), post_processor.record
     broken = normal()
     broken.gt_label = torch.ones(20, dtype=torch.bool)
@@ -214,7 +214,7 @@ def test_a_failed_calibration_leaves_the_earlier_one(caplog: pytest.LogCaptureFi
 
 
 def test_maps_of_mixed_sizes_and_scores_without_maps() -> None:
-    batch = labelled(6)
+    batch = labeled(6)
     assert isinstance(batch.anomaly_map, Tensor)
     assert isinstance(batch.gt_mask, Tensor)
     crops = [(8, 9), (7, 8), (6, 9), (8, 8), (5, 7), (8, 9)]
@@ -236,7 +236,7 @@ def test_maps_of_mixed_sizes_and_scores_without_maps() -> None:
 
 
 def test_maps_without_scores_score_by_their_maximum() -> None:
-    batch = labelled()
+    batch = labeled()
     assert isinstance(batch.anomaly_map, Tensor)
     batch.pred_score = None
     post_processor = calibrated(batch)
@@ -250,7 +250,7 @@ def test_maps_without_scores_score_by_their_maximum() -> None:
 
 
 def test_scores_stay_raw_and_verdicts_absent_before_calibration() -> None:
-    batch, post_processor = labelled(), PostProcessor()
+    batch, post_processor = labeled(), PostProcessor()
     assert isinstance(batch.pred_score, Tensor)
     assert isinstance(batch.anomaly_map, Tensor)
     result = post_processor(batch)
@@ -276,7 +276,7 @@ def test_scores_stay_raw_and_verdicts_absent_before_calibration() -> None:
 
 
 def test_the_formulas() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch)
     result = post_processor(batch)
     for raw, shown, verdict, theta, low, high in (
@@ -306,7 +306,7 @@ def test_the_formulas() -> None:
 
 
 def test_the_input_stays_and_the_rest_of_the_batch_travels_along() -> None:
-    batch = labelled()
+    batch = labeled()
     before = copy.deepcopy(batch)
     result = calibrated(batch)(batch)
     assert result is not batch
@@ -323,7 +323,7 @@ def test_the_input_stays_and_the_rest_of_the_batch_travels_along() -> None:
 
 
 def test_running_again_changes_nothing() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch, image_sensitivity=0.3, pixel_sensitivity=0.8)
     once = post_processor(batch)
     twice = post_processor(once)
@@ -332,14 +332,14 @@ def test_running_again_changes_nothing() -> None:
     post_processor.post_process_batch(in_place)
     by_hand = copy.copy(batch)
     post_processor.normalize_batch(by_hand)
-    post_processor.threshold_batch(by_hand)  # on raw scores, though normalised ones are there
+    post_processor.threshold_batch(by_hand)  # on raw scores, though normalized ones are there
     for name in ("pred_score", "anomaly_map", "pred_label", "pred_mask", "raw_score", "raw_map"):
         for other in (twice, in_place, by_hand):
             assert torch.equal(getattr(other, name), getattr(once, name)), name
 
 
 def test_thresholding_alone_leaves_scores_raw() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch)
     expected = post_processor(batch)
     before = copy.copy(batch)
@@ -351,7 +351,7 @@ def test_thresholding_alone_leaves_scores_raw() -> None:
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_neither_score_nor_map(ready: bool) -> None:
-    post_processor = calibrated(labelled()) if ready else PostProcessor()
+    post_processor = calibrated(labeled()) if ready else PostProcessor()
     with pytest.raises(ValueError, match=r"At least one of pred_score and anomaly_map must be given. Got neither."):
         post_processor(InferenceBatch())
 
@@ -359,7 +359,7 @@ def test_neither_score_nor_map(ready: bool) -> None:
 @pytest.mark.parametrize("broken", [NAN, INF, -INF])
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_broken_score_is_an_error_that_names_the_image(broken: float, ready: bool) -> None:
-    post_processor = calibrated(labelled()) if ready else PostProcessor()
+    post_processor = calibrated(labeled()) if ready else PostProcessor()
     batch = InferenceBatch(pred_score=torch.tensor([1.0, broken]), path=["a.png", "b.png"])
     with pytest.raises(NonFiniteError, match=rf"The score of b.png is {broken}, so there is no verdict"):
         post_processor(batch)
@@ -375,8 +375,8 @@ def test_a_broken_score_is_an_error_that_names_the_image(broken: float, ready: b
 
 @pytest.mark.parametrize("broken", [NAN, INF, -INF])
 def test_a_broken_pixel_beside_a_good_score_is_marked(broken: float) -> None:
-    batch = labelled(3)
-    post_processor = calibrated(labelled())
+    batch = labeled(3)
+    post_processor = calibrated(labeled())
     assert isinstance(batch.anomaly_map, Tensor)
     batch.anomaly_map[1, 4, 4] = broken
     result = post_processor(batch)
@@ -387,7 +387,7 @@ def test_a_broken_pixel_beside_a_good_score_is_marked(broken: float) -> None:
 @pytest.mark.parametrize("broken", [NAN, INF, -INF])
 @pytest.mark.parametrize("place", ["pred_score", "anomaly_map"])
 def test_broken_values_calibrate_nothing(broken: float, place: str) -> None:
-    batch = labelled()
+    batch = labeled()
     getattr(batch, place)[5] = broken
     with pytest.raises(NonFiniteError, match=r"The score of part5.png is"):
         calibrated(batch)
@@ -406,7 +406,7 @@ class Graph(nn.Module):
 
 
 def test_an_exported_graph_gives_the_same_and_fails_closed() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch, image_sensitivity=0.4)
     assert isinstance(batch.pred_score, Tensor)
     assert isinstance(batch.anomaly_map, Tensor)
@@ -465,7 +465,7 @@ def test_shown_scores_and_raw_decisions_agree_at_every_sensitivity(
 
 @pytest.mark.parametrize("scale", ["image", "pixel"])
 def test_higher_sensitivity_calls_more_anomalous(scale: str) -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch)
     counts = []
     for alpha in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -482,7 +482,7 @@ def test_higher_sensitivity_calls_more_anomalous(scale: str) -> None:
 
 
 def test_sensitivity_moves_no_raw_threshold() -> None:
-    post_processor = calibrated(labelled())
+    post_processor = calibrated(labeled())
     before = post_processor.raw_image_threshold
     assert post_processor.effective_image_threshold == before
     post_processor.image_sensitivity = 0.9
@@ -522,7 +522,7 @@ def test_a_misspelt_argument_is_an_error() -> None:
 
 
 def test_calibration_travels_in_the_state_dict() -> None:
-    batch = labelled()
+    batch = labeled()
     post_processor = calibrated(batch, image_sensitivity=0.3)
     fresh = PostProcessor()
     fresh.load_state_dict(post_processor.state_dict())
@@ -554,7 +554,7 @@ def test_printing_shows_thresholds_and_ranges() -> None:
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN} is absent (set BLEMISH_GOLDEN)")
 def test_numbers_of_another_library() -> None:
-    """Thresholds, ranges and normalised values agree; verdicts aren't given, because it decides with `>`, we with `>=`.
+    """Thresholds, ranges and normalized values agree; verdicts aren't given, because it decides with `>`, we with `>=`.
 
     At its own threshold that library would call the image the threshold came from normal, so its F1 there is not the
     maximum it was chosen for. Pixel thresholds agree up to the width of a bin.

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from blemish import Engine, ImageDataModule, Padim
 from blemish.data.batch import InferenceBatch
 from blemish.data.gather import own_share
-from blemish.data.synthetic import write_dataset
 from blemish.errors import CalibrationError
 from blemish.post_processing import PostProcessor
+from blemish.synthetic.products import write_dataset
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # data in memory need none
@@ -143,9 +143,9 @@ def test_without_calibration_predictions_are_raw() -> None:
 
 def test_an_interrupted_validation_leaves_no_evidence_behind() -> None:
     model, data = Replay(PostProcessor()), numbers(20)
-    unlabelled = [*data.tensors[:2], torch.ones(20, dtype=torch.bool), data.tensors[3]]
+    unlabeled = [*data.tensors[:2], torch.ones(20, dtype=torch.bool), data.tensors[3]]
     with pytest.raises(CalibrationError, match="none of them normal"):
-        trainer().validate(model, loader(TensorDataset(*unlabelled)), verbose=False)
+        trainer().validate(model, loader(TensorDataset(*unlabeled)), verbose=False)
     trainer().validate(model, loader(data), verbose=False)
     assert model.calls == ["14+6"]
 
@@ -242,8 +242,8 @@ def data(n, anomalous, masks, seed):
 
 
 CASES = {
-    "labelled, with masks": (data(7, (2, 3, 6), True, 0), {}),
-    "labelled, without masks": (data(9, (1, 3, 5, 7), False, 1), {}),  # all anomalous images on one process
+    "labeled, with masks": (data(7, (2, 3, 6), True, 0), {}),
+    "labeled, without masks": (data(9, (1, 3, 5, 7), False, 1), {}),  # all anomalous images on one process
     "normal only": (data(5, (), False, 2), {}),
     "wanted rate": (data(21, (), True, 3), {"max_false_alarm_rate": 0.1}),
     "one image": (data(1, (), True, 4), {}),  # the other process owns none

@@ -23,7 +23,7 @@ def smooth_map(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(61, 97), (16, 24), (1, 1), (5, 300)])
-def test_images_are_resized_and_normalised(size: tuple[int, int]) -> None:
+def test_images_are_resized_and_normalized(size: tuple[int, int]) -> None:
     images = photograph(2, *size)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     shrunk = resize(images.permute(0, 3, 1, 2).float() / 255, (16, 24))
@@ -53,10 +53,10 @@ def test_an_image_does_not_depend_on_its_batch(fit: str) -> None:
         torch.testing.assert_close(preprocess(image[None])[0], expected, rtol=0, atol=1e-5)
 
 
-def test_letterbox_pads_with_the_mean_colour_and_keeps_the_aspect_ratio() -> None:
+def test_letterbox_pads_with_the_mean_color_and_keeps_the_aspect_ratio() -> None:
     images = torch.full((1, 40, 20, 3), 255, dtype=torch.uint8)
     found = PreProcessor(16, fit="letterbox")(images)
-    assert not found[..., :4].any()  # the mean colour is 0 after normalisation
+    assert not found[..., :4].any()  # the mean color is 0 after normalization
     assert not found[..., -4:].any()
     white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(found[0, :, :, 4:12], white[:, None, None].expand(3, 16, 8))
@@ -101,7 +101,7 @@ def test_a_spot_returns_to_its_place(fit: str) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_crop_is_the_centre_of_the_whole(fit: str) -> None:
+def test_a_crop_is_the_center_of_the_whole(fit: str) -> None:
     images = photograph(2, 61, 97)
     whole = PreProcessor((48, 64), fit=fit)(images)  # type: ignore[arg-type]
     found = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))(images)  # type: ignore[arg-type]

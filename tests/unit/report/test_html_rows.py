@@ -133,7 +133,7 @@ def test_bad_files(samples: list[Sample], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 2: .*0\.png was predicted twice"):
         read_predictions(twice, samples)
     other = written(tmp_path / "other.jsonl", [prediction("x.png", 0.1)])
-    with pytest.raises(DataError, match="none of its 1 predictions is of a labelled test image"):
+    with pytest.raises(DataError, match="none of its 1 predictions is of a labeled test image"):
         read_predictions(other, samples)
     for name, content, message in (
         ("a.jsonl", b"[1]\n", "a line holds list, not an object"),

@@ -16,9 +16,9 @@ from PIL import Image
 
 from blemish.errors import ArtifactError, DataError, MissingExtraError, UsageError
 from blemish.functional.regions import find_regions
-from blemish.report.pictures import PictureFolder
-from blemish.report.predictions import COLUMNS, fingerprint, row_of
-from blemish.report.streaming import PredictionFile
+from blemish.predictions.pictures import PictureFolder
+from blemish.predictions.rows import COLUMNS, fingerprint, row_of
+from blemish.predictions.streaming import PredictionFile
 from blemish.runtime.session import Result
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from blemish import runtime
 from blemish.artifact import load
-from blemish.data.synthetic import render
 from blemish.errors import (
     ArtifactError,
     ImageReadError,
@@ -27,6 +26,7 @@ from blemish.models.base import AnomalyModule
 from blemish.post_processing import PostProcessor
 from blemish.runtime.session import Failure, Outputs, Result, Session
 from blemish.runtime.torch_session import TorchBackend
+from blemish.synthetic.products import render
 
 
 def part(seed: int, defect: str | None = None, size: tuple[int, int] = (96, 128)) -> Any:
@@ -86,7 +86,7 @@ def pictures() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
     turned = Image.Exif()
     turned[0x0112] = 6
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    yield "grey", image.convert("L"), {"format": "PNG"}
+    yield "gray", image.convert("L"), {"format": "PNG"}
     yield "palette", image.quantize(32), {"format": "PNG"}
     yield "alpha", alpha, {"format": "PNG"}
     yield "turned", image, {"format": "PNG", "exif": turned}
@@ -225,7 +225,7 @@ def test_stacking_changes_nothing(session: Session) -> None:
             np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, atol=1e-4)
 
 
-def test_only_equal_neighbours_share_a_stack() -> None:
+def test_only_equal_neighbors_share_a_stack() -> None:
     recorder = Recorder()
     images = [flat(1), flat(2), flat(3, (5, 5)), flat(4), flat(5).astype(np.float32) / 255, flat(6), flat(7), flat(8)]
     results = Session(recorder, batch_size=2)(images)
@@ -274,7 +274,7 @@ def test_failures_keep_their_place(tmp_path: Path) -> None:
         Session(Recorder())(sources)
 
 
-def test_nan_does_not_take_its_neighbours() -> None:
+def test_nan_does_not_take_its_neighbors() -> None:
     broken = flat(50).astype(np.float32) / 255
     fine = broken.copy()
     broken[3, 4, 1] = np.nan

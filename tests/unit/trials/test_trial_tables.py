@@ -106,7 +106,7 @@ def test_recipes_are_configurations(preset: str, recipe: str) -> None:
 
 
 def test_the_papers_recipes() -> None:
-    """PatchCore (arXiv 2106.08265) and PaDiM (2011.08785): 256, centre 224; layers, shares and channels."""
+    """PatchCore (arXiv 2106.08265) and PaDiM (2011.08785): 256, center 224; layers, shares and channels."""
     paper = PRESETS["paper"]
     assert {(one["image_size"], one["crop_from"]) for one in paper.values()} == {(224, 256)}
     assert [one.get("coreset_sampling_ratio") for one in paper.values()] == [0.25, 0.1, 0.01, None, None]

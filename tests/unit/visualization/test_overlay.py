@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blemish.data.synthetic import PRODUCTS, render
 from blemish.errors import NonFiniteError, UsageError
 from blemish.functional.regions import find_regions
+from blemish.synthetic.products import PRODUCTS, render
 from blemish.visualization import overlay
 from blemish.visualization.overlay import HEAT, PREDICTED, TRUTH, heat
 
@@ -44,7 +44,7 @@ def test_hot_is_at_or_over_the_threshold(threshold: float, seed: int) -> None:
     np.testing.assert_array_equal((picture != 10).any(axis=-1), values >= threshold)
 
 
-def test_a_colour_means_the_same_on_every_image() -> None:
+def test_a_color_means_the_same_on_every_image() -> None:
     values = np.full((40, 40), 0.2)
     values[10:30, 10:30] = 0.8
     alone = overlay(np.zeros((40, 40, 3), np.uint8), values, opacity=1)
@@ -151,15 +151,15 @@ def test_the_ends_of_the_threshold_are_allowed(threshold: float) -> None:
     assert len(overlay(np.zeros((300, 400, 3), np.uint8), values, threshold=threshold)) > 300
 
 
-def test_inputs_are_not_modified_and_grey_images_are_welcome() -> None:
+def test_inputs_are_not_modified_and_gray_images_are_welcome() -> None:
     image, mask = part()
     values = mask * 0.8
     for array in (image, mask, values):
         array.flags.writeable = False
     overlay(image, values, mask=mask, gt_mask=mask)
-    grey = np.ascontiguousarray(image[..., 0])
-    colour = np.repeat(grey[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(overlay(grey, values), overlay(colour, values[None]))
+    gray = np.ascontiguousarray(image[..., 0])
+    color = np.repeat(gray[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(overlay(gray, values), overlay(color, values[None]))
 
 
 @pytest.mark.parametrize(

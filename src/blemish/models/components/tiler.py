@@ -2,7 +2,7 @@
 
 The backbone sees overlapping tiles at full resolution; their feature maps are blended back into one map of the whole
 image, so the detector never knows of tiles and there is nothing to see at a seam. Each tile's weight falls linearly
-towards its border (never to zero), and weights are normalised by their sum. Memory for activations is that of one tile
+towards its border (never to zero), and weights are normalized by their sum. Memory for activations is that of one tile
 per image of the batch.
 """
 

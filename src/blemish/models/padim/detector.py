@@ -30,7 +30,7 @@ class Padim(AnomalyModule):
     Args:
         n_features: how many channels to keep, drawn at random once (section III-D of the paper). None keeps the paper's
             100 for "resnet18" and 550 for "wide_resnet50_2", and at most 100 of any other backbone.
-        epsilon: added to the diagonal of every covariance (the paper's regularisation, 0.01), greater than 0.
+        epsilon: added to the diagonal of every covariance (the paper's regularization, 0.01), greater than 0.
         factor_dtype: "float32" or "float16"; how the covariances' factors are kept. float16 halves the model; scores
             keep about three digits.
         sigma: blur of the map in pixels of the model's image size, greater than 0.

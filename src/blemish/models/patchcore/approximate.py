@@ -1,4 +1,4 @@
-"""Approximate neighbours: faiss proposes a row, the distance to it is measured.
+"""Approximate neighbors: faiss proposes a row, the distance to it is measured.
 
 An inverted file sorts the bank into cells and looks only into those nearest to a query, so the row it finds may not be
 the nearest one. The distance is still that to a row of the bank: a score can come out too high, never too low, and a
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import MissingExtraError
-from blemish.functional.distances import Neighbours, squared_distances
+from blemish.functional.distances import Neighbors, squared_distances
 
 CELLS = 2
 """Cells per square root of the number of rows: finding the cells then costs about as much as searching them."""
@@ -56,8 +56,8 @@ class ApproximateIndex:
         self._index.train(points)  # nothing to learn: the quantizer has its cells
         self._index.add(points)
 
-    def nearest(self, queries: Tensor) -> Neighbours:
+    def nearest(self, queries: Tensor) -> Neighbors:
         """A near row, mostly the nearest, of each of (Q, D) float32 queries, with its true distance; k = 1."""
         _, found = self._index.search(queries.cpu().numpy(), 1)
         row = torch.from_numpy(found).to(self.rows.device)  # (Q, 1)
-        return Neighbours(squared_distances(queries, self.rows, row).sqrt(), row)
+        return Neighbors(squared_distances(queries, self.rows, row).sqrt(), row)

@@ -1,6 +1,6 @@
 """The memory bank: what good patches look like, within a fixed number of rows.
 
-Patches stream through a buffer of bounded size. While it doesn't overflow, the bank is the plain greedy k-centre
+Patches stream through a buffer of bounded size. While it doesn't overflow, the bank is the plain greedy k-center
 selection of all patches. When it does, it is reduced to the largest bank that is allowed, and filled on (merge and
 reduce): memory never depends on the number of images. Every reduction can add its own coverage radius to that of the
 bank, which is why the buffer is large.
@@ -18,7 +18,7 @@ from torch import Tensor
 from blemish.errors import DataError
 from blemish.functional.coreset import greedy_k_center
 from blemish.functional.distances import (
-    Neighbours,
+    Neighbors,
     SearchIndex,
     make_index,
     nearest,
@@ -36,7 +36,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class MemoryBank(DynamicBufferModule):
-    """Bank of (M, D) patch features with nearest-neighbour search.
+    """Bank of (M, D) patch features with nearest-neighbor search.
 
     Args:
         ratio: rows to keep, as a share of all patches, in (0, 1].
@@ -52,7 +52,7 @@ class MemoryBank(DynamicBufferModule):
 
     Attributes:
         center: (D,) float32, mean of the patches; rows and queries are taken relative to it, for precision.
-        rows: (M, D), centred; M = 0 before fitting. norms: (M,) float32, their squared lengths.
+        rows: (M, D), centerd; M = 0 before fitting. norms: (M,) float32, their squared lengths.
         radius: () float32, largest distance of a patch that was reduced last to the bank.
     """
 
@@ -133,7 +133,7 @@ class MemoryBank(DynamicBufferModule):
         self.norms = square_norms(self.rows)
         self._buffer, self._kept, self._filled = torch.empty(0, 0), None, 0
 
-    def nearest(self, patches: Tensor) -> Neighbours:
+    def nearest(self, patches: Tensor) -> Neighbors:
         """The nearest row of each of (Q, D) patches, see `functional.distances`; exact in a graph, whatever is wanted
         elsewhere.
         """
@@ -153,7 +153,7 @@ class MemoryBank(DynamicBufferModule):
             return index.nearest(queries)
         return nearest_indexed(queries, self.rows, self.norms, index)
 
-    def image_scores(self, patches: Tensor, found: Neighbours, images: int, num_neighbors: int) -> Tensor:
+    def image_scores(self, patches: Tensor, found: Neighbors, images: int, num_neighbors: int) -> Tensor:
         """Re-weighted score of each image's most abnormal patch.
 
         Args:
@@ -170,8 +170,8 @@ class MemoryBank(DynamicBufferModule):
         row = found.row.view(images, -1)[each, patch]
         worst = patches.view(images, -1, patches.shape[1])[each, patch] - self.center  # (N, D)
         around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).row  # (N, b)
-        neighbours = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
-        return reweighted_score(distance, neighbours)
+        neighbors = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
+        return reweighted_score(distance, neighbors)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

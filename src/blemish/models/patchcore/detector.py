@@ -10,14 +10,14 @@ from torch import Tensor
 
 from blemish.data.roi import Roi
 from blemish.errors import UsageError
-from blemish.functional.patches import average_neighbourhood, join_layers
+from blemish.functional.patches import average_neighborhood, join_layers
 from blemish.models.base import AnomalyModule
 from blemish.models.patchcore.bank import MemoryBank
 from blemish.post_processing import BasePostProcessor
 
 
 class Patchcore(AnomalyModule):
-    """Memory bank of good patches, reduced by greedy k-centre; scores are distances to it in feature units.
+    """Memory bank of good patches, reduced by greedy k-center; scores are distances to it in feature units.
 
     Args:
         coreset_sampling_ratio: share of all patches to keep, in (0, 1]; the paper uses 0.25, 0.1 and 0.01.
@@ -139,8 +139,8 @@ class Patchcore(AnomalyModule):
         super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
-        """Averages 3 x 3 neighbourhoods, then joins the layers at the resolution of the finest."""
-        return join_layers([average_neighbourhood(layer) for layer in layers])
+        """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest."""
+        return join_layers([average_neighborhood(layer) for layer in layers])
 
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of every patch to the bank; the image score is that of the worst patch, re-weighted."""

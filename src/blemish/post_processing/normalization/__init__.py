@@ -1,1 +1,1 @@
-"""Normalisation of raw scores for people to read: `min_max` (the default) and `cdf`."""
+"""Documented address of `blemish.legacy.normalization`."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 LIGHT = np.array([-0.6, -0.8])
 """Direction from a part towards the lamp, which hangs to the upper left."""
@@ -35,7 +35,7 @@ class Frame:
 
     @classmethod
     def of(cls, size: tuple[int, int]) -> Frame:
-        """Return the frame of a picture of `size` (H, W) whose centre is (0, 0)."""
+        """Return the frame of a picture of `size` (H, W) whose center is (0, 0)."""
         height, width = size
         pixel = 2.0 / min(size)
         y, x = np.meshgrid(
@@ -95,7 +95,7 @@ class Part:
 # -------------------------------------------------------------------------------------------------------------- drawing
 
 
-def over(image: Array, paint: Array | Colour, coverage: Array) -> Array:
+def over(image: Array, paint: Array | Color, coverage: Array) -> Array:
     """Lay `paint` over `image` with opacity `coverage` (H, W)."""
     return image + coverage[..., None] * (np.asarray(paint) - image)
 
@@ -140,7 +140,7 @@ def noise(frame: Frame, rng: np.random.Generator, scale: float | tuple[float, fl
     return np.asarray(smooth / max(float(smooth.std()), 1e-9))
 
 
-def grey(values: Array, tint: Colour = (1.0, 1.0, 1.0)) -> Array:
+def gray(values: Array, tint: Color = (1.0, 1.0, 1.0)) -> Array:
     """Turn (H, W) brightness into (H, W, 3) in the hue of `tint`."""
     return np.asarray(values[..., None] * np.asarray(tint))
 
@@ -175,7 +175,7 @@ def fabric(size: tuple[int, int], rng: np.random.Generator) -> Part:
     v = frame.y / period + 0.25 * noise(frame, rng, 0.6)
     column, row = np.floor(u), np.floor(v)
     warp_on_top = (column - row) % 4 < 2
-    # On top, a thread shows a round profile across its width and dives under its neighbours at both ends of two cells.
+    # On top, a thread shows a round profile across its width and dives under its neighbors at both ends of two cells.
     across = np.where(warp_on_top, u - column, v - row)
     along = np.where(warp_on_top, (column - v + 1) % 4, (u - row - 2) % 4) / 2
     height = np.sin(np.pi * across) ** 0.7 * (0.45 + 0.55 * np.sin(np.pi * np.clip(along, 0, 1)) ** 0.7)
@@ -183,30 +183,30 @@ def fabric(size: tuple[int, int], rng: np.random.Generator) -> Part:
     tone = np.where(warp_on_top, tones[0][column.astype(int) % 4096], tones[1][row.astype(int) % 4096])
     fibres = np.where(warp_on_top, noise(frame, rng, (0.012, 0.05)), noise(frame, rng, (0.05, 0.012)))
     shade = (0.35 + 0.65 * height) * tone * (1 + 0.05 * fibres)
-    colour = np.where(warp_on_top[..., None], (0.25, 0.35, 0.55), (0.72, 0.71, 0.67))
-    return Part(frame, colour * shade[..., None], (), np.full(size, -1.0))
+    color = np.where(warp_on_top[..., None], (0.25, 0.35, 0.55), (0.72, 0.71, 0.67))
+    return Part(frame, color * shade[..., None], (), np.full(size, -1.0))
 
 
 def tile(size: tuple[int, int], rng: np.random.Generator) -> Part:
-    """Draw glazed stone: clouds of two tones and soft grey veins that a detector must learn not to call cracks."""
+    """Draw glazed stone: clouds of two tones and soft gray veins that a detector must learn not to call cracks."""
     frame = _placed(size, rng, shift=0.2, turn=0.1)
     clouds = noise(frame, rng, 0.5) + 0.5 * noise(frame, rng, 0.18)
     grain = noise(frame, rng, 0.02)
     veins = np.exp(-((noise(frame, rng, (0.55, 0.3)) / 0.07) ** 2)) * np.clip(0.5 + 0.5 * noise(frame, rng, 0.6), 0, 1)
-    image = grey(0.74 + 0.035 * clouds + 0.012 * grain, (1.0, 0.965, 0.90))
+    image = gray(0.74 + 0.035 * clouds + 0.012 * grain, (1.0, 0.965, 0.90))
     return Part(frame, over(image, (0.52, 0.49, 0.47), 0.55 * veins), (), np.full(size, -1.0))
 
 
 def plate(size: tuple[int, int], rng: np.random.Generator) -> Part:
     """Draw brushed steel on dark felt, with a bore in the middle and four countersunk holes (the components)."""
     frame = _placed(size, rng, shift=0.025, turn=0.03)
-    felt = grey(0.13 + 0.018 * noise(frame, rng, 0.015) + 0.008 * noise(frame, rng, 0.2), (0.95, 0.97, 1.05))
+    felt = gray(0.13 + 0.018 * noise(frame, rng, 0.015) + 0.008 * noise(frame, rng, 0.2), (0.95, 0.97, 1.05))
     outline = box(frame, 0.84, 0.84, corner=0.12)
     brush = 0.6 * noise(frame, rng, (0.9, 0.012)) + 0.4 * noise(frame, rng, (0.25, 0.008))
     sheen = 0.06 * np.sin(2.2 * frame.y + rng.uniform(-0.4, 0.4))
     steel = 0.60 + 0.045 * brush + sheen + 0.25 * relief(frame, outline, 0.05)
     image = over(felt, (0.03, 0.03, 0.035), 0.7 * cover(outline - 0.05, frame.pixel, 0.12 / frame.pixel))
-    image = over(image, grey(steel, (0.985, 1.0, 1.02)), cover(outline, frame.pixel))
+    image = over(image, gray(steel, (0.985, 1.0, 1.02)), cover(outline, frame.pixel))
     bore, paint = _hole(0.30, 0.255)(frame)
     components = [Component(x, y, 0.0, _hole(0.13, 0.085)) for y in (-0.55, 0.55) for x in (-0.55, 0.55)]
     body = np.maximum(outline, -disk(frame, 0.30))
@@ -221,8 +221,8 @@ def _hole(outer: float, inner: float) -> Callable[[Frame], tuple[Array, Array]]:
     def draw(frame: Frame) -> tuple[Array, Array]:
         radius = np.maximum(np.hypot(frame.x, frame.y), 1e-9)
         facing = (frame.x * LIGHT[0] + frame.y * LIGHT[1]) / radius
-        ring = grey(0.55 - 0.27 * facing, (0.985, 1.0, 1.02))
-        depth = grey(0.05 + 0.05 * np.clip(-facing, 0, 1) * np.clip(radius / inner, 0, 1))
+        ring = gray(0.55 - 0.27 * facing, (0.985, 1.0, 1.02))
+        depth = gray(0.05 + 0.05 * np.clip(-facing, 0, 1) * np.clip(radius / inner, 0, 1))
         return cover(disk(frame, outer), frame.pixel), over(ring, depth, cover(disk(frame, inner), frame.pixel))
 
     return draw
@@ -231,9 +231,9 @@ def _hole(outer: float, inner: float) -> Callable[[Frame], tuple[Array, Array]]:
 def board(size: tuple[int, int], rng: np.random.Generator) -> Part:
     """Draw a printed board: traces, gold pads and white marks below, two chips and six small components on top."""
     frame = _placed(size, rng, shift=0.03, turn=0.025)
-    table = grey(0.80 + 0.01 * noise(frame, rng, 0.03), (1.0, 0.995, 0.98))
+    table = gray(0.80 + 0.01 * noise(frame, rng, 0.03), (1.0, 0.995, 0.98))
     outline = box(frame, 0.92, 0.86, corner=0.05)
-    mask = grey(1 + 0.035 * noise(frame, rng, 0.03) + 0.03 * noise(frame, rng, 0.5), (0.07, 0.34, 0.20))
+    mask = gray(1 + 0.035 * noise(frame, rng, 0.03) + 0.03 * noise(frame, rng, 0.5), (0.07, 0.34, 0.20))
     image = over(table, (0.25, 0.25, 0.25), 0.6 * cover(outline - 0.02, frame.pixel, 0.07 / frame.pixel))
     image = over(image, mask, cover(outline, frame.pixel))
     for points in _TRACES:
@@ -262,7 +262,7 @@ def _chip(frame: Frame) -> tuple[Array, Array]:
     legs = np.maximum(box(_mirrored(frame, 0.25), 0.055, 0.24), np.abs((frame.y / 0.08) % 1 - 0.5) * 0.08 - 0.024)
     body = box(frame, 0.22, 0.26, corner=0.015)
     paint = over(
-        grey(np.full(body.shape, 0.76)), grey(0.13 + 0.18 * relief(frame, body, 0.03)), cover(body, frame.pixel)
+        gray(np.full(body.shape, 0.76)), gray(0.13 + 0.18 * relief(frame, body, 0.03)), cover(body, frame.pixel)
     )
     paint = over(paint, (0.42, 0.42, 0.42), cover(disk(frame.at(-0.14, -0.18), 0.028), frame.pixel))
     for y, end in ((-0.03, 0.14), (0.06, 0.08)):
@@ -274,13 +274,13 @@ def _chip(frame: Frame) -> tuple[Array, Array]:
     return _with_shadow(frame, cover(distance, frame.pixel), paint, distance)
 
 
-def _small(colour: Colour) -> Callable[[Frame], tuple[Array, Array]]:
-    """Return a two-terminal component of the given colour."""
+def _small(color: Color) -> Callable[[Frame], tuple[Array, Array]]:
+    """Return a two-terminal component of the given color."""
 
     def draw(frame: Frame) -> tuple[Array, Array]:
         outline = box(frame, 0.125, 0.058, corner=0.012)
-        body = grey(1 + 0.35 * relief(frame, outline, 0.03), colour)
-        paint = over(body, grey(0.74 + 0.2 * relief(frame, outline, 0.03)), cover(0.078 - np.abs(frame.x), frame.pixel))
+        body = gray(1 + 0.35 * relief(frame, outline, 0.03), color)
+        paint = over(body, gray(0.74 + 0.2 * relief(frame, outline, 0.03)), cover(0.078 - np.abs(frame.x), frame.pixel))
         return _with_shadow(frame, cover(outline, frame.pixel), paint, outline)
 
     return draw
@@ -321,14 +321,14 @@ _MARKS: Sequence[Sequence[tuple[float, float]]] = (
 def knob(size: tuple[int, int], rng: np.random.Generator) -> Part:
     """Draw a ribbed control knob on a light panel; its pointer and five printed scale marks are the components."""
     frame = _placed(size, rng, shift=0.025, turn=0.035)
-    panel = grey(0.70 + 0.012 * noise(frame, rng, 0.02) + 0.015 * noise(frame, rng, 0.6), (1.0, 0.985, 0.95))
+    panel = gray(0.70 + 0.012 * noise(frame, rng, 0.02) + 0.015 * noise(frame, rng, 0.6), (1.0, 0.985, 0.95))
     radius, angle = np.hypot(frame.x, frame.y), np.arctan2(frame.y, frame.x)
     facing = (frame.x * LIGHT[0] + frame.y * LIGHT[1]) / np.maximum(radius, 1e-9)
     grip, dome = disk(frame, 0.66), disk(frame, 0.47)
     shadow = np.clip(1 - np.maximum(disk(frame.at(0.06, 0.08), 0.64), 0) / 0.16, 0, 1)
     image = over(panel, (0.10, 0.09, 0.09), 0.6 * shadow**1.5)
     ribs = 0.16 + 0.05 * np.cos(36 * angle) + 0.10 * facing
-    image = over(image, grey(ribs, (1.0, 1.02, 1.08)), cover(grip, frame.pixel))
+    image = over(image, gray(ribs, (1.0, 1.02, 1.08)), cover(grip, frame.pixel))
     lamp = frame.at(-0.16, -0.2)
     gloss = 0.30 * np.exp(-((lamp.x / 0.2) ** 2) - (lamp.y / 0.16) ** 2)
     top = (
@@ -338,7 +338,7 @@ def knob(size: tuple[int, int], rng: np.random.Generator) -> Part:
         + 0.10 * relief(frame, dome, 0.05)
         + 0.008 * noise(frame, rng, 0.015)
     )
-    image = over(image, grey(top, (1.0, 1.02, 1.08)), cover(dome, frame.pixel))
+    image = over(image, gray(top, (1.0, 1.02, 1.08)), cover(dome, frame.pixel))
     marks = [
         Component(0.83 * np.cos(turn), 0.83 * np.sin(turn), turn, _bar((0.20, 0.20, 0.22), 0.07, 0.018))
         for turn in np.linspace(-np.pi, 0, 5)
@@ -347,11 +347,11 @@ def knob(size: tuple[int, int], rng: np.random.Generator) -> Part:
     return Part(frame, image, [pointer, *marks], grip)
 
 
-def _bar(colour: Colour, half_length: float, half_width: float) -> Callable[[Frame], tuple[Array, Array]]:
+def _bar(color: Color, half_length: float, half_width: float) -> Callable[[Frame], tuple[Array, Array]]:
     """Return a printed bar."""
 
     def draw(frame: Frame) -> tuple[Array, Array]:
         coverage = cover(box(frame, half_length, half_width, corner=half_width / 2), frame.pixel)
-        return coverage, grey(np.ones_like(coverage), colour)
+        return coverage, gray(np.ones_like(coverage), color)
 
     return draw

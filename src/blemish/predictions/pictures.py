@@ -39,7 +39,7 @@ KINDS: dict[str, Callable[[Result, float, Mask | None], npt.NDArray[Any]]] = {
     "mask": lambda result, *_: result.mask,
     "map": lambda result, *_: np.rint(result.anomaly_map * 65535).astype(np.uint16),
 }
-"""What `--save` can write. The map is a 16-bit PNG: normalised value times 65535."""
+"""What `--save` can write. The map is a 16-bit PNG: normalized value times 65535."""
 
 
 class PictureFolder:
@@ -48,7 +48,7 @@ class PictureFolder:
     Args:
         folder: where to write; created when needed.
         kinds: out of `KINDS`.
-        pixel_cut: normalised map value from which a pixel is anomalous.
+        pixel_cut: normalized map value from which a pixel is anomalous.
         roi: the model's region of interest, over pictures of any size; None for everything.
 
     Raises:

@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from blemish import engine as engine_module
+from blemish.engine import engine as engine_module
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
-from blemish.data.synthetic import render
 from blemish.engine import Engine
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
 from blemish.models import detectors
 from blemish.models.base import AnomalyModule
 from blemish.models.patchcore import Patchcore
 from blemish.post_processing import PostProcessor
+from blemish.synthetic.products import render
 
 SIZE = (64, 96)
 
@@ -55,7 +55,7 @@ def draw(
 
 @pytest.fixture
 def validated(tiles: Path, tmp_path: Path) -> Path:
-    """`tiles` with labelled validation images."""
+    """`tiles` with labeled validation images."""
     root = shutil.copytree(tiles, tmp_path / "validated")
     draw(root / "validation" / "good", 5, first=500)
     draw(root / "validation" / "hole", 4, "hole", first=600)
@@ -111,7 +111,7 @@ def test_held_out_policy_is_recorded(model: AnomalyModule) -> None:
     assert not record.oracle
 
 
-def test_labelled_validation_images_give_the_f1_threshold(validated: Path) -> None:
+def test_labeled_validation_images_give_the_f1_threshold(validated: Path) -> None:
     model = Patchcore(image_size=SIZE)
     run().fit(model, data(validated))
     record = processor(model).record

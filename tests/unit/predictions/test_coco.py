@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from skimage.measure import points_in_poly
 
 from blemish.functional.regions import find_regions
-from blemish.report.coco import write_coco
-from blemish.report.predictions import row_of
+from blemish.predictions.coco import write_coco
+from blemish.predictions.rows import row_of
 from blemish.runtime.session import Result
 
 
@@ -33,8 +33,8 @@ def written(rows: list[dict[str, Any]], folder: Path) -> Any:
 
 def rasterised(polygon: list[int], shape: tuple[int, ...]) -> np.ndarray:
     y, x = np.mgrid[: shape[0], : shape[1]]
-    centres = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
-    return np.asarray(points_in_poly(centres, np.array(polygon).reshape(-1, 2))).reshape(shape)
+    centers = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)
+    return np.asarray(points_in_poly(centers, np.array(polygon).reshape(-1, 2))).reshape(shape)
 
 
 def assert_coco(content: Any) -> None:

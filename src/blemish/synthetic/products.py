@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from blemish.data.synthetic_parts import (
+from blemish.errors import UsageError
+from blemish.synthetic.parts import (
     Array,
     Component,
     Frame,
@@ -26,7 +27,7 @@ from blemish.data.synthetic_parts import (
     cover,
     disk,
     fabric,
-    grey,
+    gray,
     knob,
     noise,
     over,
@@ -35,7 +36,6 @@ from blemish.data.synthetic_parts import (
     stroke,
     tile,
 )
-from blemish.errors import UsageError
 
 MIN_SIDE = 32
 """Smallest picture side in pixels at which every part and defect can still be told apart."""
@@ -104,22 +104,22 @@ def _hole(part: Part, rng: np.random.Generator) -> Planted:
     """Plant a pit or hole: dark inside, its far edge lit."""
     place = _somewhere(part, rng)
     distance = _blot(place, rng, rng.uniform(0.055, 0.10), unevenness=0.3)
-    paint = grey(0.07 - 0.55 * np.minimum(relief(place, distance, 0.035), 0))
+    paint = gray(0.07 - 0.55 * np.minimum(relief(place, distance, 0.035), 0))
     return _on(part, paint, cover(distance, place.pixel))
 
 
 def _contamination(part: Part, rng: np.random.Generator) -> Planted:
-    """Plant a foreign coloured fibre lying on the part, curled, with its shadow."""
+    """Plant a foreign colored fibre lying on the part, curled, with its shadow."""
     place = _somewhere(part, rng)
     turn = np.linspace(0, rng.uniform(0.5, 3.0), 24) + np.cumsum(rng.normal(0, 0.22, 24))
     points = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1) * 0.024, axis=0)
     points -= points.mean(axis=0)
     width = max(0.014, 0.9 * place.pixel)
     distance = stroke(place, points) - width
-    colour = [(0.80, 0.12, 0.16), (0.95, 0.75, 0.10), (0.15, 0.35, 0.85), (0.75, 0.15, 0.65)][rng.integers(4)]
+    color = [(0.80, 0.12, 0.16), (0.95, 0.75, 0.10), (0.15, 0.35, 0.85), (0.75, 0.15, 0.65)][rng.integers(4)]
     fibre = cover(distance, place.pixel)
     shadow = 0.5 * cover(stroke(place.at(0.015, 0.02), points) - width, place.pixel, 3.0)
-    lit = grey(1 - 0.35 * np.clip(distance / width + 1, 0, 1), colour)
+    lit = gray(1 - 0.35 * np.clip(distance / width + 1, 0, 1), color)
     coverage = np.maximum(fibre, shadow)
     return _on(part, over(part.picture() * 0.25, lit, fibre), coverage)
 

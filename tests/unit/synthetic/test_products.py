@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from blemish.data.synthetic import DEFECTS, MIN_SIDE, PRODUCTS, render, write_dataset
 from blemish.errors import UsageError
+from blemish.synthetic.products import DEFECTS, MIN_SIDE, PRODUCTS, render, write_dataset
 
 TINY = (MIN_SIDE, MIN_SIDE)
 CASES = [(product, defect) for product, spec in PRODUCTS.items() for defect in spec.defects]
@@ -37,7 +37,7 @@ def test_a_defect_changes_nothing_outside_its_mask_and_is_seen_inside(product: s
         assert 0.0005 < mask.mean() < 0.2, f"seed {seed}: the mask covers {mask.mean():.2%}"
         np.testing.assert_array_equal(flawed[~mask], clean[~mask])
         change = np.abs(flawed[mask].astype(int) - clean[mask]).max(axis=-1)
-        assert change.mean() > 12, f"seed {seed}: a mean change of {change.mean():.1f} grey levels can't be seen"
+        assert change.mean() > 12, f"seed {seed}: a mean change of {change.mean():.1f} gray levels can't be seen"
         assert (change > 3).mean() > 0.6, f"seed {seed}: the mask is larger than the defect"
 
 
@@ -111,7 +111,8 @@ def test_more_pictures_leave_the_earlier_ones_as_they_were(tmp_path: Path) -> No
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     arguments = "product='knob', good_train=1, good_test=0, per_defect=1, size=(32, 32), seed=2"
-    code = f"from blemish.data.synthetic import write_dataset; write_dataset({str(tmp_path / 'there')!r}, {arguments})"
+    there = str(tmp_path / "there")
+    code = f"from blemish.synthetic.products import write_dataset; write_dataset({there!r}, {arguments})"
     subprocess.run([sys.executable, "-c", code], check=True)
     here = write_dataset(tmp_path / "here", product="knob", good_train=1, good_test=0, per_defect=1, size=TINY, seed=2)
     assert digests(here) == digests(tmp_path / "there" / "knob")

@@ -29,7 +29,7 @@ def example(seed: int, height: int = 23, width: int = 31) -> tuple[np.ndarray, n
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8), rng.random((height, width), dtype=np.float32)
 
 
-def test_all_256_colours_are_those_of_opencv() -> None:
+def test_all_256_colors_are_those_of_opencv() -> None:
     steps = np.arange(256, dtype=np.uint8)
     expected = cv2.cvtColor(cv2.applyColorMap(steps[None], cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     # 0.5 keeps the value clear of the rounding of step / 255 * 255.
@@ -39,7 +39,7 @@ def test_all_256_colours_are_those_of_opencv() -> None:
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_colour_map_is_that_of_opencv(seed: int, normalize: bool) -> None:
+def test_a_color_map_is_that_of_opencv(seed: int, normalize: bool) -> None:
     values = example(seed)[1] * 0.8
     scaled = (values - values.min()) / np.ptp(values) if normalize else values
     expected = cv2.cvtColor(cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
@@ -50,12 +50,12 @@ def test_a_colour_map_is_that_of_opencv(seed: int, normalize: bool) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_superimposition_is_the_weighted_sum_of_opencv(seed: int, alpha: float, gamma: int, normalize: bool) -> None:
     image, values = example(seed, 9, 7)
-    colours = anomaly_map_to_color_map(values, normalize=normalize)
-    expected = cv2.addWeighted(colours, alpha, image, 1 - alpha, gamma)
+    colors = anomaly_map_to_color_map(values, normalize=normalize)
+    expected = cv2.addWeighted(colors, alpha, image, 1 - alpha, gamma)
     ours = superimpose_anomaly_map(values, image, alpha, gamma, normalize)
     # Where the exact sum lies half-way between two integers, the order of float32 operations decides.
     assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
-    exact = alpha * colours.astype(np.float64) + (1 - alpha) * image + gamma
+    exact = alpha * colors.astype(np.float64) + (1 - alpha) * image + gamma
     clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-3
     np.testing.assert_array_equal(ours[clear], expected[clear])
 
@@ -78,7 +78,7 @@ def test_a_pixel_at_the_threshold_is_anomalous() -> None:
     np.testing.assert_array_equal(compute_mask(values, 0.5, 0), [[0, 255], [255, 255]])
 
 
-def test_constant_maps_get_the_lowest_colour_or_their_own() -> None:
+def test_constant_maps_get_the_lowest_color_or_their_own() -> None:
     constant = np.full((4, 5), 0.5)
     assert np.unique(anomaly_map_to_color_map(constant).reshape(-1, 3), axis=0).tolist() == [[0, 0, 128]]
     assert np.unique(anomaly_map_to_color_map(constant, normalize=False).reshape(-1, 3), axis=0).tolist() == [
@@ -86,9 +86,9 @@ def test_constant_maps_get_the_lowest_colour_or_their_own() -> None:
     ]
 
 
-@pytest.mark.parametrize(("value", "colour"), [(-3.0, [0, 0, 128]), (7.0, [128, 0, 0])])
-def test_values_outside_the_unit_range_get_the_nearest_colour(value: float, colour: list[int]) -> None:
-    assert anomaly_map_to_color_map(np.full((1, 1), value), normalize=False)[0, 0].tolist() == colour
+@pytest.mark.parametrize(("value", "color"), [(-3.0, [0, 0, 128]), (7.0, [128, 0, 0])])
+def test_values_outside_the_unit_range_get_the_nearest_color(value: float, color: list[int]) -> None:
+    assert anomaly_map_to_color_map(np.full((1, 1), value), normalize=False)[0, 0].tolist() == color
 
 
 def test_every_documented_shape_gives_the_same_picture() -> None:
@@ -96,25 +96,25 @@ def test_every_documented_shape_gives_the_same_picture() -> None:
     for shaped in (values[None], values[..., None]):
         np.testing.assert_array_equal(anomaly_map_to_color_map(shaped), anomaly_map_to_color_map(values))
         np.testing.assert_array_equal(compute_mask(shaped, 0.5, 1), compute_mask(values, 0.5, 1))
-    grey = image[..., 0]
-    expected = superimpose_anomaly_map(values, np.repeat(grey[..., None], 3, axis=2))
-    np.testing.assert_array_equal(superimpose_anomaly_map(values, grey), expected)
-    np.testing.assert_array_equal(superimpose_anomaly_map(values, grey[..., None]), expected)
+    gray = image[..., 0]
+    expected = superimpose_anomaly_map(values, np.repeat(gray[..., None], 3, axis=2))
+    np.testing.assert_array_equal(superimpose_anomaly_map(values, gray), expected)
+    np.testing.assert_array_equal(superimpose_anomaly_map(values, gray[..., None]), expected)
 
 
 @pytest.mark.parametrize("label", [add_normal_label, add_anomalous_label])
 @pytest.mark.parametrize("shape", [(12, 9, 3), (80, 100, 3), (81, 63), (300, 400, 1)])
 def test_a_label_covers_a_corner_and_leaves_the_rest(label: Any, shape: tuple[int, ...]) -> None:
     image = np.full(shape, 77, dtype=np.uint8)
-    labelled = label(image, 0.87)
-    assert labelled.shape == (*shape[:2], 3)
-    changed = (labelled != 77).any(axis=-1)
+    labeled = label(image, 0.87)
+    assert labeled.shape == (*shape[:2], 3)
+    changed = (labeled != 77).any(axis=-1)
     assert changed[0, 0]
     if min(shape[:2]) > 20:
         assert not changed[shape[0] // 2 :].any()
 
 
-def test_a_label_says_the_verdict_in_its_colour_and_the_confidence_in_words() -> None:
+def test_a_label_says_the_verdict_in_its_color_and_the_confidence_in_words() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     normal, anomalous = add_normal_label(image)[0, 0].astype(int), add_anomalous_label(image)[0, 0].astype(int)
     assert normal.argmax() == 1, "normal is green"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from blemish.data.synthetic import render
 from blemish.errors import NonFiniteError, UsageError
 from blemish.post_processing import post_process
 from blemish.post_processing import visualizer as older_address
+from blemish.synthetic.products import render
 from blemish.visualization import ImageResult, Visualizer, classic, superimpose_anomaly_map
 
 RED = (255, 0, 0)
@@ -117,7 +117,7 @@ def test_the_simple_segmentation_is_the_outlined_heat_map() -> None:
     np.testing.assert_array_equal(picture[~outlined], given.heat_map[~outlined])
 
 
-def test_the_simple_classification_is_the_labelled_heat_map() -> None:
+def test_the_simple_classification_is_the_labeled_heat_map() -> None:
     given = result(pred_label="anomalous", pred_score=0.75)
     expected = classic.add_anomalous_label(given.heat_map, 0.75)  # type: ignore[arg-type]
     np.testing.assert_array_equal(Visualizer("simple", "classification").visualize_image(given), expected)

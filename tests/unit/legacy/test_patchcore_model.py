@@ -57,9 +57,9 @@ def test_a_patch_lands_on_its_own_pixels() -> None:
     torch.testing.assert_close(maps, expected)
 
 
-@pytest.mark.parametrize("neighbours", [2, 9])
-def test_the_score_is_the_formula_for_every_image(neighbours: int) -> None:
-    scores = (4 * random(3, 20, neighbours, seed=1)).sort(dim=-1)[0]
+@pytest.mark.parametrize("neighbors", [2, 9])
+def test_the_score_is_the_formula_for_every_image(neighbors: int) -> None:
+    scores = (4 * random(3, 20, neighbors, seed=1)).sort(dim=-1)[0]
     ours = AnomalyMapGenerator.compute_anomaly_score(scores)
     for image, one in zip(scores, ours, strict=True):
         worst = max(image.tolist())  # lists compare by their first element: the distance to the nearest row
@@ -68,7 +68,7 @@ def test_the_score_is_the_formula_for_every_image(neighbours: int) -> None:
         assert float(AnomalyMapGenerator.compute_anomaly_score(image)) == float(one)
 
 
-def test_large_distances_and_single_neighbours_have_scores() -> None:
+def test_large_distances_and_single_neighbors_have_scores() -> None:
     score = AnomalyMapGenerator.compute_anomaly_score(torch.tensor([[500.0, 500.0], [1.0, 2.0]]))
     assert float(score) == 250.0
     assert float(AnomalyMapGenerator.compute_anomaly_score(torch.tensor([[3.0], [5.0]]))) == 5.0
@@ -145,7 +145,7 @@ def test_an_image_scores_the_same_alone_and_in_a_batch() -> None:
         torch.testing.assert_close(scores[i], alone_score[0], rtol=1e-4, atol=1e-5)
 
 
-def test_neighbours_are_those_of_scikit_learn() -> None:
+def test_neighbors_are_those_of_scikit_learn() -> None:
     patchcore = model()
     bank, queries = random(300, 36, seed=1) + 50.0, random(70, 36, seed=2) + 50.0
     patchcore.subsample_embedding(bank, 1.0)

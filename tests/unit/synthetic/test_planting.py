@@ -11,9 +11,9 @@ import pytest
 
 from blemish.data.image_io import read_image, read_mask, write_png
 from blemish.data.index import Sample
-from blemish.data.planting import KINDS, plant, plant_files
-from blemish.data.synthetic import MIN_SIDE, PRODUCTS, render
 from blemish.errors import UsageError
+from blemish.synthetic.planting import KINDS, plant, plant_files
+from blemish.synthetic.products import MIN_SIDE, PRODUCTS, render
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (120, 160), product: str = "plate") -> npt.NDArray[np.uint8]:
@@ -36,7 +36,7 @@ def test_the_picture_changes_inside_the_mask_and_nowhere_else(kind: str, product
         np.testing.assert_array_equal(found[~mask], image[~mask])
         assert 0.0002 < mask.mean() < 0.2
         change = np.abs(found[mask].astype(int) - image[mask]).max(axis=-1)
-        assert change.mean() > 6, f"seed {seed}: a mean change of {change.mean():.1f} grey levels can't be seen"
+        assert change.mean() > 6, f"seed {seed}: a mean change of {change.mean():.1f} gray levels can't be seen"
 
 
 def test_strength_is_opacity() -> None:
@@ -56,15 +56,15 @@ def test_size_is_the_share_of_the_shorter_side() -> None:
         assert planted(image, kind, size=0.9)[1].sum() > 3 * planted(image, kind, size=0.2)[1].sum()
 
 
-def test_grey_stays_grey_and_deep_stays_deep() -> None:
-    grey = np.repeat(photo().mean(axis=2, keepdims=True), 3, axis=2).astype(np.float32) / np.float32(255)
+def test_gray_stays_gray_and_deep_stays_deep() -> None:
+    gray = np.repeat(photo().mean(axis=2, keepdims=True), 3, axis=2).astype(np.float32) / np.float32(255)
     for kind in KINDS:
-        found, mask = planted(grey, kind)
+        found, mask = planted(gray, kind)
         assert found.dtype == np.float32
         assert (found == found[..., :1]).all()
         assert found.min() >= 0
         assert found.max() <= 1
-        np.testing.assert_array_equal(found[~mask], grey[~mask])
+        np.testing.assert_array_equal(found[~mask], gray[~mask])
 
 
 def test_defects_lie_on_the_part_rather_than_on_the_ground() -> None:

@@ -1,7 +1,7 @@
 """Predictions as data: one row per image, in the formats that other programs read.
 
-Columns: `path`, `label` ("normal" or "anomalous"), `raw_score`, `score` (normalised to [0, 1]), `threshold` (raw: the
-label is `raw_score >= threshold`), `pixel_threshold` (normalised, as the scores of regions are), `height`, `width`,
+Columns: `path`, `label` ("normal" or "anomalous"), `raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the
+label is `raw_score >= threshold`), `pixel_threshold` (normalized, as the scores of regions are), `height`, `width`,
 `seconds`, `model` (see `fingerprint`) and `regions`: a list of box, area, area_mm2 (None without a scale), peak,
 peak_score, mean_score and polygon, in pixels of the image; JSON text in CSV. Images that could not be inspected have no
 row: the caller lists them.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from blemish.errors import ArtifactError, MissingExtraError
-from blemish.report.coco import write_coco
+from blemish.predictions.coco import write_coco
 from blemish.runtime.session import Result
 
 Row: TypeAlias = dict[str, Any]

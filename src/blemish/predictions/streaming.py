@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, Any, TypeAlias
 
 from blemish.errors import UsageError
-from blemish.report.predictions import FORMATS, JsonLines, Row
+from blemish.predictions.rows import FORMATS, JsonLines, Row
 
 Failed: TypeAlias = dict[str, str]
 """`path` and `reason` of an image without a row."""

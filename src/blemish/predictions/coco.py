@@ -1,7 +1,7 @@
 """Predictions as a COCO data set, which annotation tools open.
 
 Every image is listed, every region is an annotation of category 1, "defect", with its box as (x, y, width, height), its
-area, its highest normalised score and one polygon along the edges of its pixels. COCO's polygons know no holes: a hole
+area, its highest normalized score and one polygon along the edges of its pixels. COCO's polygons know no holes: a hole
 is reached by a bridge of no width, walked forth and back, so that filling the polygon leaves the hole empty.
 """
 

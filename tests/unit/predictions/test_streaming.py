@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from blemish.errors import UsageError
 from blemish.functional.regions import find_regions
-from blemish.report.predictions import row_of
-from blemish.report.streaming import PredictionFile, is_interrupted
+from blemish.predictions.rows import row_of
+from blemish.predictions.streaming import PredictionFile, is_interrupted
 from blemish.runtime.session import Result
 
 SUFFIXES = ["csv", "jsonl", "parquet", "json"]

@@ -1,8 +1,8 @@
 """Defects planted into photographs of good parts: something to measure on where nobody has kept a defective part.
 
-A square window of the picture is taken for a drawn part, and a defect of `blemish.data.synthetic` is laid over it. Its
-mask is known to the pixel; outside it the picture stays bit for bit what it was. Windows are drawn more often where the
-picture has contrast, so that a part on a plain ground is hit more often than the ground.
+A square window of the picture is taken for a drawn part, and a defect of `blemish.synthetic.products` is laid over it.
+Its mask is known to the pixel; outside it the picture stays bit for bit what it was. Windows are drawn more often where
+the picture has contrast, so that a part on a plain ground is hit more often than the ground.
 
 Planted defects are not real ones. They show which of two detectors sees more of *these* scratches and stains; a real
 defect can be harder or easier for both.
@@ -21,9 +21,9 @@ import numpy.typing as npt
 from blemish.data.image_io import MAX_PIXELS, read_image, write_png
 from blemish.data.index import Sample
 from blemish.data.roi import Mask, cells_inside
-from blemish.data.synthetic import DEFECTS, FAINT, MIN_SIDE
-from blemish.data.synthetic_parts import Array, Frame, Part, cover, disk, noise, over
 from blemish.errors import UsageError
+from blemish.synthetic.parts import Array, Frame, Part, cover, disk, noise, over
+from blemish.synthetic.products import DEFECTS, FAINT, MIN_SIDE
 
 KINDS = ("scratch", "crack", "stain", "hole", "contamination", "displaced")
 """What can be planted: defects of `synthetic.DEFECTS`, and a piece of the picture from somewhere else."""
@@ -49,8 +49,8 @@ def plant(
     """Plant one defect. Places where it would hardly be seen are drawn again, up to twelve times.
 
     Args:
-        image: (H, W, 3) uint8, or float32 in [0, 1], RGB, both sides at least `synthetic.MIN_SIDE`; grey pictures, with
-            three equal channels, stay grey.
+        image: (H, W, 3) uint8, or float32 in [0, 1], RGB, both sides at least `synthetic.MIN_SIDE`; gray pictures, with
+            three equal channels, stay gray.
         rng: draws the place and the defect.
         kind: one of `KINDS`.
         size: side of the window in which the defect lies, as a share of the shorter side, above 0 and at most 1. The
@@ -74,7 +74,7 @@ def plant(
     side = max(MIN_SIDE, round(size * min(image.shape[:2])))
     top = 255.0 if image.dtype == np.uint8 else 1.0
     draw_place = _places(image, side, roi)
-    grey = bool((image[..., :1] == image).all())
+    gray = bool((image[..., :1] == image).all())
     inside = _stretched(roi, (image.shape[0], image.shape[1]))
     for _ in range(_DRAWS):
         row, column = draw_place(rng)
@@ -82,7 +82,7 @@ def plant(
         other = _cut(image, draw_place(rng), side) / top
         paint, coverage = _drawn(kind, base, other, rng)
         here = (coverage >= FAINT) & _cut(inside, (row, column), side)
-        if grey:
+        if gray:
             paint = np.repeat(paint.mean(axis=2, keepdims=True), 3, axis=2)
         changed = np.clip(over(base, paint, strength * coverage), 0, 1)
         if here.any() and np.abs(changed - base)[here].max(axis=1).mean() >= _VISIBLE * strength:
@@ -109,7 +109,7 @@ def plant_files(
 
     Pictures and kinds take turns; size and strength are drawn for each, from barely visible to obvious. Every defect
     has a generator of its own, keyed by the seed, the picture and its turn: asking for more leaves the earlier ones as
-    they were. Deep colour pictures are stored with 8 bits a channel, all others at full depth.
+    they were. Deep color pictures are stored with 8 bits a channel, all others at full depth.
 
     Args:
         samples: good parts, at least one.
@@ -172,7 +172,7 @@ def _places(image: npt.NDArray[Any], side: int, roi: Mask | None) -> Callable[[n
 
 
 def _stretched(roi: Mask | None, size: tuple[int, int]) -> Mask:
-    """A region over a picture: at each pixel what the region has under its centre."""
+    """A region over a picture: at each pixel what the region has under its center."""
     if roi is None:
         return np.ones(size, dtype=np.bool_)
     rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, roi.shape, strict=True))
@@ -191,7 +191,7 @@ def _cut(array: npt.NDArray[Any], corner: tuple[int, int], side: int) -> npt.NDA
 def _storable(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if image.dtype == np.uint8:
         return image
-    grey = bool((image[..., :1] == image).all())
-    samples, depth = (image[..., 0], np.uint16) if grey else (image, np.uint8)
+    gray = bool((image[..., :1] == image).all())
+    samples, depth = (image[..., 0], np.uint16) if gray else (image, np.uint8)
     stored: npt.NDArray[Any] = np.rint(samples * np.iinfo(depth).max).astype(depth)
     return stored

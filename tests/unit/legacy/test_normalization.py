@@ -71,7 +71,7 @@ def test_cdf_agrees_with_the_normal_distribution(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_standardize_moves_the_centre_when_asked(kind: str) -> None:
+def test_standardize_moves_the_center_when_asked(kind: str) -> None:
     scores = np.array([0.0, 1.0, np.e, np.e**3])
     out = np.asarray(cdf.standardize(KINDS[kind](scores), mean=1.0, std=2.0))
     np.testing.assert_allclose(out, [-np.inf, -0.5, 0, 1], atol=1e-12)

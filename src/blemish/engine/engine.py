@@ -1,7 +1,7 @@
 """The few verbs of a user, over `lightning.Trainer`: fit, update, validate, test, predict, export.
 
 The trainer brings devices, data loading and callbacks; the engine sets what fitting a detector needs (one pass, no
-optimiser, no checkpoints of a half-fitted model, no logger) and hands the model's own pre-processor to the data loader,
+optimizer, no checkpoints of a half-fitted model, no logger) and hands the model's own pre-processor to the data loader,
 so that there is one resize.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
-    ".*configure_optimizers.*returned.*None.*",  # nothing is optimised
+    ".*configure_optimizers.*returned.*None.*",  # nothing is optimized
     ".*does not have many workers.*",  # the data module chooses the number of workers
     ".*have no `val_dataloader`.*",  # fitting without calibration is allowed
     ".*GPU available but not used.*",  # the user chose the CPU

@@ -1,0 +1,5 @@
+"""`Engine`: fit, update, validate, test, predict and export over `lightning.Trainer`."""
+
+from blemish.engine.engine import Engine
+
+__all__ = ["Engine"]

@@ -1,0 +1,1 @@
+"""What only the documents of an older library know, under our roof: their addresses lead here."""

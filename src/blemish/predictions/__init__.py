@@ -1,0 +1,1 @@
+"""Verdicts on their way to files: rows, streams, COCO and pictures; without torch."""
