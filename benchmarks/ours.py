@@ -18,14 +18,14 @@ from blemish.functional.histogram import accumulate, empty_histogram, tally_hist
 from blemish.functional.patches import to_rows
 from blemish.functional.thresholds import f1_threshold_from_histogram
 from blemish.metrics import AUPRO
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.models.padim import Padim
 from blemish.models.patchcore import Patchcore
 
 BLOCK_ROWS = 1024
 DETECTORS = {"patchcore": Patchcore, "padim": Padim}
 
-model: AnomalyModule
+model: Detector
 device: str
 inputs: torch.Tensor  # (N, 3, SIDE, SIDE), what the backbone is given
 

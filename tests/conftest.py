@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from blemish.models.base import AnomalyModule
+    from blemish.models.base import Detector
 
 # One thread: tests start processes of their own, which would wait for one another if each used all cores. Before
 # torch is imported, and inherited by the processes that tests start.
@@ -57,7 +57,7 @@ def model_file(model_files: dict[str, Path]) -> Path:
 
 
 @pytest.fixture
-def model(model_file: Path) -> AnomalyModule:
+def model(model_file: Path) -> Detector:
     """A fitted PatchCore of one's own."""
     from blemish.artifact import load
 

@@ -8,15 +8,14 @@ from typing import Any
 
 from blemish.artifact import load
 from blemish.export import exporting
-from blemish.export.graph import decision_of
 from blemish.export.onnx import to_onnx
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
+from blemish.models.base import Detector
+from blemish.post_processing import DecisionModule, PostProcessor
 
 
-def content_of(model: AnomalyModule, static: tuple[int, int, int] | None = None) -> dict[str, Any]:
-    assert isinstance(model.post_processor, PostProcessor)
-    return {"manifest": {}, "decision": decision_of(model.post_processor), "static": static}
+def content_of(model: Detector, static: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    assert isinstance(model.post_processor, DecisionModule)
+    return {"manifest": {}, "decision": model.decider.decision.to_dict(), "static": static}
 
 
 @cache

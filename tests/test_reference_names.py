@@ -33,7 +33,8 @@ from blemish.data.batch import InferenceBatch
 from blemish.errors import UsageError
 from blemish.functional.distances import square_norms
 from blemish.functional.gaussian import mahalanobis_from_inverse, merge_moments_, whitening_
-from blemish.functional.thresholds import f1_threshold, normalize
+from blemish.functional.thresholds import f1_threshold
+from blemish.functional.verdict import normalize
 from blemish.metrics import AUPRO, AUROC, AveragePrecision, F1Max
 from blemish.models.components import AnomalyModule, DynamicBufferModule
 from blemish.models.padim.anomaly_map import AnomalyMapGenerator as PadimMapGenerator

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from blemish.data.batch import ImageBatch as ImageBatch
     from blemish.data.batch import InferenceBatch as InferenceBatch
     from blemish.data.datamodule import ImageDataModule as ImageDataModule
-    from blemish.engine import Engine as Engine
+    from blemish.engine.engine import Engine as Engine
+    from blemish.engine.module import Padim as Padim
+    from blemish.engine.module import Patchcore as Patchcore
+    from blemish.engine.post_processor import PostProcessor as PostProcessor
     from blemish.errors import BlemishError as BlemishError
-    from blemish.models.padim import Padim as Padim
-    from blemish.models.patchcore import Patchcore as Patchcore
-    from blemish.post_processing import PostProcessor as PostProcessor
     from blemish.pre_processing import PreProcessor as PreProcessor
 
 _HOME = {
     "BlemishError": "blemish.errors",
-    "Engine": "blemish.engine",
+    "Engine": "blemish.engine.engine",
     "ImageBatch": "blemish.data.batch",
     "ImageDataModule": "blemish.data.datamodule",
     "InferenceBatch": "blemish.data.batch",
-    "Padim": "blemish.models.padim",
-    "Patchcore": "blemish.models.patchcore",
-    "PostProcessor": "blemish.post_processing",
+    "Padim": "blemish.engine.module",
+    "Patchcore": "blemish.engine.module",
+    "PostProcessor": "blemish.engine.post_processor",
     "PreProcessor": "blemish.pre_processing",
     "load": "blemish.artifact",
 }

@@ -2,9 +2,12 @@
 
 A `.safetensors` file whose metadata key "blemish" holds a manifest: which detector with which arguments, what the
 thresholds rest on, and where everything came from. All weights are inside, so loading needs no network. Loading checks
-everything before it builds
-anything: the header's bounds (by safetensors itself), the schema, every key, every tensor's name and shape. The same
-model gives the same bytes.
+everything before it builds anything: the digest over the whole file (`blemish.seal`), the header's bounds (by
+safetensors itself), the schema, every key, every argument, every tensor's name and shape. The same model gives the same
+bytes.
+
+Schema 1, of versions before the digest, is still read; what it lets through unchecked is the bits of the bank and of
+the layers behind the backbone.
 
 Writing goes to a temporary name in the same folder and ends with a rename: an interrupted save leaves no broken file.
 """
@@ -27,23 +30,27 @@ from safetensors.torch import save_file
 import blemish
 from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
-from blemish.models import detectors
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import CalibrationRecord, PostProcessor
+from blemish.models import DETECTORS
+from blemish.models.base import Detector, build_parts
+from blemish.post_processing.decision import CalibrationRecord
+from blemish.post_processing.post_processor import DecisionModule
+from blemish.seal import BLANK, read_seal, write_seal
 
-SCHEMA = 1
+SCHEMA = 2
+SEALED = 2
+"""The schema from which files carry their digest."""
 KEY = "blemish"
-MAX_SIDE = 16_384
-MAX_AREA = 2**24
-"""Largest model input that a manifest may ask for, in pixels per side."""
 
 
 class Weights(BaseModel):
-    """Where the backbone's weights came from. `sha256` is over their names, shapes and bytes."""
+    """Where the backbone's weights came from. `sha256` is over their names, shapes and bytes; `license` is None where
+    it isn't known.
+    """
 
     model_config = ConfigDict(extra="forbid")
     source: str
     sha256: str
+    license: str | None = None
 
 
 class Manifest(BaseModel):
@@ -64,17 +71,23 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
-def manifest_of(model: AnomalyModule) -> Manifest:
+def manifest_of(model: Detector) -> Manifest:
     """The manifest that `save` would write for `model`.
 
     Raises:
-        UsageError: if the model holds a post-processor class of the user's own, which a file without code can't carry.
+        UsageError: if the model, or its post-processor, is of a class of the user's own, which a file without code
+            can't carry.
     """
     processor = model.post_processor
-    if processor is not None and type(processor) is not PostProcessor:
+    if processor is not None and not (isinstance(processor, DecisionModule) and _is_ours(processor)):
         raise UsageError(
             f"A file without code can't hold a post-processor of class {type(processor).__name__}. Save the model with "
             f"blemish.PostProcessor or post_processor=False, and attach your own after loading."
+        )
+    if not _is_ours(model):
+        raise UsageError(
+            f"A file without code can't hold a detector of class {type(model).__name__}: it would come back as "
+            f"{model.Settings.title}, and judge as that. Save its state_dict() instead."
         )
     return Manifest(
         schema_number=SCHEMA,
@@ -82,13 +95,19 @@ def manifest_of(model: AnomalyModule) -> Manifest:
         arguments=model.arguments(),
         post_processing=None if processor is None else {"max_false_alarm_rate": processor.max_false_alarm_rate},
         calibration=None if processor is None else processor.record,
-        weights=Weights(source=model.extractor.source, sha256=model.extractor.checksum()),
+        weights=Weights(
+            source=model.extractor.source, sha256=model.extractor.checksum(), license=model.extractor.license
+        ),
         data=model.data_record,
         versions={"blemish": blemish.__version__, "python": platform.python_version(), "torch": str(torch.__version__)},
     )
 
 
-def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
+def _is_ours(module: torch.nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] == "blemish"
+
+
+def save(model: Detector, path: str | os.PathLike[str]) -> None:
     """Writes a fitted detector to `path`; parents are created, an existing file is replaced in one step.
 
     Raises:
@@ -102,7 +121,8 @@ def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
     text = json.dumps(manifest_of(model).model_dump(mode="json"), sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={KEY: text})
+        save_file(tensors, temporary, metadata={KEY: text, "seal": BLANK})
+        write_seal(temporary)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -147,7 +167,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ArtifactError(f"The manifest of {path} is not valid: {where}: {first['msg']}.") from error
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> AnomalyModule:
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Detector:
     """Rebuilds a detector from its file; never touches the network, never runs code from the file.
 
     Args:
@@ -162,29 +182,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
         UsageError: if there is no such device.
     """
     manifest = read_manifest(path)
-    classes = detectors()
-    if manifest.detector not in classes:
-        raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(classes)}.")
-    for name in ("image_size", "crop_from"):
-        sides = manifest.arguments.get(name)
-        if sides is None and name == "crop_from":
-            continue
-        if not (
-            isinstance(sides, list)
-            and len(sides) == 2
-            and all(isinstance(s, int) and 0 < s <= MAX_SIDE for s in sides)
-            and sides[0] * sides[1] <= MAX_AREA
-        ):
-            raise ArtifactError(
-                f"{name} in {path} must be two numbers between 1 and {MAX_SIDE}, at most {MAX_AREA} pixels. "
-                f"Got {sides!r}."
-            )
-    roi = manifest.arguments.get("roi")
-    if roi is not None and not (isinstance(roi, dict) and "counts" in roi):  # the name of a file would be read
-        raise ArtifactError(f"roi in {path} must be run lengths. Got {roi!r:.80}.")
+    if manifest.detector not in DETECTORS:
+        raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(DETECTORS)}.")
+    fingerprint = _checked_seal(Path(path), manifest)
     try:
-        processor = False if manifest.post_processing is None else PostProcessor(**manifest.post_processing)
-        model = classes[manifest.detector](**manifest.arguments, pretrained=False, post_processor=processor)
+        processor = None if manifest.post_processing is None else DecisionModule(**manifest.post_processing)
+        settings = DETECTORS[manifest.detector].from_arguments(manifest.arguments)
+        model: Detector = settings.detector()(settings, build_parts(settings), processor)
     except (BlemishError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
     try:
@@ -195,14 +199,30 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
         raise ArtifactError(f"The tensors of {path} do not fit its manifest: {error}") from error
     if not model.is_fitted:
         raise ArtifactError(f"{path} holds a detector without fitted state. Fit again.")
-    model.extractor.source = manifest.weights.source
+    if fingerprint is None and model.extractor.checksum() != manifest.weights.sha256:
+        raise ArtifactError(f"The backbone's weights in {path} are damaged: their SHA-256 isn't the one recorded.")
+    model.extractor.source, model.extractor.license = manifest.weights.source, manifest.weights.license
     model.data_record = manifest.data
-    if isinstance(model.post_processor, PostProcessor):
-        model.post_processor.record = manifest.calibration
+    if processor is not None and processor.is_calibrated:
+        processor.record = manifest.calibration
+        try:
+            _ = processor.decision
+        except UsageError as error:
+            raise ArtifactError(f"The numbers that decide in {path} make no sense: {error} Fit again.") from error
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind of device
         raise UsageError(f"device {str(device)!r} can't be used: {error}") from error
+
+
+def _checked_seal(path: Path, manifest: Manifest) -> str | None:
+    try:
+        fingerprint = read_seal(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error}. Check the path.") from error
+    if fingerprint is None and manifest.schema_number >= SEALED:
+        raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
+    return fingerprint
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from torch import Tensor
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
 from blemish.errors import NonFiniteError, NotCalibratedError, NotFittedError
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
+from blemish.models.base import Detector
+from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.synthetic.products import render
 
-Make = Callable[..., AnomalyModule]
+Make = Callable[..., Detector]
 
 SIZE = (96, 128)  # of the drawn parts: neither square, nor the (64, 96) that models under test see
 MODEL_SIZE = (64, 96)
@@ -48,7 +48,7 @@ def _draw(seed: int, defect: str | None, size: tuple[int, int]) -> tuple[Any, An
     return render("tile", size=size, rng=np.random.default_rng(1000 + seed), defect=defect)
 
 
-def observe(model: AnomalyModule, images: Tensor, batch_size: int = 4) -> AnomalyModule:
+def observe(model: Detector, images: Tensor, batch_size: int = 4) -> Detector:
     with torch.no_grad():
         for batch in images.split(batch_size):
             model.observe(model.features(model.pre_processor(batch)))
@@ -56,16 +56,16 @@ def observe(model: AnomalyModule, images: Tensor, batch_size: int = 4) -> Anomal
     return model
 
 
-def fitted(make: Make, images: Tensor, batch_size: int = 4, **arguments: Any) -> AnomalyModule:
+def fitted(make: Make, images: Tensor, batch_size: int = 4, **arguments: Any) -> Detector:
     model = make(**arguments)
     model.start()
     return observe(model, images, batch_size)
 
 
-def calibrate(model: AnomalyModule, images: Tensor) -> AnomalyModule:
+def calibrate(model: Detector, images: Tensor) -> Detector:
     """Calibrates on good images through the post-processor's hooks."""
     processor = model.post_processor
-    assert isinstance(processor, PostProcessor)
+    assert isinstance(processor, DecisionModule)
     raw = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2]))
     raw.gt_label = torch.zeros(len(images), dtype=torch.bool)
     processor.on_validation_epoch_start(None, model)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def calibrate(model: AnomalyModule, images: Tensor) -> AnomalyModule:
 
 
 @torch.no_grad()
-def raw(model: AnomalyModule, images: Tensor) -> tuple[Tensor, Tensor]:
+def raw(model: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
     """Raw scores (N,) and maps (N, H, W) in original pixels."""
     batch = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2]))
     assert isinstance(batch.pred_score, Tensor)
@@ -83,7 +83,7 @@ def raw(model: AnomalyModule, images: Tensor) -> tuple[Tensor, Tensor]:
     return batch.pred_score, batch.anomaly_map
 
 
-def same_state(a: AnomalyModule, b: AnomalyModule) -> bool:
+def same_state(a: Detector, b: Detector) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(
         torch.equal(left[name].nan_to_num(-1.0), right[name].nan_to_num(-1.0)) for name in left
@@ -167,7 +167,7 @@ def check_identical_images(make: Make) -> None:
     """A camera that sent the same frame over and over: no crash, no NaN, and a defect still stands out."""
     same = parts(1).expand(8, -1, -1, -1)
     model = calibrate(fitted(make, same), same)
-    assert isinstance(model.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
     assert model.post_processor.is_calibrated
     done: InferenceBatch = model(torch.cat([parts(1), parts(1, "hole")]))
     assert done.pred_score is not None
@@ -237,7 +237,7 @@ def check_letterbox(make: Make) -> None:
     _assert_found(model, (224, 144))
 
 
-def _assert_found(model: AnomalyModule, size: tuple[int, int]) -> None:
+def _assert_found(model: Detector, size: tuple[int, int]) -> None:
     _, maps = raw(model, parts(4, "hole", first=100, size=size))
     assert maps.shape == (4, *size)
     for single, mask in zip(maps, masks(4, "hole", first=100, size=size), strict=True):
@@ -339,7 +339,7 @@ def check_tiling_any_size(make: Make) -> None:
 ROI = [[(0.2, 0.15), (0.9, 0.25), (0.75, 0.9), (0.1, 0.7)], [(0.8, 0.7), (0.95, 0.7), (0.95, 0.95)]]
 
 
-def in_region(make: Make, **arguments: Any) -> AnomalyModule:
+def in_region(make: Make, **arguments: Any) -> Detector:
     return calibrate(fitted(make, parts(12), roi=ROI, **arguments), parts(6, first=20)).eval()
 
 
@@ -367,7 +367,7 @@ def check_outside_the_region_is_neutral(make: Make) -> None:
     """0 in both maps and nothing marked, at any sensitivity and any size of the image."""
     model = in_region(make)
     processor = model.post_processor
-    assert isinstance(processor, PostProcessor)
+    assert isinstance(processor, DecisionModule)
     for sensitivity in (0.5, 1.0):
         processor.pixel_sensitivity = sensitivity
         for size in (SIZE, (33, 201)):
@@ -406,7 +406,7 @@ def check_the_region_is_calibrated_alone(make: Make) -> None:
     """The zeros outside are no scores: the lowest pixel is one inside."""
     model = in_region(make)
     processor = model.post_processor
-    assert isinstance(processor, PostProcessor)
+    assert isinstance(processor, DecisionModule)
     _, maps = raw(model, parts(6, first=20))
     inside = model.pre_processor.inside(SIZE)
     assert inside is not None

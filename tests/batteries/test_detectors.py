@@ -14,10 +14,10 @@ from detector_checks import MODEL_SIZE, Make, fitted, parts, raw, same_state
 
 from blemish.errors import UsageError
 from blemish.models import detectors
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.models.padim import Padim
 from blemish.models.patchcore import Patchcore
-from blemish.post_processing import PostProcessor
+from blemish.post_processing import DecisionModule, PostProcessor
 
 CHECKS = [function for name, function in vars(detector_checks).items() if name.startswith("check_")]
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -28,9 +28,9 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 def maker(detector: str, backbone: str) -> Make:
-    def make(**arguments: Any) -> AnomalyModule:
+    def make(**arguments: Any) -> Detector:
         small = {"n_features": 40} if detector == "padim" else {}
-        return detectors()[detector](**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
+        return detectors()[detector].build(**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
 
     return make
 
@@ -119,12 +119,12 @@ def test_post_processor_argument(detector: str) -> None:
     make = maker(detector, "filter_bank")
     own = PostProcessor()
     assert make(post_processor=own).post_processor is own
-    assert isinstance(make(post_processor=True).post_processor, PostProcessor)
-    assert isinstance(make().post_processor, PostProcessor)
+    assert isinstance(make(post_processor=True).post_processor, DecisionModule)
+    assert isinstance(make().post_processor, DecisionModule)
     assert make(post_processor=False).post_processor is None
 
 
-BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
+BAD: list[tuple[type[Detector], dict[str, Any], str]] = [
     (Patchcore, {"coreset_sampling_ratio": 0.0}, r"coreset_sampling_ratio must be above 0 and at most 1. Got 0.0."),
     (Patchcore, {"coreset_sampling_ratio": 1.1}, r"Got 1.1."),
     (Patchcore, {"bank_size": 0}, r"bank_size must be at least 1, or None for no limit. Got 0."),
@@ -156,7 +156,7 @@ BAD: list[tuple[type[AnomalyModule], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "arguments", "message"), BAD, ids=lambda value: str(value)[:40])
-def test_arguments_out_of_range(kind: type[AnomalyModule], arguments: dict[str, Any], message: str) -> None:
+def test_arguments_out_of_range(kind: type[Detector], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         kind(**{"image_size": MODEL_SIZE, **arguments})
 

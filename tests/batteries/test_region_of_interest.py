@@ -20,7 +20,7 @@ from blemish.data.roi import stretched
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models import Padim, Patchcore, detectors
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.post_processing import PostProcessor
 from exported import export_untried
 
@@ -28,9 +28,9 @@ ROI = [[(0.15, 0.1), (0.9, 0.2), (0.8, 0.95), (0.3, 0.8)]]
 
 
 @cache
-def model_of(name: str) -> AnomalyModule:
+def model_of(name: str) -> Detector:
     options: dict[str, Any] = {"n_features": 30} if name == "padim" else {}
-    model = fitted(lambda: detectors()[name](image_size=(64, 96), roi=ROI, **options), parts(10))  # type: ignore[arg-type]
+    model = fitted(lambda: detectors()[name].build(image_size=(64, 96), roi=ROI, **options), parts(10))  # type: ignore[arg-type]
     return calibrate(model, parts(4, first=20)).eval()
 
 
@@ -96,20 +96,18 @@ def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Pa
         images = parts(3, "hole", first=100, size=size)
         inside = model.pre_processor.inside(size)
         assert inside is not None
-        got = backend.run(images.numpy())
+        got = backend.run(images.numpy(), backend.decision)
         with torch.no_grad():
             want = model(images)
         np.testing.assert_array_equal(got.pred_label, want.pred_label.numpy())
         np.testing.assert_allclose(got.raw_score, want.raw_score.numpy(), rtol=1e-4)
         np.testing.assert_allclose(got.anomaly_map, want.anomaly_map.numpy(), atol=1e-3)
-        again = backend.run(torch.where(inside[..., None], images, 255 - images).numpy())
+        again = backend.run(torch.where(inside[..., None], images, 255 - images).numpy(), backend.decision)
         for one, other in zip(got, again, strict=True):
             np.testing.assert_array_equal(one, other)
-        backend.set(pixel_sensitivity=1.0)
-        everything = backend.run(images.numpy())
+        everything = backend.run(images.numpy(), backend.decision.replace(pixel_sensitivity=1.0))
         np.testing.assert_array_equal(everything.pred_mask, np.broadcast_to(inside.numpy(), (3, *size)))
         assert not everything.anomaly_map[:, ~inside.numpy()].any()
-        backend.set(pixel_sensitivity=0.5)
 
 
 def test_the_parity_gate_looks_inside() -> None:
@@ -117,11 +115,11 @@ def test_the_parity_gate_looks_inside() -> None:
     from blemish.export.parity import _reference
 
     model = model_of("padim")
-    _, middle = _reference(model, parts(1).numpy())
+    _, decision = _reference(model, parts(1).numpy())
     inside = model.pre_processor.inside(SIZE)
     assert inside is not None
     values = model(parts(1)).raw_map[:, inside]
-    assert middle == pytest.approx(float(values.min() + values.max()) / 2)
+    assert decision.pixel.threshold == pytest.approx(float(values.min() + values.max()) / 2)
 
 
 def test_only_patches_inside_are_kept() -> None:

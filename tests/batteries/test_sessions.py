@@ -91,11 +91,12 @@ def test_every_runtime_says_what_torch_says(files: dict[str, Path]) -> None:
 def test_batches_of_every_size(files: dict[str, Path], size: tuple[int, int]) -> None:
     image = drawn(7, "hole", size)
     stack = np.stack([np.roll(image, 11 * i, axis=(0, 1)) for i in range(5)])
-    expected = runtime.load(files["torch"]).backend.run(stack)
+    torch_backend = runtime.load(files["torch"]).backend
+    expected = torch_backend.run(stack, torch_backend.decision)
     for name in EXPORTED:
         backend = runtime.load(files[name]).backend
         for count in (1, 2, 5):
-            got = backend.run(stack[:count])
+            got = backend.run(stack[:count], backend.decision)
             np.testing.assert_array_equal(got.pred_label, expected.pred_label[:count])
             np.testing.assert_allclose(got.raw_score, expected.raw_score[:count], rtol=1e-4)
             np.testing.assert_allclose(got.anomaly_map, expected.anomaly_map[:count], atol=1e-3)
@@ -131,7 +132,7 @@ def test_sensitivity_changes_the_label_and_not_the_raw_score(session: Session) -
     (pixels,) = session(drawn(0))
     assert pixels.label == "normal"
     assert pixels.mask.all()
-    assert session.backend.pixel_cut == 0.0
+    assert session.pixel_cut == 0.0
 
 
 def test_threshold_is_the_score_from_which_an_image_is_anomalous(session: Session) -> None:
@@ -148,14 +149,15 @@ def test_threshold_is_the_score_from_which_an_image_is_anomalous(session: Sessio
         (lambda s: s.set_sensitivity(1.1), r"image_sensitivity must be between 0 and 1. Got 1.1."),
         (lambda s: s.set_sensitivity(pixel=-0.1), r"pixel_sensitivity must be between 0 and 1. Got -0.1."),
         (lambda s: s.set_sensitivity(0.9, float("nan")), r"pixel_sensitivity must be between 0 and 1. Got nan."),
-        (lambda s: s.set_threshold(float("inf")), r"image_threshold must be a finite number. Got inf."),
+        (lambda s: s.set_threshold(float("inf")), r"image_threshold must be a finite number, at most 3.4e38 either way. Got inf."),
+        (lambda s: s.set_threshold(1e39), r"image_threshold must be a finite number, at most 3.4e38 either way. Got 1e\+39."),
     ],
 )
 def test_settings_out_of_range_change_nothing(session: Session, change: Any, message: str) -> None:
-    before = session.backend.threshold
+    before = session.threshold
     with pytest.raises(UsageError, match=message):
         change(session)
-    assert session.backend.threshold == before
+    assert session.threshold == before
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.errors import ArtifactError, NotFittedError, UsageError
 from blemish.models import detectors
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
-from blemish.post_processing import BasePostProcessor, PostProcessor
+from blemish.post_processing import DecisionModule, BasePostProcessor, PostProcessor
 
 Edit = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 
@@ -51,7 +51,7 @@ def forged(source: Path, target: Path, edit: Edit) -> Path:
 
 @pytest.mark.parametrize("name", detectors())
 def test_same_seed_same_bytes(name: str, model_files: dict[str, Path], tiles: Path, tmp_path: Path) -> None:
-    model = detectors()[name](image_size=(64, 96))
+    model = detectors()[name].build(image_size=(64, 96))
     Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
     model.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == model_files[name].read_bytes()
@@ -102,21 +102,21 @@ def test_manifest_says_where_everything_came_from(model_file: Path, tiles: Path)
 def test_everything_a_loaded_model_knows(model_file: Path) -> None:
     model = load(model_file)
     manifest = read_manifest(model_file)
-    assert isinstance(model.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
     assert model.post_processor.record == manifest.calibration
     assert model.data_record == manifest.data
     assert model.extractor.source == "bundled"
     assert not model.training
 
 
-def test_sensitivity_and_rate_travel(model: AnomalyModule, tmp_path: Path) -> None:
-    assert isinstance(model.post_processor, PostProcessor)
+def test_sensitivity_and_rate_travel(model: Detector, tmp_path: Path) -> None:
+    assert isinstance(model.post_processor, DecisionModule)
     model.post_processor.image_sensitivity = 0.75
     model.post_processor.pixel_sensitivity = 0.25
     model.post_processor.max_false_alarm_rate = 0.5
     model.save(tmp_path / "model.safetensors")
     processor = load(tmp_path / "model.safetensors").post_processor
-    assert isinstance(processor, PostProcessor)
+    assert isinstance(processor, DecisionModule)
     assert (processor.image_sensitivity, processor.pixel_sensitivity) == (0.75, 0.25)
     assert processor.max_false_alarm_rate == 0.5
 
@@ -148,7 +148,7 @@ def test_unfitted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_custom_post_processor_is_refused(model: AnomalyModule, tmp_path: Path) -> None:
+def test_custom_post_processor_is_refused(model: Detector, tmp_path: Path) -> None:
     class Mine(BasePostProcessor):
         def forward(self, batch: InferenceBatch) -> InferenceBatch:
             return batch
@@ -159,24 +159,24 @@ def test_custom_post_processor_is_refused(model: AnomalyModule, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parents_are_created(model: AnomalyModule, tmp_path: Path) -> None:
+def test_parents_are_created(model: Detector, tmp_path: Path) -> None:
     model.save(tmp_path / "a" / "ü b" / "model.safetensors")
     assert load(tmp_path / "a" / "ü b" / "model.safetensors").is_fitted
 
 
-def test_output_that_is_a_folder(model: AnomalyModule, tmp_path: Path) -> None:
+def test_output_that_is_a_folder(model: Detector, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"can't be written: .* is a folder. Choose another place"):
         model.save(tmp_path)
 
 
-def test_output_below_a_file(model: AnomalyModule, tmp_path: Path) -> None:
+def test_output_below_a_file(model: Detector, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"model.safetensors can't be written: .*Choose another place"):
         model.save(tmp_path / "file" / "model.safetensors")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write everywhere")
-def test_read_only_folder(model: AnomalyModule, tmp_path: Path) -> None:
+def test_read_only_folder(model: Detector, tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         with pytest.raises(ArtifactError, match=r"can't be written: .*Choose another place"):
@@ -188,7 +188,7 @@ def test_read_only_folder(model: AnomalyModule, tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full"), MemoryError()], ids=repr)
 @pytest.mark.parametrize("before", [None, b"an older model"], ids=["new", "old"])
 def test_interrupted_save(
-    error: BaseException, before: bytes | None, model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, before: bytes | None, model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a file is written, then it stops: no broken model, no litter, and what was there is there."""
     path = tmp_path / "model.safetensors"

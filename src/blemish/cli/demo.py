@@ -81,7 +81,7 @@ def _leave_pictures(session: Session, root: Path, folder: Path) -> None:
     """An overlay of the first test image of every kind."""
     from blemish.predictions.pictures import PictureFolder
 
-    pictures = PictureFolder(folder, ["overlay"], session.backend.pixel_cut)
+    pictures = PictureFolder(folder, ["overlay"], session.pixel_cut)
     first = [sorted(kind.iterdir())[0] for kind in sorted((root / "test").iterdir())]
     for path, result in zip(first, session(first), strict=True):
         pictures.write(result, Path(path.parent.name))

@@ -27,8 +27,8 @@ from blemish.cli.console import out, print_json, remark
 
 if TYPE_CHECKING:
     from blemish.data.datamodule import ImageDataModule
-    from blemish.models.base import AnomalyModule
-    from blemish.post_processing import CalibrationRecord, PostProcessor
+    from blemish.models.base import Detector
+    from blemish.post_processing import CalibrationRecord, DecisionModule
 
 
 def with_config_flags(command: Callable[..., None], left_out: Sequence[str] = ()) -> Callable[..., None]:
@@ -61,15 +61,17 @@ def _flag_type(hint: Any) -> Any:
     return (single if single in (int, float, bool) else str) | None
 
 
-def build_model(config: FitConfig) -> AnomalyModule:
+def build_model(config: FitConfig) -> Detector:
     """The unfitted detector that a configuration describes."""
     from blemish.models import detectors
-    from blemish.post_processing import PostProcessor
+    from blemish.post_processing import DecisionModule
 
     arguments = pick(config, MODEL_KEYS)
     if config.bank_size == 0:
         arguments["bank_size"] = None
-    return detectors()[config.detector](**arguments, post_processor=PostProcessor(**pick(config, PROCESSOR_KEYS)))
+    return detectors()[config.detector].build(
+        **arguments, post_processor=DecisionModule(**pick(config, PROCESSOR_KEYS))
+    )
 
 
 def build_data(config: FitConfig, root: Path) -> ImageDataModule:
@@ -127,7 +129,7 @@ def fit(
     Engine(settings.accelerator).fit(model, datamodule)
     seconds = time.perf_counter() - started
     save(model, output)
-    processor = cast("PostProcessor", model.post_processor)
+    processor = cast("DecisionModule", model.post_processor)
     record = cast("CalibrationRecord", processor.record)
     if as_json:
         print_json(

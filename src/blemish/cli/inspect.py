@@ -49,13 +49,13 @@ def _argument(value: Any) -> str:
 
 def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from blemish.artifact import load, read_manifest
-    from blemish.post_processing import PostProcessor
+    from blemish.post_processing import DecisionModule
 
     manifest = read_manifest(path)
     detector = load(path)
     processor = detector.post_processor
     thresholds = {}
-    if isinstance(processor, PostProcessor) and processor.is_calibrated:
+    if isinstance(processor, DecisionModule) and processor.is_calibrated:
         thresholds = {name: getattr(processor, name) for name in _THRESHOLDS.values()}
     tensors = {name: list(tensor.shape) for name, tensor in detector.state_dict().items()}
     return manifest.model_dump(mode="json"), {"thresholds": thresholds, "tensors": tensors}

@@ -45,10 +45,11 @@ def predict(
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
-    backend = load(model, device=device).backend
-    session = Session(backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest)
+    session = Session(
+        load(model, device=device).backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest
+    )
     identity: dict[str, Any] = {"model": fingerprint(model), "mm_per_pixel": mm_per_pixel}
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","), backend.pixel_cut, backend.roi)
+    pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi)
     interrupted = output is not None and is_interrupted(output, resume=resume)
     if pictures is not None and not interrupted:
         pictures.prepare(relative for _, relative in named)
@@ -76,7 +77,7 @@ def predict(
                     entries.append({"path": str(path), "reason": result.reason})
                     failures.append(entries[-1])
                     continue
-                entries.append(row_of(result, pixel_threshold=backend.pixel_cut, **identity))
+                entries.append(row_of(result, pixel_threshold=session.pixel_cut, **identity))
                 anomalous += result.label == "anomalous"
                 if pictures is not None:
                     pictures.write(result, relative)

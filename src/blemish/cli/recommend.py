@@ -19,7 +19,7 @@ from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
     from blemish.data.splits import Split
-    from blemish.models.base import AnomalyModule
+    from blemish.models.base import Detector
     from blemish.trials.choice import Trial
     from blemish.trials.grid import Settings
 
@@ -67,7 +67,7 @@ def recommend(
     check_writable(output, ".yaml")
     index = index_folder(directory)
 
-    def build(settings: Mapping[str, Any]) -> AnomalyModule:
+    def build(settings: Mapping[str, Any]) -> Detector:
         return build_model(make_config({**settings, "roi": roi, "seed": seed}))
 
     started = time.perf_counter()

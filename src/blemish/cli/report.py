@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from blemish.data.check import CheckReport
     from blemish.data.index import Index
     from blemish.data.splits import Split
-    from blemish.post_processing import PostProcessor
+    from blemish.post_processing import DecisionModule
 
 NO_RECORD = "predictions hold no record of how the threshold was chosen; report on the model for that"
 
@@ -66,7 +66,6 @@ def report_on_model(model: Path, directory: Path, output: Path, accelerator: str
     from blemish.cli.test import figures_of, processor_of, test_data
     from blemish.data.batch import InferenceBatch
     from blemish.engine import Engine
-    from blemish.metrics.evaluation import Evaluator
     from blemish.predictions.rows import fingerprint
     from blemish.report.html_gallery import from_model, peak_memory
     from blemish.report.html_rows import ImageRow, rows_of
@@ -84,8 +83,7 @@ def report_on_model(model: Path, directory: Path, output: Path, accelerator: str
         rows.extend(rows_of(batch, samples))
         devices.update(str(part.device) for part in (batch.raw_score, batch.pred_score) if part is not None)
 
-    detector.evaluator = Evaluator(watch=watch)
-    result = Engine(accelerator).test(detector, data)
+    result = Engine(accelerator).test(detector, data, watch=watch)
     device = min(devices)
     backend = TorchBackend(detector.to(device)) if processor.is_calibrated else None
     gallery = from_model(rows, backend, max_pixels=data.max_pixels, progress=bar("pictures"))
@@ -202,7 +200,7 @@ def _machine(device: str, gallery: Any) -> str:
 
 
 def _commands(
-    model: Path, directory: Path, output: Path, manifest: Manifest, processor: PostProcessor, same_data: bool
+    model: Path, directory: Path, output: Path, manifest: Manifest, processor: DecisionModule, same_data: bool
 ) -> list[str]:
     """`fit` with every setting that isn't the default, and `test`."""
     lines = []
@@ -215,7 +213,7 @@ def _commands(
     return [*lines, _command("test", model, directory, "--report", output)]
 
 
-def fit_command(manifest: Manifest, processor: PostProcessor, directory: Path, model: Path) -> str:
+def fit_command(manifest: Manifest, processor: DecisionModule, directory: Path, model: Path) -> str:
     """The command that fits the model of a manifest again."""
     record = {} if manifest.data is None else vars(manifest.data)
     given = {

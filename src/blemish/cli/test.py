@@ -13,8 +13,8 @@ from blemish.errors import UsageError
 if TYPE_CHECKING:
     from blemish.data.datamodule import ImageDataModule
     from blemish.metrics.evaluation import EvaluationResult
-    from blemish.models.base import AnomalyModule
-    from blemish.post_processing import PostProcessor
+    from blemish.models.base import Detector
+    from blemish.post_processing import DecisionModule
 
 
 def test(
@@ -50,7 +50,7 @@ def show(figures: dict[str, Any], as_json: bool) -> None:
         out().print(f"Report: {figures['report']} ({figures['report_bytes'] / 2**20:.1f} MB).", markup=False)
 
 
-def run_test(detector: AnomalyModule, directory: Path, accelerator: str, **loading: Any) -> dict[str, Any]:
+def run_test(detector: Detector, directory: Path, accelerator: str, **loading: Any) -> dict[str, Any]:
     """The figures of `detector` on the test images of `directory`, split as for its fit, and what they rest on.
 
     `loading` goes to `ImageDataModule`: batch_size, num_workers, max_pixels.
@@ -61,16 +61,16 @@ def run_test(detector: AnomalyModule, directory: Path, accelerator: str, **loadi
     return figures_of(Engine(accelerator).test(detector, test_data(detector, directory, **loading)), processor)
 
 
-def processor_of(detector: AnomalyModule) -> PostProcessor:
+def processor_of(detector: Detector) -> DecisionModule:
     """The post-processor of a detector that shall be tested. UsageError without one."""
-    from blemish.post_processing import PostProcessor
+    from blemish.post_processing import DecisionModule
 
-    if not isinstance(detector.post_processor, PostProcessor):
+    if not isinstance(detector.post_processor, DecisionModule):
         raise UsageError("This model has no post-processor, so it gives no verdicts to test.")
     return detector.post_processor
 
 
-def test_data(detector: AnomalyModule, directory: Path, **loading: Any) -> ImageDataModule:
+def test_data(detector: Detector, directory: Path, **loading: Any) -> ImageDataModule:
     """The images of `directory`, dealt as for the detector's fit. Where there are none to fit on, and so nothing to
     deal, all labeled images of the test set are tested on.
     """
@@ -87,7 +87,7 @@ def test_data(detector: AnomalyModule, directory: Path, **loading: Any) -> Image
     return datamodule
 
 
-def figures_of(result: EvaluationResult, processor: PostProcessor) -> dict[str, Any]:
+def figures_of(result: EvaluationResult, processor: DecisionModule) -> dict[str, Any]:
     """What `--json` prints."""
     calibration = None if processor.record is None else {**vars(processor.record), "oracle": processor.record.oracle}
     threshold = processor.effective_image_threshold if processor.is_calibrated else None

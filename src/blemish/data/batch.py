@@ -60,12 +60,35 @@ class ImageBatch:
         return len(self.image)
 
 
+@dataclass(frozen=True)
+class RawPrediction:
+    """What a detector says about N images, before anybody decides. Higher is more abnormal.
+
+    Attributes:
+        score: (N,) float32, unbounded.
+        maps: (N, H, W) float32 or list, raw, in the pixels of the images.
+        roi: (N, H, W) bool or list, True in the region of interest; None where the model has none.
+    """
+
+    score: Tensor
+    maps: PerImage
+    roi: PerImage | None = None
+
+    def batch(self, images: ImageBatch | None = None) -> InferenceBatch:
+        """As an undecided batch, with what is known about the images."""
+        raw = InferenceBatch(pred_score=self.score, anomaly_map=self.maps, roi=self.roi)
+        if images is None:
+            return raw
+        known: dict[str, Any] = {name: getattr(images, name) for name in ("path", "gt_label", "gt_mask", "defect")}
+        return replace(raw, **known)
+
+
 @dataclass
 class InferenceBatch:
-    """What a detector, and then a post-processor, says about N images. Higher scores are more abnormal.
+    """What a post-processor says about N images. Higher scores are more abnormal.
 
-    A detector alone fills `pred_score` and `anomaly_map` with raw values; post-processing moves them to `raw_score` and
-    `raw_map`, puts normalized values in their place and adds the verdicts.
+    An undecided batch holds raw values in `pred_score` and `anomaly_map`; post-processing makes a decided one of it,
+    with the raw values in `raw_score` and `raw_map`, normalized ones in their place, and the verdicts.
 
     Attributes:
         pred_score: (N,) float32. Raw (a distance, unbounded) before post-processing, in [0, 1] after.

@@ -1,5 +1,6 @@
-"""`Engine`: fit, update, validate, test, predict and export over `lightning.Trainer`."""
+"""Lightning lives here: `Engine`, the hooks that drive detectors, and the post-processor as a callback."""
 
 from blemish.engine.engine import Engine
+from blemish.engine.module import AnomalyModule, Padim, Patchcore
 
-__all__ = ["Engine"]
+__all__ = ["AnomalyModule", "Engine", "Padim", "Patchcore"]

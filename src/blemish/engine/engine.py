@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,13 @@ from rich.text import Text
 
 from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
+from blemish.engine.module import AnomalyModule, Driver
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
-from blemish.models.base import AnomalyModule, ExportMode, silent
+from blemish.models.base import Detector, ExportMode, silent
 
 if TYPE_CHECKING:
     from blemish.export.exporting import Exported
-    from blemish.export.samples import Images
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
@@ -68,7 +68,7 @@ class Engine:
         self.accelerator = accelerator
         self.progress = progress
 
-    def fit(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+    def fit(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Fits on the good training images and calibrates on the images the data module sets aside. Starts afresh each
         time.
 
@@ -78,7 +78,7 @@ class Engine:
         """
         self._fit(model, datamodule, model.start)
 
-    def update(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+    def update(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
 
         Raises:
@@ -86,62 +86,60 @@ class Engine:
         """
         self._fit(model, datamodule, model.resume)
 
-    def validate(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+    def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Calibrates a fitted detector again: new thresholds, same features."""
         self._prepare(model, datamodule)
         with self._trainer() as trainer:
-            trainer.validate(model, datamodule=datamodule, verbose=False)
+            trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
 
-    def test(self, model: AnomalyModule, datamodule: ImageDataModule) -> EvaluationResult:
-        """Measures a detector on the test images, on raw scores and in original pixels."""
+    def test(
+        self,
+        model: Detector,
+        datamodule: ImageDataModule,
+        *,
+        watch: Callable[[InferenceBatch], None] | None = None,
+    ) -> EvaluationResult:
+        """Measures a detector on the test images, on raw scores and in original pixels.
+
+        Args:
+            model: fitted.
+            datamodule: its test images are measured.
+            watch: called with every decided batch, for whoever wants to see single images.
+        """
         self._prepare(model, datamodule)
+        driven = _driven(model)
+        driven.evaluator.watch = watch
         with self._trainer() as trainer:
-            trainer.test(model, datamodule=datamodule, verbose=False)
-        return model.evaluator.compute()
+            trainer.test(driven, datamodule=datamodule, verbose=False)
+        return driven.evaluator.compute()
 
-    def predict(self, model: AnomalyModule, datamodule: ImageDataModule) -> list[InferenceBatch]:
+    def predict(self, model: Detector, datamodule: ImageDataModule) -> list[InferenceBatch]:
         """Verdicts, maps and masks for the data module's prediction images.
 
         The result holds all maps in memory; for streams of any length use `blemish.runtime`.
         """
         self._prepare(model, datamodule)
         with self._trainer() as trainer:
-            batches: list[Any] = trainer.predict(model, datamodule=datamodule) or []
+            batches: list[Any] = trainer.predict(_driven(model), datamodule=datamodule) or []
         return batches
 
     @staticmethod
     def export(
-        model: AnomalyModule,
-        root: str | os.PathLike[str],
-        export_mode: ExportMode = "onnx",
-        *,
-        images: Images | None = None,
-        static: Sequence[int] | None = None,
-        int8: bool = False,
-        calibration_images: Images | None = None,
-        max_flips: int = 0,
+        model: Detector, root: str | os.PathLike[str], export_mode: ExportMode = "onnx", **options: Any
     ) -> Exported:
         """Writes a calibrated detector for a runtime: `model.export`."""
-        return model.export(
-            root,
-            export_mode,
-            images=images,
-            static=static,
-            int8=int8,
-            calibration_images=calibration_images,
-            max_flips=max_flips,
-        )
+        return model.export(root, export_mode, **options)
 
-    def _fit(self, model: AnomalyModule, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
+    def _fit(self, model: Detector, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
         self._prepare(model, datamodule)
         with self._trainer() as trainer:
             _ = datamodule.split  # a folder or a device that can't be used leaves the detector as it was
             begin()
-            trainer.fit(model, datamodule=datamodule)
+            trainer.fit(_driven(model), datamodule=datamodule)
         model.data_record = datamodule.record()
         model.eval()
 
-    def _prepare(self, model: AnomalyModule, datamodule: ImageDataModule) -> None:
+    def _prepare(self, model: Detector, datamodule: ImageDataModule) -> None:
         # A copy: loader workers resize on the CPU while the model may live on a GPU.
         datamodule.transform = copy.deepcopy(model.pre_processor).cpu()
 
@@ -184,6 +182,11 @@ class Engine:
             raise UsageError(f"accelerator {self.accelerator!r} can't be used: {error}") from error
 
 
+def _driven(model: Detector) -> AnomalyModule:
+    """The detector as a trainer takes it: itself, if it is a Lightning module."""
+    return model if isinstance(model, AnomalyModule) else Driver(model)
+
+
 class _ProgressBars(Callback):
     """A bar per phase: features, coreset, calibration, test, prediction. Images are counted, not batches."""
 
@@ -212,13 +215,13 @@ class _ProgressBars(Callback):
         """Opens the bars."""
         self._bars.start()
         if isinstance(pl_module, AnomalyModule):
-            pl_module.progress = self.show
+            pl_module.detector.progress = self.show
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the bars."""
         self._bars.stop()
         if isinstance(pl_module, AnomalyModule):
-            pl_module.progress = silent
+            pl_module.detector.progress = silent
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the bars after an error or an interruption, too."""

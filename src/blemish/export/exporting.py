@@ -15,17 +15,16 @@ import numpy.typing as npt
 
 from blemish import artifact
 from blemish.errors import ArtifactError, ExportError, NotCalibratedError, NotFittedError, UsageError
-from blemish.export.graph import decision_of
 from blemish.export.int8 import MAX_IMAGES, quantize_onnx, quantize_openvino, with_headroom
 from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
 from blemish.export.parity import BATCHES, compare, generated_images
 from blemish.export.report import EXACT, ParityReport, int8_limits
 from blemish.export.samples import Images, Sample, good_ones, list_samples, read_samples, spread, to_compare
-from blemish.models.base import AnomalyModule, ExportMode
-from blemish.post_processing import PostProcessor
+from blemish.models.base import Detector, ExportMode
 from blemish.runtime import OPENERS, load
-from blemish.runtime.graph_session import GraphBackend
+from blemish.runtime.session import Backend
+from blemish.seal import BLANK, write_seal
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
 RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
@@ -40,7 +39,7 @@ class Exported:
 
 
 def export(
-    model: AnomalyModule,
+    model: Detector,
     root: str | os.PathLike[str],
     export_mode: ExportMode = "onnx",
     *,
@@ -81,13 +80,11 @@ def export(
         raise NotFittedError(
             f"This {type(model).__name__} is not fitted, so it can't be exported. Run Engine.fit first."
         )
-    processor = model.post_processor
-    if processor is None or (isinstance(processor, PostProcessor) and not processor.is_calibrated):
+    manifest = artifact.manifest_of(model).model_dump(mode="json")  # refuses post-processors of other classes
+    if model.post_processor is None or not model.decider.is_calibrated:
         raise NotCalibratedError(
             "This model has no thresholds, so an exported file could give no verdict. Run Engine.validate first."
         )
-    manifest = artifact.manifest_of(model).model_dump(mode="json")  # refuses post-processors of other classes
-    assert isinstance(processor, PostProcessor)
     if export_mode == "torch":
         artifact.save(model, path)
         return Exported(path, ParityReport(()))
@@ -100,13 +97,14 @@ def export(
         count = 1 if shape is None else shape[0]
         images_of_good = (image for image, _ in read_samples(spread(good, MAX_IMAGES), size))
         stacks = [np.stack([image] * count) for image in with_headroom(images_of_good)]
-    decision = decision_of(processor)
+    decision = model.decider.decision.to_dict()
     content = {
         "manifest": manifest,
         "decision": decision,
         "static": shape,
         "opset": OPSET,
         "precision": "int8" if int8 else "float32",
+        "seal": BLANK,
     }
     model.eval()
     graph: Any = to_onnx(model, decision, shape)
@@ -167,11 +165,11 @@ def _check_int8(
         raise UsageError("int8 is fitted to photographs and judged on them: name some with images, good and defective.")
 
 
-def _drawn(model: AnomalyModule, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
+def _drawn(model: Detector, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
     return [(image, Sample(image)) for image in generated_images(model.pre_processor.image_size, size)]
 
 
-def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: Iterable[str]) -> dict[str, GraphBackend]:
+def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: Iterable[str]) -> dict[str, Backend]:
     """The graph in every runtime that is installed."""
     runtimes: dict[str, Any] = {}
     for suffix in suffixes:
@@ -188,7 +186,9 @@ def write(graph: Any, path: Path, content: Mapping[str, Any]) -> list[Path]:
     """Writes an ONNX model, or for .xml OpenVINO's own, too, and returns the files, the one to be named last."""
     if path.suffix == ".xml":
         write_openvino(graph, path, content)
+        write_seal(path, [path.with_suffix(".bin")])
         return [path.with_suffix(".bin"), path]
     describe(graph, content)
     path.write_bytes(graph.SerializeToString())
+    write_seal(path)
     return [path]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from blemish.data.batch import InferenceBatch
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
-from blemish.runtime.session import SETTINGS, Outputs
+from blemish.models.base import Detector
+from blemish.post_processing.post_processor import SETTING_BUFFERS
+from blemish.runtime.session import Outputs
 
 OUTPUTS = Outputs._fields
 
@@ -21,10 +21,10 @@ class Graph(nn.Module):
     """A calibrated detector as a function of tensors.
 
     Args:
-        model: with a calibrated `PostProcessor`.
+        model: with a calibrated `DecisionModule`.
     """
 
-    def __init__(self, model: AnomalyModule) -> None:
+    def __init__(self, model: Detector) -> None:
         super().__init__()
         self.model = model
 
@@ -38,15 +38,7 @@ class Graph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """(N, H, W, 3) uint8 RGB and () float32 for each of `SETTINGS` -> tensors in the order of `OUTPUTS`."""
         settings = (image_threshold, pixel_threshold, image_sensitivity, pixel_sensitivity)
-        buffers = {f"post_processor._{name}": value for name, value in zip(SETTINGS, settings, strict=True)}
+        names = (f"post_processor.{buffer}" for buffer in SETTING_BUFFERS.values())
+        buffers = dict(zip(names, settings, strict=True))
         batch: InferenceBatch = functional_call(self.model, buffers, (image,))
         return tuple(getattr(batch, name) for name in OUTPUTS)
-
-
-def decision_of(processor: PostProcessor) -> dict[str, float]:
-    """Raw thresholds, calibration ranges and sensitivities, as sessions read them from an exported file."""
-    return {
-        f"{scale}_{name}": float(getattr(processor, f"_{scale}_{name}"))
-        for scale in ("image", "pixel")
-        for name in ("threshold", "min", "max", "sensitivity")
-    }

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from blemish.errors import ExportError, MissingExtraError
 from blemish.export.onnx import BACKBONE
 from blemish.export.openvino import read_openvino, write_openvino
-from blemish.runtime.session import SETTINGS
+from blemish.post_processing.decision import SETTINGS
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from blemish.errors import ExportError, MissingExtraError
 from blemish.export.graph import OUTPUTS, Graph
-from blemish.models.base import AnomalyModule
-from blemish.runtime.session import SETTINGS
+from blemish.models.base import Detector
+from blemish.post_processing.decision import SETTINGS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,12 +33,8 @@ METADATA = "blemish"
 BACKBONE = "backbone/"
 """What the names of the backbone's nodes start with: `int8` quantizes these, and readers of a graph find their way."""
 
-FULL_PRECISION = "'model.extractor.network.filters'", "'model.extractor.network.projections."
-"""Modules of the bundled backbone that `int8` leaves alone: little time goes there, and 8 bits would round their
-differences away."""
 
-
-def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
+def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
     """The graph of a calibrated detector.
 
     Args:
@@ -60,6 +57,7 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
             f"The model's tensors take {size / 2**30:.1f} GB; an ONNX file ends at 2. Store them as float16 "
             f"(bank_dtype, factor_dtype), or take a smaller bank_size or n_features."
         )
+    graph = Graph(model).eval()
     # Free axes must not be 1 here: torch takes a size of 1 for a constant.
     shape = static or (2, 97, 130)
     example = torch.zeros(*shape, 3, dtype=torch.uint8, device=model.device)
@@ -68,7 +66,7 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     try:
         with torch.no_grad():
             program: Any = torch.onnx.export(
-                Graph(model).eval(),
+                graph,
                 (example, *values),
                 dynamo=True,
                 input_names=["image", *SETTINGS],
@@ -89,14 +87,23 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     proto: ModelProto = program.model_proto
     for name in SETTINGS:
         proto.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (), [defaults[name]]))
+    backbone, full_precision = (
+        _scopes(graph, model.extractor),
+        _scopes(graph, *model.extractor.full_precision_modules()),
+    )
     for node in proto.graph.node:
-        modules = " ".join(one.value for one in node.metadata_props)  # that the node comes from
-        if "'model.extractor'" in modules and not any(one in modules for one in FULL_PRECISION):
+        modules = " ".join(prop.value for prop in node.metadata_props)  # that the node comes from, as torch names them
+        if any(scope in modules for scope in backbone) and not any(scope in modules for scope in full_precision):
             node.name = BACKBONE + node.name
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info, proto.graph):
         part.ClearField("metadata_props")  # stack traces of the machine that exported
         part.ClearField("doc_string")
     return proto
+
+
+def _scopes(graph: nn.Module, *modules: nn.Module) -> list[str]:
+    """How the exporter quotes modules of a graph in the metadata of nodes that come from them."""
+    return [f"'{name}'" for name, module in graph.named_modules() if any(module is one for one in modules)]
 
 
 def describe(proto: ModelProto, content: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ Where labels are known, the AUROC of a runtime's scores stands beside that of th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from blemish.data.batch import InferenceBatch
 from blemish.export.report import EXACT, Comparison, Limits, ParityReport
 from blemish.metrics import AUROC
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
-from blemish.runtime.graph_session import GraphBackend
+from blemish.models.base import Detector
+from blemish.post_processing.decision import Decision
+from blemish.runtime.session import Backend
 
 Images = Sequence[npt.NDArray[np.uint8]]
 
@@ -37,8 +35,8 @@ MAX_STACK = 2**23
 
 
 def compare(
-    model: AnomalyModule,
-    runtimes: Mapping[str, GraphBackend],
+    model: Detector,
+    runtimes: Mapping[str, Backend],
     images: Images,
     batches: Sequence[int] = BATCHES,
     limits: Limits = EXACT,
@@ -61,11 +59,10 @@ def compare(
     scores: dict[str, list[float]] = {name: [] for name in ("torch", *runtimes)}
     for batch in batches:
         for stack, count in _stacks(images, batch, MAX_STACK if batch > batches[0] else None):
-            expected, middle = _reference(model, stack)
+            expected, decision = _reference(model, stack)
             found = {"torch": expected["raw_score"]}
             for name, backend in runtimes.items():
-                backend.set(pixel_threshold=middle)
-                found[name] = pairs[name, batch].add(backend, expected, stack)
+                found[name] = pairs[name, batch].add(backend, expected, stack, decision)
             if batch == batches[0]:
                 for name, values in found.items():
                     scores[name] += values[:count].tolist()
@@ -128,19 +125,16 @@ def _filled(images: list[npt.NDArray[np.uint8]], batch: int) -> npt.NDArray[np.u
 
 
 @torch.no_grad()
-def _reference(model: AnomalyModule, stack: npt.NDArray[np.uint8]) -> tuple[dict[str, npt.NDArray[Any]], float]:
-    """The model's own results, with the pixel threshold in the middle of the raw maps, and that middle."""
-    raw: InferenceBatch = model(torch.from_numpy(stack).to(model.device))
-    maps = raw.raw_map
-    assert isinstance(maps, torch.Tensor)
-    low, high = (maps if raw.roi is None else maps[raw.roi]).aminmax()  # all are 0 outside
-    middle = float((low + high) / 2)
-    processor = copy.deepcopy(model.post_processor)
-    assert isinstance(processor, PostProcessor)
-    processor.get_buffer("_pixel_threshold").fill_(middle)
-    expected = processor(raw)
+def _reference(model: Detector, stack: npt.NDArray[np.uint8]) -> tuple[dict[str, npt.NDArray[Any]], Decision]:
+    """The model's own results, with the pixel threshold in the middle of the raw maps, and the decision they are by."""
+    raw = model.inspect(model.pre_processor(torch.from_numpy(stack).to(model.device)), stack.shape[1:3])
+    maps = raw.maps if isinstance(raw.maps, torch.Tensor) else torch.stack(raw.maps)  # (N, H, W): of one size
+    inside = maps if raw.roi is None else maps[torch.stack(list(raw.roi))]  # all are 0 outside
+    low, high = inside.aminmax()
+    decision = model.decider.decision.replace(pixel_threshold=float((low + high) / 2))
+    expected = model.decider.with_decision(decision)(raw.batch())
     names = ("raw_score", "pred_label", "anomaly_map")
-    return {name: getattr(expected, name).cpu().numpy() for name in names}, middle
+    return {name: getattr(expected, name).cpu().numpy() for name in names}, decision
 
 
 class _Differences:
@@ -151,14 +145,18 @@ class _Differences:
         self.score = self.map = 0.0
 
     def add(
-        self, backend: GraphBackend, want: Mapping[str, npt.NDArray[Any]], stack: npt.NDArray[np.uint8]
+        self,
+        backend: Backend,
+        want: Mapping[str, npt.NDArray[Any]],
+        stack: npt.NDArray[np.uint8],
+        decision: Decision,
     ) -> npt.NDArray[np.float32]:
         """Compares, and returns the runtime's raw scores."""
-        got = backend.run(stack)
+        got = backend.run(stack, decision)
         scale = np.maximum(np.abs(want["raw_score"]), np.finfo(np.float32).tiny)
         self.score = _worse(self.score, np.abs(got.raw_score - want["raw_score"]) / scale)
         self.map = _worse(self.map, np.abs(got.anomaly_map - want["anomaly_map"]))
-        threshold = backend.threshold
+        threshold = decision.image.effective_threshold
         other = got.pred_label != want["pred_label"]
         close = np.abs(want["raw_score"] - threshold) <= ROUNDING * abs(threshold)
         self.images += len(stack)

@@ -99,6 +99,7 @@ class FeatureExtractor(nn.Module):
             self.network, self.source = _timm_network(backbone, self.layers, list(available), pretrained, weights, seed)
             config: Any = self.network.pretrained_cfg
             self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        self.license: str | None = None
         self.channels = [available[name][0] for name in self.layers]
         self.strides = [available[name][1] for name in self.layers]
         self.requires_grad_(False)
@@ -136,6 +137,15 @@ class FeatureExtractor(nn.Module):
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"backbone {self.backbone!r} does not accept image_size {image_size}: {error}") from error
         return (maps[0].shape[-2], maps[0].shape[-1])
+
+    def full_precision_modules(self) -> list[nn.Module]:
+        """Those that an export in 8-bit integers leaves alone: little time goes there, and 8 bits would round their
+        differences away.
+        """
+        if not isinstance(self.network, bundled_network.BundledNetwork):
+            return []
+        filters = [] if self.network.filters is None else [self.network.filters]
+        return [*filters, *self.network.projections.values()]
 
     def checksum(self) -> str:
         """SHA-256 of the weights in use, see `features.weights.checksum`."""

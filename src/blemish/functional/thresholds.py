@@ -1,16 +1,4 @@
-"""Where normal ends: choosing a threshold, moving it by a sensitivity, applying it, and showing scores relative to it.
-
-There is one rule, `score >= threshold` is anomalous, and `is_anomalous` is the only place that applies it. Thresholds
-are chosen for that rule, on raw scores. With threshold theta, lowest and highest calibration scores lo and hi and
-sensitivity alpha (0.5: neutral)::
-
-    normalized = clip((s - theta) / (hi - lo) + 0.5, 0, 1)          anomalous when normalized >= 1 - alpha
-    s          >= theta + (0.5 - alpha) (hi - lo)                   the same on raw scores, and the rule that decides
-
-The two lines agree in real numbers but not in float32, so a normalized score that rounding puts on the wrong side of
-the cut is moved to its own side. Functions from `raw_threshold` on take and give float32 tensors and branch on no
-value: they can be traced into a graph.
-"""
+"""Where normal ends: thresholds chosen for the rule of `functional.verdict`, `score >= threshold`, on raw scores."""
 
 from __future__ import annotations
 
@@ -29,9 +17,6 @@ from blemish.functional.histogram import (
     tally_histogram,
     tally_labels,
 )
-
-_UNIT = 2.0**-24 * (1 + 2.0**-23)  # a hair over half the spacing of float32 just above 1
-_SMALLEST = 2.0**-149  # the smallest positive float32
 
 
 def f1_threshold(scores: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -71,55 +56,6 @@ def normal_threshold(scores: Tensor, max_false_alarm_rate: float | None = None) 
     return float(torch.kthvalue(scores.detach().reshape(-1).float(), k).values)
 
 
-def raw_threshold(threshold: Tensor, lo: Tensor, hi: Tensor, sensitivity: Tensor) -> Tensor:
-    """Move a threshold by a sensitivity: theta + (0.5 - alpha)(hi - lo), on the scale of raw scores.
-
-    Args:
-        threshold: theta, float32, any shape that broadcasts with the others.
-        lo: lowest calibration score, finite.
-        hi: highest calibration score, finite, at least `lo`.
-        sensitivity: alpha in [0, 1]. 0.5 gives exactly theta, 1 gives minus infinity: everything is anomalous.
-
-    Returns:
-        float32 tensor. Where lo == hi, a sensitivity below 0.5 gives the next float above theta. NaN in gives NaN out,
-        which `is_anomalous` takes for anomalous.
-    """
-    margin = (1 - 2 * sensitivity) * (hi * 0.5 - lo * 0.5)  # halves, because hi - lo may overflow
-    moved = torch.where(sensitivity == 0.5, threshold, threshold + margin)
-    moved = torch.where((hi <= lo) & (sensitivity < 0.5), _next_above(threshold), moved)
-    return torch.where(sensitivity >= 1, -torch.inf, moved)
-
-
-def is_anomalous(scores: Tensor, threshold: Tensor) -> Tensor:
-    """The verdict, bool: `score >= threshold`. Fails closed: NaN or infinite scores, NaN thresholds are anomalous."""
-    return ~(scores < threshold) | (scores == -torch.inf)
-
-
-def normalize(scores: Tensor, threshold: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    """Scores for people: clip((s - theta) / (hi - lo) + 0.5, 0, 1), float32, with the threshold at exactly 0.5.
-
-    Where lo == hi the result is 0, 0.5 or 1, by the sign of s - theta. NaN and infinite scores give 1.
-    """
-    span = hi * 0.5 - lo * 0.5
-    flat = span <= 0
-    ratio = (scores * 0.5 - threshold * 0.5) / torch.where(flat, 1.0, span) + 0.5
-    step = torch.where(scores > threshold, 1.0, torch.where(scores < threshold, 0.0, 0.5))
-    broken = torch.isnan(ratio) | (scores == -torch.inf)
-    return torch.where(broken, 1.0, torch.where(flat, step, ratio.clamp(0, 1)))
-
-
-def normalize_consistently(scores: Tensor, threshold: Tensor, lo: Tensor, hi: Tensor, sensitivity: Tensor) -> Tensor:
-    """`normalize`, with rounding kept from contradicting the verdict.
-
-    For every float32 input, `result >= 1 - sensitivity` equals `is_anomalous(scores, raw_threshold(...))`: an anomalous
-    score is lifted to 1 - alpha if it fell below, a normal one lowered to the next float under it if it rose too high.
-    """
-    cut = 1 - sensitivity
-    value = normalize(scores, threshold, lo, hi)
-    anomalous = is_anomalous(scores, raw_threshold(threshold, lo, hi, sensitivity))
-    return torch.where(anomalous, torch.maximum(value, cut), torch.minimum(value, -_next_above(-cut)))
-
-
 def _best_f1(tally: Tally) -> tuple[float, float]:
     if int(tally.positive.sum()) == 0:
         raise CalibrationError(
@@ -146,14 +82,3 @@ def _normal_rank(n: int, max_false_alarm_rate: float | None) -> int:
             f"Got {n}: add normal images, or ask for {certified_rate(n, n):.3g} or more."
         )
     return k
-
-
-def _next_above(x: Tensor) -> Tensor:
-    """`torch.nextafter(x, inf)` for float32 by arithmetic alone, because graph formats have no such operator.
-
-    Adding just over half a spacing rounds to the next float (Rump et al. 2009, "Computing predecessor and successor in
-    rounding to nearest"). Tiny numbers are scaled up first, where half a spacing would itself be rounded.
-    """
-    scale = torch.where(x.abs() < 2.0**-60, 2.0**100, 1.0)
-    scaled = x * scale
-    return (scaled + torch.clamp(scaled.abs() * _UNIT, min=scale * _SMALLEST)) / scale

@@ -15,9 +15,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from blemish.data.batch import ImageBatch, InferenceBatch
+from blemish.engine.module import Patchcore
+from blemish.engine.post_processor import CalibrationHooks
 from blemish.errors import UsageError
 from blemish.functional.patches import to_rows
-from blemish.models.patchcore.detector import Patchcore
 
 SIZES = ("input_size", "apply_tiling", "tile_size", "tile_stride")
 FEATURES = ("backbone", "layers", "pretrained", "weights")
@@ -68,7 +69,7 @@ class PatchcoreLightning(Patchcore):
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Hands classic outputs to the post-processor, whose own hook leaves them alone, so that it calibrates."""
-        if isinstance(outputs, Mapping) and self.post_processor is not None:
+        if isinstance(outputs, Mapping) and isinstance(self.post_processor, CalibrationHooks):
             truth = self._images(outputs)
             raw: Any = InferenceBatch(
                 pred_score=outputs["pred_scores"],
@@ -85,8 +86,9 @@ class PatchcoreLightning(Patchcore):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         return LightningModule.transfer_batch_to_device(self, batch, device, dataloader_idx)
 
-    def _step(self, batch: ImageBatch | Mapping[str, Any]) -> InferenceBatch:
-        return super()._step(self._images(batch))
+    def raw_step(self, batch: ImageBatch | Mapping[str, Any]) -> InferenceBatch:
+        """See `AnomalyModule.raw_step`."""
+        return super().raw_step(self._images(batch))
 
     def _images(self, batch: ImageBatch | Mapping[str, Any]) -> ImageBatch:
         """A classic batch as an `ImageBatch`; its maps come out at the size of the masks, or of the images."""

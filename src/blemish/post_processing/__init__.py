@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING
 from blemish._lazy import lazy
 
 if TYPE_CHECKING:
-    from blemish.post_processing.base import BasePostProcessor as BasePostProcessor
-    from blemish.post_processing.calibration import CalibrationRecord as CalibrationRecord
-    from blemish.post_processing.post_processor import OneClassPostProcessor as OneClassPostProcessor
-    from blemish.post_processing.post_processor import PostProcessor as PostProcessor
+    from blemish.engine.post_processor import BasePostProcessor as BasePostProcessor
+    from blemish.engine.post_processor import OneClassPostProcessor as OneClassPostProcessor
+    from blemish.engine.post_processor import PostProcessor as PostProcessor
+    from blemish.post_processing.decision import CalibrationRecord as CalibrationRecord
+    from blemish.post_processing.decision import Decision as Decision
+    from blemish.post_processing.decision import Scale as Scale
+    from blemish.post_processing.post_processor import DecisionModule as DecisionModule
 
 _HOME = {
-    "BasePostProcessor": "blemish.post_processing.base",
-    "CalibrationRecord": "blemish.post_processing.calibration",
-    "OneClassPostProcessor": "blemish.post_processing.post_processor",
-    "PostProcessor": "blemish.post_processing.post_processor",
+    "BasePostProcessor": "blemish.engine.post_processor",
+    "CalibrationRecord": "blemish.post_processing.decision",
+    "Decision": "blemish.post_processing.decision",
+    "DecisionModule": "blemish.post_processing.post_processor",
+    "OneClassPostProcessor": "blemish.engine.post_processor",
+    "PostProcessor": "blemish.engine.post_processor",
+    "Scale": "blemish.post_processing.decision",
     "ImageResult": "blemish.post_processing.visualizer",
     "Visualizer": "blemish.post_processing.visualizer",
     "add_anomalous_label": "blemish.post_processing.post_process",

@@ -1,9 +1,15 @@
-"""What a calibration rests on: the evidence it collects, and the record it leaves in the model."""
+"""From raw predictions on images that were set aside to a `Decision`.
+
+Thresholds: with normal images only, the highest normal score, which one more normal image reaches with probability 1 /
+(n + 1) (split conformal prediction); with a wanted false-alarm rate, the matching order statistic; with labeled
+anomalies, the highest score that maximizes F1. Pixels follow the same rule on each normal map's maximum, unless masks
+are given.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,40 +17,10 @@ from torch import Tensor
 from blemish.data.batch import InferenceBatch, PerImage
 from blemish.data.gather import gather_rows
 from blemish.errors import CalibrationError, NonFiniteError
+from blemish.functional.conformal import certified_rate
 from blemish.functional.histogram import accumulate, empty_histogram
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """What a threshold rests on; part of the model, its artifact and its reports.
-
-    Attributes:
-        policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
-        pixel_policy: the same for the pixel threshold.
-        source: "held_out", "validation" or "test": which images; "test" is an oracle no one has in production.
-        normal, anomalous: how many images.
-        certified_false_alarm_rate: the probability with which one more normal image from the same line is called
-            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
-        f1: F1 at the image threshold on the calibration images; None without anomalous ones.
-        decided_by: file name of the image whose score is the threshold; None where it isn't known.
-        next_score: the highest score of a normal image below the threshold: far below, and one image, perhaps not a
-            good part, decides alone. None without such an image.
-    """
-
-    policy: str
-    pixel_policy: str
-    source: str
-    normal: int
-    anomalous: int
-    certified_false_alarm_rate: float | None
-    f1: float | None
-    decided_by: str | None = None
-    next_score: float | None = None
-
-    @property
-    def oracle(self) -> bool:
-        """Whether test images chose the threshold, so that test figures flatter."""
-        return self.source == "test"
+from blemish.functional.thresholds import f1_threshold, f1_threshold_from_histogram, normal_threshold
+from blemish.post_processing.decision import CalibrationRecord, Decision, Scale
 
 
 class Evidence:
@@ -87,16 +63,81 @@ class Evidence:
                 truth = batch.gt_mask[i] if batch.roi is None else batch.gt_mask[i][batch.roi[i]]
                 accumulate(self._histogram, values, truth)
 
-    def name_of(self, score: float) -> str | None:
-        """File name of an image of this process with that score; None if there is none, or it never was a file."""
-        return next((name for row, name in zip(self._rows, self._names, strict=True) if row[0] == score), None) or None
-
-    def merged(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Scores, labels, map maxima and minima of all processes, each (n,), and the pixel histogram."""
+    def collected(self, device: torch.device) -> Collected:
+        """What all processes have seen."""
         rows = torch.stack(self._rows) if self._rows else torch.empty(0, 4, dtype=torch.float64)
-        rows, histogram = gather_rows(rows, self._histogram, device)
-        score, label, high, low = rows.unbind(dim=1)
-        return score.float(), label.bool(), high.float(), low.float(), histogram
+        merged, histogram = gather_rows(rows, self._histogram, device)
+        score, label, high, low = merged.unbind(dim=1)
+        alone = len(merged) == len(rows)
+        return Collected(
+            score=score.float(),
+            label=label.bool(),
+            map_high=high.float(),
+            map_low=low.float(),
+            histogram=histogram,
+            names=tuple(self._names) if alone else ("",) * len(merged),
+        )
+
+
+class Collected(NamedTuple):
+    """The evidence on n images."""
+
+    score: Tensor  # (n,) float32, raw
+    label: Tensor  # (n,) bool, True for anomalous
+    map_high: Tensor  # (n,) float32, maximum of each raw map
+    map_low: Tensor  # (n,) float32, minimum of each raw map
+    histogram: Tensor | None  # (2, bins) int64, normal and anomalous pixels where masks were given
+    names: tuple[str, ...]  # n file names, "" where there is none
+
+
+def calibrate(evidence: Collected, *, max_false_alarm_rate: float | None, source: str) -> Decision:
+    """The decision that the evidence supports, at sensitivity 0.5.
+
+    Args:
+        evidence: of at least one normal image.
+        max_false_alarm_rate: wanted share of good images called anomalous, in (0, 1). None takes the highest normal
+            score, or the F1 optimum when there are labeled anomalies.
+        source: which images these are, for the record.
+
+    Raises:
+        CalibrationError: without normal images, or with too few for the rate.
+    """
+    scores, anomalous = evidence.score, evidence.label
+    normal = scores[~anomalous]
+    if not len(normal):
+        raise CalibrationError(f"Calibration needs normal images. Got {len(scores)} images, none of them normal.")
+    by_normal = "highest normal score" if max_false_alarm_rate is None else "false-alarm rate"
+    f1: float | None = None
+    if anomalous.any() and max_false_alarm_rate is None:
+        policy = "maximum F1"
+        threshold, f1 = f1_threshold(scores, anomalous)
+    else:
+        policy, threshold = by_normal, normal_threshold(normal, max_false_alarm_rate)
+    if policy == "maximum F1" and evidence.histogram is not None and bool(evidence.histogram[1].any()):
+        pixel_policy, (pixel_threshold, _) = policy, f1_threshold_from_histogram(evidence.histogram)
+    else:
+        pixel_policy = by_normal
+        pixel_threshold = normal_threshold(evidence.map_high[~anomalous], max_false_alarm_rate)
+    rank = int((normal < threshold).sum()) + 1  # with ties, the lowest of their ranks: certify less, not more
+    below = normal[normal < threshold]
+    deciding = (scores == threshold).nonzero()
+    record = CalibrationRecord(
+        policy=policy,
+        pixel_policy=pixel_policy,
+        source=source,
+        normal=len(normal),
+        anomalous=int(anomalous.sum()),
+        certified_false_alarm_rate=None if policy == "maximum F1" else certified_rate(len(normal), rank),
+        f1=f1,
+        decided_by=(evidence.names[int(deciding[0])] or None) if len(deciding) else None,
+        next_score=float(below.max()) if len(below) else None,
+        scores=tuple(normal.tolist()),
+        names=tuple(name for name, label in zip(evidence.names, anomalous.tolist(), strict=True) if not label),
+    )
+    image = Scale(threshold, float(scores.min()), float(scores.max()))
+    return Decision(
+        image, Scale(pixel_threshold, float(evidence.map_low.min()), float(evidence.map_high.max())), record
+    )
 
 
 def raw_of(batch: InferenceBatch) -> tuple[Tensor, PerImage | None]:
@@ -111,7 +152,7 @@ def raw_of(batch: InferenceBatch) -> tuple[Tensor, PerImage | None]:
     if score is None:
         if maps is None:
             raise ValueError("At least one of pred_score and anomaly_map must be given. Got neither.")
-        score = maps.amax(dim=(-2, -1)) if isinstance(maps, Tensor) else torch.stack([one.max() for one in maps])
+        score = maps.amax(dim=(-2, -1)) if isinstance(maps, Tensor) else torch.stack([single.max() for single in maps])
     if not torch.compiler.is_exporting() and not bool(score.isfinite().all()):
         broken = int((~score.isfinite()).nonzero()[0])
         raise NonFiniteError(

@@ -1,5 +1,5 @@
-"""Older address of `blemish.post_processing.OneClassPostProcessor`, kept for code that imports it from here."""
+"""Documented address of `blemish.engine.post_processor.OneClassPostProcessor`."""
 
-from blemish.post_processing.post_processor import OneClassPostProcessor
+from blemish.engine.post_processor import OneClassPostProcessor
 
 __all__ = ["OneClassPostProcessor"]

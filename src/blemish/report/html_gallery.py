@@ -196,7 +196,7 @@ def _drawn(row: ImageRow, result: Result, backend: Backend) -> Shown:
     picture = overlay(
         photo,
         result.anomaly_map,
-        threshold=backend.pixel_cut,
+        threshold=backend.decision.pixel.cut,
         mask=result.mask,
         gt_mask=_truth(row, photo),
         roi=None if backend.roi is None else stretched(backend.roi, (photo.shape[0], photo.shape[1])),

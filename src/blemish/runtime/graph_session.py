@@ -6,8 +6,7 @@ A graph decides by itself. What is computed here from its thresholds is only sho
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,26 @@ import numpy.typing as npt
 
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, NonFiniteError, UsageError
-from blemish.runtime.session import SETTINGS, Outputs
+from blemish.post_processing.decision import Decision
+from blemish.runtime.session import Outputs
+from blemish.seal import read_seal
 
 
 class GraphBackend:
     """A graph as a `Backend`; a runtime adds `infer`.
 
     Args:
-        content: the metadata that the exporter wrote.
+        content: the metadata that the exporter wrote, checked by `parse_metadata`.
+        fingerprint: of the file.
 
     Attributes:
-        content: the same. settings: the current value of each of `SETTINGS`.
+        content: the same. decision: the one it was exported with.
     """
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
+    def __init__(self, content: Mapping[str, Any], fingerprint: str | None) -> None:
         self.content = content
-        self.settings = {name: float(content["decision"][name]) for name in SETTINGS}
+        self.decision = Decision.from_dict(content["decision"])
+        self.fingerprint = fingerprint
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Runs the graph on "image" and `SETTINGS`; the arrays of `Outputs`, in its order."""
@@ -42,43 +45,31 @@ class GraphBackend:
         raise NotImplementedError
 
     @property
-    def threshold(self) -> float:
-        """See `Backend`: `functional.thresholds.raw_threshold` in NumPy, without torch."""
-        values = {**self.content["decision"], **self.settings}
-        names = ("threshold", "min", "max", "sensitivity")
-        theta, low, high, alpha = (np.float32(values[f"image_{name}"]) for name in names)
-        if alpha >= 1:
-            return -math.inf
-        if high <= low and alpha < 0.5:
-            return float(np.nextafter(theta, np.float32(np.inf)))
-        return float(
-            theta if alpha == 0.5 else theta + (1 - 2 * alpha) * (high * np.float32(0.5) - low * np.float32(0.5))
-        )
-
-    @property
-    def pixel_cut(self) -> float:
-        """See `Backend`."""
-        return 1.0 - self.settings["pixel_sensitivity"]
-
-    @property
     def roi(self) -> npt.NDArray[np.bool_] | None:
         """See `Backend`."""
         roi = self.content.get("manifest", {}).get("arguments", {}).get("roi")
         return None if roi is None else read_roi(roi)
 
-    def set(self, **settings: float) -> None:
-        """See `Backend`."""
-        self.settings = {**self.settings, **settings}  # one assignment: another thread sees all of it, or nothing
+    def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
+        """See `Backend.run`. Graphs take uint8: floats, as 16-bit files give them, are rounded to it.
 
-    def run(self, images: npt.NDArray[Any]) -> Outputs:
-        """See `Backend.run`. Graphs take uint8: floats, as 16-bit files give them, are rounded to it."""
+        Raises:
+            UsageError: for a decision of another model: the range of scores is a constant of the graph.
+        """
+        for name in ("image", "pixel"):
+            own, asked = getattr(self.decision, name), getattr(decision, name)
+            if (own.low, own.high) != (asked.low, asked.high):
+                raise UsageError(
+                    f"This file shows {name} scores on the scale from {own.low:.6g} to {own.high:.6g}; the decision is "
+                    f"of another calibration. Change this one: session.decision.replace(...)."
+                )
         if images.dtype != np.uint8:
             if not np.isfinite(images).all():
                 raise NonFiniteError(
                     "The image holds NaN or infinity, so there is no verdict. Check where it comes from."
                 )
             images = np.rint(images * np.float32(255)).astype(np.uint8)
-        feed = {name: np.array(value, dtype=np.float32) for name, value in self.settings.items()}
+        feed = {name: np.array(value, dtype=np.float32) for name, value in decision.settings().items()}
         static = self.content["static"]
         if static is None:
             parts = [self.infer({"image": images, **feed})]
@@ -103,8 +94,13 @@ class GraphBackend:
         return outputs
 
 
-def parse_metadata(text: str | None, path: str) -> dict[str, Any]:
+def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict[str, Any]:
     """The exporter's metadata.
+
+    Args:
+        text: JSON.
+        path: for messages.
+        fingerprint: of the file; None only for files of versions that wrote no digest.
 
     Raises:
         ArtifactError: if there is none, or it isn't what an exporter wrote.
@@ -113,22 +109,30 @@ def parse_metadata(text: str | None, path: str) -> dict[str, Any]:
         raise ArtifactError(f"{path} has no metadata of blemish. Export it with `blemish export`.")
     try:
         content: dict[str, Any] = json.loads(text)
-        for name in SETTINGS:
-            float(content["decision"][name])
-        for name in ("image_min", "image_max"):
-            float(content["decision"][name])
+        Decision.from_dict(content["decision"])
         if content["static"] is not None:
-            _n, _h, _w = map(int, content["static"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
+            count, height, width = content["static"]
+            if min(count, height, width) < 1:
+                raise ValueError(f"static must be (N, H, W), each at least 1. Got {content['static']}.")
+        if fingerprint is None and "seal" in content:
+            raise ValueError("its digest is missing")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # UsageError is a ValueError
+        raise ArtifactError(f"The metadata of {path} is damaged: {error}. Export again.") from error
     return content
 
 
-def require_file(path: Path) -> None:
-    """Fails where a runtime's own message would be obscure.
+def checked_seal(path: Path, companions: Sequence[Path] = ()) -> str | None:
+    """The digest of an exported file, before a runtime looks into it; None for a file of an earlier version.
 
     Raises:
-        ArtifactError: if there is no such file.
+        ArtifactError: if a file is missing, or isn't what was written.
     """
-    if not path.is_file():
-        raise ArtifactError(f"There is no model file at {path}.")
+    for one in (path, *companions):
+        if not one.is_file():
+            raise ArtifactError(f"There is no model file at {one}.")
+    try:
+        return read_seal(path, companions)
+    except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{path} can't be read: {error}. Export again, or copy it again.") from error

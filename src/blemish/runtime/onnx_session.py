@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from blemish.errors import ArtifactError, UsageError
-from blemish.runtime.graph_session import GraphBackend, parse_metadata, require_file
+from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
 from blemish.runtime.session import Outputs, Session
 
 PROVIDERS = {
@@ -37,7 +37,7 @@ class OnnxBackend(GraphBackend):
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
-        require_file(Path(path))
+        fingerprint = checked_seal(Path(path))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: warnings are about its own optimizer
         if threads is not None:
@@ -51,7 +51,7 @@ class OnnxBackend(GraphBackend):
                 f"{os.fspath(path)} can't be run: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = self._session.get_modelmeta().custom_metadata_map.get("blemish")
-        super().__init__(parse_metadata(text, os.fspath(path)))
+        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
@@ -62,7 +62,10 @@ class OnnxBackend(GraphBackend):
         """See `GraphBackend.signature`."""
         inputs = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         sides = {"inputs": inputs, "outputs": self._session.get_outputs()}
-        return {side: {one.name: f"{one.type} {one.shape}" for one in ones} for side, ones in sides.items()}
+        return {
+            side: {tensor.name: f"{tensor.type} {tensor.shape}" for tensor in tensors}
+            for side, tensors in sides.items()
+        }
 
 
 def _providers(device: str) -> list[Any]:

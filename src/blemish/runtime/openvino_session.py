@@ -22,8 +22,9 @@ import openvino
 from openvino import opset13 as ops
 
 from blemish.errors import ArtifactError, UsageError
-from blemish.runtime.graph_session import GraphBackend, parse_metadata, require_file
-from blemish.runtime.session import SETTINGS, Outputs, Session
+from blemish.post_processing.decision import SETTINGS
+from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
+from blemish.runtime.session import Outputs, Session
 
 MAX_SIZES = 8
 """How many sizes of image an 8-bit graph stays compiled for; the one longest unused goes first."""
@@ -42,7 +43,7 @@ class OpenVinoBackend(GraphBackend):
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
-        require_file(Path(path))
+        fingerprint = checked_seal(Path(path), [Path(path).with_suffix(".bin")])
         core = shared_core()
         kind = device.upper().partition(".")[0].partition(":")[0]
         available = [*dict.fromkeys(name.partition(".")[0] for name in core.available_devices), "AUTO"]
@@ -55,7 +56,7 @@ class OpenVinoBackend(GraphBackend):
                 f"{os.fspath(path)} can't be read: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = model.get_rt_info(["blemish"]).value if model.has_rt_info(["blemish"]) else None
-        super().__init__(parse_metadata(text, os.fspath(path)))
+        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
         if not _free_settings(model):
             raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}

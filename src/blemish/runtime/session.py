@@ -8,10 +8,9 @@ neighbors of equal size share a stack, others go alone. NumPy and Pillow only.
 from __future__ import annotations
 
 import io
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -22,6 +21,7 @@ from PIL import Image, ImageOps
 from blemish.data.image_io import MAX_PIXELS, read_image
 from blemish.errors import BlemishError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
+from blemish.post_processing.decision import Decision
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 """A file name, an encoded image, a picture (taken as its file would be), or HWC RGB: uint8, or float32 in [0, 1]."""
@@ -37,21 +37,12 @@ class Outputs(NamedTuple):
     pred_mask: npt.NDArray[np.bool_]  # (N, H, W)
 
 
-SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
-"""What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
-
-
 class Backend(Protocol):
-    """A model in some runtime."""
+    """A model in some runtime. It decides as it is told and keeps nothing of it: many sessions may share one."""
 
     @property
-    def threshold(self) -> float:
-        """The raw score from which it says anomalous."""
-        ...
-
-    @property
-    def pixel_cut(self) -> float:
-        """The normalized map value from which it marks a pixel."""
+    def decision(self) -> Decision:
+        """The one it was calibrated to, or exported with."""
         ...
 
     @property
@@ -59,11 +50,12 @@ class Backend(Protocol):
         """The region of interest, (H', W') bool over pictures of any size; None for everything."""
         ...
 
-    def set(self, **settings: float) -> None:
-        """Changes some of `SETTINGS`; values are valid."""
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the model's file, hexadecimal; None for one that never was a file."""
         ...
 
-    def run(self, images: npt.NDArray[Any]) -> Outputs:
+    def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning."""
         ...
 
@@ -115,24 +107,64 @@ class Session:
 
     Args:
         backend: the model in its runtime.
+        decision: how to decide; None takes the model's own. A call may bring another.
         batch_size: how many images of equal size are stacked at most, at least 1.
         max_pixels: refuse larger images, see `read_image`.
         min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
+
+    Attributes:
+        decision: in force from the next image on; frozen, so that replacing it changes no other session.
     """
 
     def __init__(
-        self, backend: Backend, *, batch_size: int = 8, max_pixels: int = MAX_PIXELS, min_area: int = 1
+        self,
+        backend: Backend,
+        *,
+        decision: Decision | None = None,
+        batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
+        min_area: int = 1,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("min_area", min_area)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1. Got {value}.")
         self.backend = backend
+        self.decision = backend.decision if decision is None else decision
         self.batch_size = batch_size
         self.max_pixels = max_pixels
         self.min_area = min_area
 
-    def __call__(self, images: Source | Iterable[Source]) -> list[Result]:
+    @property
+    def threshold(self) -> float:
+        """The raw score from which an image is anomalous."""
+        return self.decision.image.effective_threshold
+
+    @property
+    def pixel_cut(self) -> float:
+        """The normalized map value from which a pixel is marked."""
+        return self.decision.pixel.cut
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Thresholds and sensitivities in force, by the names of `blemish.post_processing.decision.SETTINGS`."""
+        return self.decision.settings()
+
+    @property
+    def roi(self) -> npt.NDArray[np.bool_] | None:
+        """The model's region of interest, (H', W') bool over pictures of any size; None for everything."""
+        return self.backend.roi
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the model's file, hexadecimal; None for a model that never was a file."""
+        return self.backend.fingerprint
+
+    def __call__(self, images: Source | Iterable[Source], decision: Decision | None = None) -> list[Result]:
         """Verdicts for one image or several, in their order.
+
+        Args:
+            images: see `Source`.
+            decision: how to decide about these; None takes the session's.
 
         Raises:
             ImageReadError: for the first image that can't be read. NonFiniteError: for a score without a meaning.
@@ -140,7 +172,7 @@ class Session:
         """
         single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
         results = []
-        for result in self.stream([images] if single else images):  # type: ignore[list-item,arg-type]
+        for result in self.stream([images] if single else images, decision):  # type: ignore[list-item,arg-type]
             if isinstance(result, Failure):
                 raise result.error
             results.append(result)
@@ -156,7 +188,7 @@ class Session:
         Raises:
             UsageError: for a number outside the range.
         """
-        self._set("sensitivity", image, pixel, lambda value: 0 <= value <= 1, "between 0 and 1")
+        self._replace("sensitivity", image, pixel)
 
     def set_threshold(self, image: float | None = None, pixel: float | None = None) -> None:
         """Puts thresholds in place of the calibrated ones, from the next call on. What the calibration certified holds
@@ -167,34 +199,29 @@ class Session:
             pixel: the same for pixels, on the raw map.
 
         Raises:
-            UsageError: for NaN or infinity.
+            UsageError: for NaN, infinity, and numbers that float32 can't hold.
         """
-        self._set("threshold", image, pixel, math.isfinite, "a finite number")
+        self._replace("threshold", image, pixel)
 
     def warmup(self, size: tuple[int, int] = (256, 256)) -> float:
         """Runs one black image of `size` (H, W) and returns the seconds it took: a runtime's first run of a size is
         slower than the next ones.
         """
         started = time.perf_counter()
-        self.backend.run(np.zeros((1, *size, 3), dtype=np.uint8))
+        self.backend.run(np.zeros((1, *size, 3), dtype=np.uint8), self.decision)
         return time.perf_counter() - started
 
-    def _set(
-        self, kind: str, image: float | None, pixel: float | None, valid: Callable[[float], bool], words: str
-    ) -> None:
+    def _replace(self, kind: str, image: float | None, pixel: float | None) -> None:
         given = {f"{scale}_{kind}": value for scale, value in (("image", image), ("pixel", pixel)) if value is not None}
-        for name, value in given.items():
-            if not valid(value):
-                raise UsageError(f"{name} must be {words}. Got {value}.")
-        self.backend.set(**given)
+        self.decision = self.decision.replace(**given)  # one assignment: another thread sees all of it, or nothing
 
-    def stream(self, images: Iterable[Source]) -> Iterator[Result | Failure]:
+    def stream(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[Result | Failure]:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its
         place.
         """
-        return (result for batch in self.batches(images) for result in batch)
+        return (result for batch in self.batches(images, decision) for result in batch)
 
-    def batches(self, images: Iterable[Source]) -> Iterator[list[Result | Failure]]:
+    def batches(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[list[Result | Failure]]:
         """As `stream`, in lists of what was inspected together. What comes after a batch doesn't depend on what came
         before it: a run that is continued there goes on as it would have.
         """
@@ -202,17 +229,17 @@ class Session:
         for source in images:
             item = self._read(source)
             if stack and (isinstance(item, Failure) or not _stackable(stack[0].image, item.image)):
-                yield list(self._inspect(stack))
+                yield list(self._inspect(stack, decision))
                 stack = []
             if isinstance(item, Failure):
                 yield [item]
                 continue
             stack.append(item)
             if len(stack) == self.batch_size:
-                yield list(self._inspect(stack))
+                yield list(self._inspect(stack, decision))
                 stack = []
         if stack:
-            yield list(self._inspect(stack))
+            yield list(self._inspect(stack, decision))
 
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()
@@ -228,14 +255,15 @@ class Session:
             return Failure(path, error.reason, error)
         return _Item(path, image, time.perf_counter() - started)
 
-    def _inspect(self, stack: list[_Item]) -> Iterator[Result | Failure]:
+    def _inspect(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:
         started = time.perf_counter()
+        decision = decision or self.decision  # read once: label and threshold of a result belong together
         try:
-            outputs = self.backend.run(np.stack([item.image for item in stack]))
+            outputs = self.backend.run(np.stack([item.image for item in stack]), decision)
         except NonFiniteError as error:
             if len(stack) > 1:  # one bad image must not take its neighbors along
                 for item in stack:
-                    yield from self._inspect([item])
+                    yield from self._inspect([item], decision)
             else:
                 yield Failure(stack[0].path, str(error), error)
             return
@@ -247,7 +275,7 @@ class Session:
                 label="anomalous" if outputs.pred_label[i] else "normal",
                 raw_score=float(outputs.raw_score[i]),
                 score=float(outputs.pred_score[i]),
-                threshold=self.backend.threshold,
+                threshold=decision.image.effective_threshold,
                 anomaly_map=outputs.anomaly_map[i],
                 mask=outputs.pred_mask[i],
                 regions=tuple(regions),

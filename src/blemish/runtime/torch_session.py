@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,32 +13,35 @@ import torch
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
 from blemish.errors import NotCalibratedError, UsageError
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
+from blemish.models.base import Detector
+from blemish.post_processing.decision import Decision
 from blemish.runtime.session import Outputs, Session
+from blemish.seal import read_seal
 
 
 class TorchBackend:
-    """A detector as a `Backend`."""
+    """A detector as a `Backend`.
 
-    def __init__(self, model: AnomalyModule) -> None:
-        processor = model.post_processor
-        if not isinstance(processor, PostProcessor) or not processor.is_calibrated:
+    Args:
+        model: fitted and calibrated.
+        fingerprint: of its file, where it has one.
+
+    Raises:
+        UsageError: if its post-processor is none, or of the user's own. NotCalibratedError: without thresholds.
+    """
+
+    def __init__(self, model: Detector, fingerprint: str | None = None) -> None:
+        if not model.decider.is_calibrated:
             raise NotCalibratedError(
                 "This model has no thresholds, so it can't give verdicts. Calibrate it with Engine.validate."
             )
         self.model = model.eval()
-        self._processor = processor
+        self.fingerprint = fingerprint
 
     @property
-    def threshold(self) -> float:
+    def decision(self) -> Decision:
         """See `Backend`."""
-        return self._processor.effective_image_threshold
-
-    @property
-    def pixel_cut(self) -> float:
-        """See `Backend`."""
-        return self._processor.normalized_pixel_threshold
+        return self.model.decider.decision
 
     @property
     def roi(self) -> npt.NDArray[np.bool_] | None:
@@ -45,15 +49,10 @@ class TorchBackend:
         roi = self.model.pre_processor.roi
         return None if roi is None else roi.cpu().numpy()
 
-    def set(self, **settings: float) -> None:
-        """See `Backend`. Changes the model's post-processor."""
-        for name, value in settings.items():
-            self._processor.get_buffer(f"_{name}").fill_(value)
-
     @torch.inference_mode()
-    def run(self, images: npt.NDArray[Any]) -> Outputs:
+    def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`."""
-        batch: InferenceBatch = self.model(torch.from_numpy(images).to(self.model.device))
+        batch: InferenceBatch = self.model(torch.from_numpy(images).to(self.model.device), decision)
         names = Outputs._fields
         return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
 
@@ -62,4 +61,4 @@ def open_session(path: str | os.PathLike[str], device: str, threads: int | None 
     """See `blemish.runtime.load`."""
     if threads is not None:
         raise UsageError("threads is for exported models. In torch it belongs to the process: torch.set_num_threads.")
-    return Session(TorchBackend(load(path, device)))
+    return Session(TorchBackend(load(path, device), read_seal(Path(path))))

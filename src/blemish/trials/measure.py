@@ -23,7 +23,7 @@ import torch
 from blemish.artifact import save
 from blemish.data.image_io import read_image
 from blemish.data.index import Sample
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.runtime.torch_session import TorchBackend
 
 WARM_UP, REPEATS, SECONDS = 3, 20, 3.0
@@ -55,7 +55,7 @@ class Peak:
     gpu: float | None = None
 
 
-def cost(model: AnomalyModule, samples: Sequence[Sample], *, accelerator: str = "auto") -> Cost:
+def cost(model: Detector, samples: Sequence[Sample], *, accelerator: str = "auto") -> Cost:
     """Measures a calibrated detector on up to eight of `samples`; leaves it on the device it was measured on."""
     device = device_for(accelerator)
     backend = TorchBackend(model.to(device))
@@ -73,7 +73,7 @@ def latency(backend: TorchBackend, images: Sequence[npt.NDArray[Any]]) -> list[f
     started = time.perf_counter()
     for number in range(WARM_UP + REPEATS):
         before = time.perf_counter()
-        backend.run(images[number % len(images)])
+        backend.run(images[number % len(images)], backend.decision)
         times.append(1000 * (time.perf_counter() - before))
         if len(times) >= 2 * WARM_UP and time.perf_counter() - started > SECONDS:
             break

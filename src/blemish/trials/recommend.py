@@ -22,7 +22,7 @@ from blemish.data.splits import Split, split
 from blemish.engine import Engine
 from blemish.errors import BlemishError, DataError, UsageError
 from blemish.metrics.figure import Figure
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.synthetic.planting import plant_files
 from blemish.trials.choice import Trial
 from blemish.trials.grid import Settings, relative_cost
@@ -34,7 +34,7 @@ HELD_OUT, CALIBRATE = 0.25, 0.2
 PLANTED = (48, 120)
 """Fewest and most planted defects."""
 
-Build: TypeAlias = Callable[[Mapping[str, Any]], AnomalyModule]
+Build: TypeAlias = Callable[[Mapping[str, Any]], Detector]
 """Settings -> an unfitted detector."""
 
 

@@ -111,7 +111,7 @@ def test_the_printed_command_fits_the_same_model(
 ) -> None:
     from blemish.cli.report import fit_command
 
-    model = detectors()["patchcore"](image_size=(64, 96), bank_size=None, num_neighbors=3, sigma=2.5, seed=7)
+    model = detectors()["patchcore"].build(image_size=(64, 96), bank_size=None, num_neighbors=3, sigma=2.5, seed=7)
     data = ImageDataModule(tiles, num_workers=0, calibration_fraction=0.4, seed=7)
     Engine("cpu", progress=False).fit(model, data)
     model.post_processor.image_sensitivity = 0.3  # type: ignore[union-attr]

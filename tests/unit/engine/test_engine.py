@@ -23,9 +23,9 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
 from blemish.models import detectors
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
-from blemish.post_processing import PostProcessor
+from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.synthetic.products import render
 
 SIZE = (64, 96)
@@ -39,8 +39,8 @@ def run() -> Engine:
     return Engine("cpu", progress=False)
 
 
-def processor(model: AnomalyModule) -> PostProcessor:
-    assert isinstance(model.post_processor, PostProcessor)
+def processor(model: Detector) -> PostProcessor:
+    assert isinstance(model.post_processor, DecisionModule)
     return model.post_processor
 
 
@@ -77,7 +77,7 @@ def test_fit_and_test(name: str, model_files: dict[str, Path], tiles: Path) -> N
     assert {row.defect for row in result.per_defect} == {"contamination", "crack", "hole", "scratch", "stain"}
 
 
-def test_figures_are_those_of_predict(model: AnomalyModule, tiles: Path) -> None:
+def test_figures_are_those_of_predict(model: Detector, tiles: Path) -> None:
     """Scikit-learn on what `predict` returns gives what `test` reports."""
     result = run().test(model, data(tiles))
     found = {}
@@ -93,7 +93,7 @@ def test_figures_are_those_of_predict(model: AnomalyModule, tiles: Path) -> None
     assert result.false_alarm_rate.value == pytest.approx(false_alarms)
 
 
-def test_batch_size_changes_nothing(model: AnomalyModule, tiles: Path) -> None:
+def test_batch_size_changes_nothing(model: Detector, tiles: Path) -> None:
     """9 images to fit and 3 to calibrate on: neither 4 nor 5 divides them."""
     thresholds = []
     for batch_size in (1, 4, 5, 100):
@@ -103,7 +103,7 @@ def test_batch_size_changes_nothing(model: AnomalyModule, tiles: Path) -> None:
     assert thresholds == pytest.approx([processor(model).raw_image_threshold] * 4, rel=1e-3)
 
 
-def test_held_out_policy_is_recorded(model: AnomalyModule) -> None:
+def test_held_out_policy_is_recorded(model: Detector) -> None:
     record = processor(model).record
     assert record is not None
     assert (record.policy, record.source, record.normal, record.anomalous) == ("highest normal score", "held_out", 3, 0)
@@ -176,7 +176,7 @@ def test_flat_folder_of_good_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", detectors())
 def test_second_fit_starts_afresh(name: str, tiles: Path, tmp_path: Path) -> None:
     draw(tmp_path / "other", 8, first=300)
-    twice, once = (detectors()[name](image_size=SIZE) for _ in range(2))
+    twice, once = (detectors()[name].build(image_size=SIZE) for _ in range(2))
     run().fit(twice, data(tiles))
     run().fit(twice, data(tmp_path / "other"))
     run().fit(once, data(tmp_path / "other"))
@@ -214,7 +214,7 @@ def test_unfitted(verb: str, tiles: Path) -> None:
         getattr(run(), verb)(Patchcore(image_size=SIZE), data(tiles))
 
 
-def test_validate_calibrates_again_and_keeps_the_features(model: AnomalyModule, validated: Path) -> None:
+def test_validate_calibrates_again_and_keeps_the_features(model: Detector, validated: Path) -> None:
     bank = model.get_buffer("bank.rows").clone()
     run().validate(model, data(validated))
     assert torch.equal(bank, model.get_buffer("bank.rows"))
@@ -235,7 +235,7 @@ def test_without_post_processor(tiles: Path) -> None:
     assert result.image_f1.reason == "no verdicts: the model is not calibrated"
 
 
-def test_predict_goes_on_after_an_unreadable_image(model: AnomalyModule, tmp_path: Path) -> None:
+def test_predict_goes_on_after_an_unreadable_image(model: Detector, tmp_path: Path) -> None:
     draw(tmp_path, 3)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     module = data(tmp_path)
@@ -260,7 +260,7 @@ def test_unreadable_image_stops_the_fit(tiles: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", detectors())
 def test_interrupted_fit(name: str, tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while features are taken: no model, Ctrl-C still works, and the next fit is a whole one."""
-    model, whole = (detectors()[name](image_size=SIZE) for _ in range(2))
+    model, whole = (detectors()[name].build(image_size=SIZE) for _ in range(2))
     observe, handler = model.observe, signal.getsignal(signal.SIGINT)
     calls = []
 
@@ -284,7 +284,7 @@ def test_interrupted_fit(name: str, tiles: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_thresholds_of_an_earlier_fit_do_not_survive_a_failed_one(
-    model: AnomalyModule, tiles: Path, monkeypatch: pytest.MonkeyPatch
+    model: Detector, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New features with old thresholds would give verdicts that mean nothing."""
 
@@ -301,7 +301,7 @@ def test_thresholds_of_an_earlier_fit_do_not_survive_a_failed_one(
 
 
 @pytest.mark.parametrize("verb", ["fit", "update"])
-def test_unusable_folder_leaves_the_model_as_it_was(verb: str, model: AnomalyModule, tmp_path: Path) -> None:
+def test_unusable_folder_leaves_the_model_as_it_was(verb: str, model: Detector, tmp_path: Path) -> None:
     before = copy.deepcopy(model.state_dict())
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images"):
@@ -316,7 +316,7 @@ def test_unusable_folder_leaves_the_model_as_it_was(verb: str, model: AnomalyMod
 def test_padim_needs_two_images_after_the_split(tmp_path: Path) -> None:
     draw(tmp_path / "two", 2)
     with pytest.raises(DataError, match=r"PaDiM needs at least 2 good images to estimate a covariance. Got 1"):
-        run().fit(detectors()["padim"](image_size=SIZE), data(tmp_path / "two"))
+        run().fit(detectors()["padim"].build(image_size=SIZE), data(tmp_path / "two"))
 
 
 def test_all_identical_images(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_bar_for_every_long_phase(tiles: Path, monkeypatch: pytest.MonkeyPatch
     assert all(phase in text for phase in ("features", "coreset", "calibration", "test", "9/9", "/s"))
 
 
-def test_unknown_accelerator_leaves_the_model_as_it_was(model: AnomalyModule, tiles: Path) -> None:
+def test_unknown_accelerator_leaves_the_model_as_it_was(model: Detector, tiles: Path) -> None:
     with pytest.raises(UsageError, match="accelerator 'abacus' can't be used: "):
         Engine("abacus", progress=False).update(model, data(tiles))
     assert model.is_fitted

@@ -30,8 +30,8 @@ from blemish.export.onnx import OPSET, describe
 from blemish.export.parity import compare, generated_images
 from blemish.export.report import Comparison, ParityReport
 from blemish.models import Padim
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import BasePostProcessor, PostProcessor
+from blemish.models.base import Detector
+from blemish.post_processing import DecisionModule, BasePostProcessor, PostProcessor
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import SETTINGS, Outputs, Session
 from blemish.synthetic.products import render
@@ -57,7 +57,7 @@ def traced_before(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- the file
 
 
-def test_onnx_file(model: AnomalyModule, tmp_path: Path) -> None:
+def test_onnx_file(model: Detector, tmp_path: Path) -> None:
     done = Engine.export(model, tmp_path / "new" / "part.v2", "onnx")
     assert done.path == tmp_path / "new" / "part.v2.onnx"
     assert [one.name for one in done.path.parent.iterdir()] == ["part.v2.onnx"]
@@ -102,7 +102,7 @@ def test_onnx_needs_the_image_alone(model_file: Path, tmp_path: Path) -> None:
     assert strict[0][0] == plain[0][0] == pytest.approx(float(load(model_file)(torch.from_numpy(image)).raw_score[0]))
 
 
-def test_static_shape(model: AnomalyModule, tmp_path: Path) -> None:
+def test_static_shape(model: Detector, tmp_path: Path) -> None:
     done = model.export(tmp_path / "fixed.onnx", static=(2, 96, 128))
     assert done.parity.passed
     assert {row.batch for row in done.parity.rows} == {2}
@@ -116,7 +116,7 @@ def test_static_shape(model: AnomalyModule, tmp_path: Path) -> None:
         session(drawn(0, size=(97, 128)))
 
 
-def test_torch_mode_is_the_artifact(model: AnomalyModule, tmp_path: Path) -> None:
+def test_torch_mode_is_the_artifact(model: Detector, tmp_path: Path) -> None:
     done = model.export(tmp_path, "torch")
     assert done.path == tmp_path / "model.safetensors"
     assert done.parity.rows == ()
@@ -124,7 +124,7 @@ def test_torch_mode_is_the_artifact(model: AnomalyModule, tmp_path: Path) -> Non
     assert runtime.load(done.path)(drawn(0))[0].raw_score == float(expected[0])
 
 
-def test_exporting_changes_nothing(model: AnomalyModule, tmp_path: Path, traced_before: None) -> None:
+def test_exporting_changes_nothing(model: Detector, tmp_path: Path, traced_before: None) -> None:
     state, before = {k: v.clone() for k, v in model.state_dict().items()}, torch.random.get_rng_state()
     model.export(tmp_path / "a.onnx")
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -201,7 +201,7 @@ class Shifted(OnnxBackend):
     "fault", [{"score": 2e-4}, {"score": np.nan}, {"maps": 2e-3}, {"maps": np.nan}, {"flip": True}]
 )
 def test_a_graph_that_disagrees_is_not_written(
-    fault: dict[str, Any], model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced_before: None
+    fault: dict[str, Any], model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced_before: None
 ) -> None:
     for name, value in fault.items():
         monkeypatch.setattr(Shifted, name, value)
@@ -222,7 +222,7 @@ def test_ties_at_the_threshold_are_no_flips(model_file: Path, tmp_path: Path) ->
     from exported import export_untried
 
     model = load(model_file)
-    assert isinstance(model.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
     backend = OnnxBackend(export_untried(model_file, tmp_path / "m.onnx"))
     score = float(model(torch.from_numpy(drawn(0))[None]).raw_score[0])
     for distance, (flips, ties) in {0.0: (0, 1), 1e-6: (0, 1), 1e-5: (1, 0)}.items():
@@ -271,7 +271,7 @@ def test_generated_images() -> None:
 # ---------------------------------------------------------------------------------------------------------- arguments
 
 
-def test_images_to_compare_on(model: AnomalyModule, tiles: Path, tmp_path: Path, traced_before: None) -> None:
+def test_images_to_compare_on(model: Detector, tiles: Path, tmp_path: Path, traced_before: None) -> None:
     done = model.export(tmp_path / "a.onnx", images=tiles / "test" / "good")
     assert {(row.batch, row.images) for row in done.parity.rows} == {(1, 4), (2, 4), (5, 5)}
     deep = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)
@@ -284,7 +284,7 @@ def test_images_to_compare_on(model: AnomalyModule, tiles: Path, tmp_path: Path,
         model.export(tmp_path / "b.onnx", images=[drawn(0)], static=(1, 10, 10))
 
 
-def test_models_without_verdicts(model: AnomalyModule, tmp_path: Path) -> None:
+def test_models_without_verdicts(model: Detector, tmp_path: Path) -> None:
     with pytest.raises(NotFittedError, match=r"This Padim is not fitted, so it can't be exported"):
         Padim(image_size=64).export(tmp_path / "a.onnx")
     model.post_processor = Custom()
@@ -312,12 +312,12 @@ class Custom(BasePostProcessor):
         ({"static": (1, 96, 128), "export_mode": "torch"}, r"static has no meaning for export_mode 'torch'"),
     ],
 )
-def test_arguments(arguments: dict[str, Any], message: str, model: AnomalyModule, tmp_path: Path) -> None:
+def test_arguments(arguments: dict[str, Any], message: str, model: Detector, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         model.export(tmp_path / "a", **arguments)
 
 
-def test_too_large(model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blemish.export.onnx.MAX_BYTES", 1000)
     with pytest.raises(
         ExportError, match=r"an ONNX file ends at 2. Store them as float16 \(bank_dtype, factor_dtype\)"
@@ -325,7 +325,7 @@ def test_too_large(model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.Mon
         model.export(tmp_path / "a.onnx")
 
 
-def test_graph_that_cannot_be_traced(model: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_that_cannot_be_traced(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def depends_on_data(images: torch.Tensor) -> torch.Tensor:
         return images if images.sum() > 0 else -images
 
@@ -334,7 +334,7 @@ def test_graph_that_cannot_be_traced(model: AnomalyModule, tmp_path: Path, monke
         model.export(tmp_path / "a.onnx")
 
 
-def test_place_that_cannot_be_written(model: AnomalyModule, tmp_path: Path, traced_before: None) -> None:
+def test_place_that_cannot_be_written(model: Detector, tmp_path: Path, traced_before: None) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"m.onnx can't be written: .*Choose another place"):
         model.export(tmp_path / "file" / "m.onnx")

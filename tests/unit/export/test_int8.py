@@ -27,7 +27,7 @@ from blemish.export.onnx import BACKBONE
 from blemish.export.report import Limits, int8_limits
 from blemish.export.samples import good_ones, list_samples, read_samples, spread, to_compare
 from blemish.models import Patchcore
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import SETTINGS, Outputs
 from blemish.synthetic.products import render
@@ -55,7 +55,7 @@ def network_file(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def network(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> AnomalyModule:
+def network(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
     """The same, traced before; what it learned nothing of may be rounded away, so the limits are wide."""
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: copied(network_file))
     monkeypatch.setattr(exporting, "int8_limits", lambda max_flips: Limits(1.0, 1.0, max_flips))
@@ -76,7 +76,7 @@ def drawn(seed: int, defect: str | None = None) -> Any:
 # ----------------------------------------------------------------------------------------------------------- the files
 
 
-def test_onnx_file(network: AnomalyModule, network_file: Path, tiles: Path, tmp_path: Path) -> None:
+def test_onnx_file(network: Detector, network_file: Path, tiles: Path, tmp_path: Path) -> None:
     done = network.export(tmp_path / "m", int8=True, images=tiles, max_flips=14)
     assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]
     assert [(row.runtime, row.images) for row in done.parity.rows] == [("onnxruntime", 14)]  # the test images
@@ -125,7 +125,7 @@ def test_onnx_file(network: AnomalyModule, network_file: Path, tiles: Path, tmp_
     assert scores["torch"] == pytest.approx(scores["onnxruntime"], rel=0.5)
 
 
-def test_openvino_file(network: AnomalyModule, tiles: Path, tmp_path: Path) -> None:
+def test_openvino_file(network: Detector, tiles: Path, tmp_path: Path) -> None:
     done = network.export(
         tmp_path / "m", "openvino", int8=True, images=[drawn(0)], calibration_images=[drawn(1), drawn(2)], max_flips=1
     )
@@ -178,7 +178,7 @@ class Flipped(OnnxBackend):
         return [raw, score, label ^ flip, maps, mask]
 
 
-def test_more_flips_than_allowed(network: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_flips_than_allowed(network: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blemish.runtime.onnx_session.OnnxBackend", Flipped)
     monkeypatch.setattr(exporting, "quantize_onnx", lambda graph, stacks, folder: graph)
     with pytest.raises(ExportError, match=r"nothing was written.\n(.|\n)*onnxruntime +1 +1 .* 1 +0  refused\nat most"):
@@ -220,18 +220,18 @@ def test_a_network_that_eight_bits_ruin(tiles: Path, tmp_path: Path, monkeypatch
         ({"int8": True, "images": [], "max_flips": -1}, r"max_flips must be at least 0. Got -1."),
     ],
 )
-def test_arguments(arguments: dict[str, Any], message: str, network: AnomalyModule, tmp_path: Path) -> None:
+def test_arguments(arguments: dict[str, Any], message: str, network: Detector, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         Engine.export(network, tmp_path / "m", **arguments)
 
 
-def test_no_images(network: AnomalyModule, tmp_path: Path) -> None:
+def test_no_images(network: Detector, tmp_path: Path) -> None:
     for arguments in ({"images": []}, {"images": [drawn(0)], "calibration_images": []}):
         with pytest.raises(DataError, match=r"There is no image"):
             network.export(tmp_path / "m", int8=True, **arguments)  # type: ignore[arg-type]
 
 
-def test_nncf_fails(network: AnomalyModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nncf_fails(network: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request: dict[str, Any] = {"export_mode": "openvino", "int8": True, "images": [drawn(0)]}
     monkeypatch.setattr(int8, "BACKBONE", "[")  # no pattern
     with pytest.raises(ExportError, match=r"NNCF can't quantize this model: .*Export it as ONNX, or without int8."):

@@ -13,15 +13,8 @@ from torch import Tensor, nn
 from blemish.errors import CalibrationError, NonFiniteError, UsageError
 from blemish.functional.conformal import certified_rate
 from blemish.functional.histogram import accumulate, bin_edge, bin_index, empty_histogram
-from blemish.functional.thresholds import (
-    f1_threshold,
-    f1_threshold_from_histogram,
-    is_anomalous,
-    normal_threshold,
-    normalize,
-    normalize_consistently,
-    raw_threshold,
-)
+from blemish.functional.thresholds import f1_threshold, f1_threshold_from_histogram, normal_threshold
+from blemish.functional.verdict import is_anomalous, normalize, normalize_consistently, raw_threshold
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ORDINARY = st.floats(-1000, 1000, width=32)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from blemish.functional.thresholds import f1_threshold, normalize
+from blemish.functional.thresholds import f1_threshold
+from blemish.functional.verdict import normalize
 from blemish.metrics import AUPRO, AUROC, AveragePrecision, F1Max
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"

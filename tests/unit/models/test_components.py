@@ -11,7 +11,7 @@ from blemish.errors import UsageError
 from blemish.functional.maps import smooth
 from blemish.functional.resize import resize
 from blemish.models import components, detectors
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.models.components import DynamicBufferModule, Tiler
 from blemish.models.components.map_maker import MapMaker
 
@@ -26,7 +26,7 @@ class Holder(DynamicBufferModule):
 
 def test_names() -> None:
     assert list(detectors()) == ["patchcore", "padim"]
-    assert all(kind.name == name for name, kind in detectors().items())
+    assert all(kind.Settings.name == name for name, kind in detectors().items())
     assert components.AnomalyModule is AnomalyModule
     with pytest.raises(AttributeError, match="has no attribute 'Foo'"):
         _ = components.Foo

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.models import detectors
-from blemish.post_processing import PostProcessor
+from blemish.post_processing import DecisionModule, PostProcessor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # one process is quicker for ten images
@@ -33,12 +33,12 @@ def trainer(**arguments: Any) -> Trainer:
 @pytest.mark.parametrize("sanity_steps", [0, 2])
 def test_same_model_as_the_engine(name: str, sanity_steps: int, tiles: Path, model_files: dict[str, Path]) -> None:
     """Lightning's sanity check of the validation loop, before anything was seen, must not calibrate or finish."""
-    model, expected = detectors()[name](image_size=(64, 96)), load(model_files[name])
+    model, expected = detectors()[name].build(image_size=(64, 96)), load(model_files[name])
     module = ImageDataModule(tiles, num_workers=0)
     module.transform = model.pre_processor
     trainer(num_sanity_val_steps=sanity_steps).fit(model, datamodule=module)
-    assert isinstance(model.post_processor, PostProcessor)
-    assert isinstance(expected.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
+    assert isinstance(expected.post_processor, DecisionModule)
     assert model.post_processor.record == expected.post_processor.record
     for key, value in expected.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key

@@ -19,7 +19,7 @@ from torch import Tensor
 from blemish import Engine, ImageDataModule
 from blemish.data import InferenceBatch
 from blemish.models import Padim, Patchcore
-from blemish.post_processing import PostProcessor
+from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.synthetic.products import write_dataset
 
 GUIDE = Path(os.environ.get("BLEMISH_REFERENCE", "../shared/reference")) / "post_processing_guide.md"
@@ -72,7 +72,7 @@ def test_a_detector_takes_a_post_processor_or_makes_its_own(detector: type[Padim
 
 def test_printing_a_fitted_model_shows_threshold_and_statistics(parts: Path) -> None:
     model, _ = fitted(parts)
-    assert isinstance(model.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
     shown = repr(model.post_processor)
     for scale in ("image", "pixel"):
         theta, low, high = (

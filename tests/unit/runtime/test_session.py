@@ -22,8 +22,8 @@ from blemish.errors import (
     NotCalibratedError,
     UsageError,
 )
-from blemish.models.base import AnomalyModule
-from blemish.post_processing import PostProcessor
+from blemish.models.base import Detector
+from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.runtime.session import Failure, Outputs, Result, Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
@@ -156,12 +156,12 @@ def test_arguments(session: Session) -> None:
 # ----------------------------------------------------------------------------------------------------- what comes out
 
 
-def test_result(session: Session, model: AnomalyModule) -> None:
+def test_result(session: Session, model: Detector) -> None:
     """The module that was fitted, applied by hand, says the same."""
     image = part(3, "hole", size=(70, 201))
     result = session(image)[0]
     batch = model(torch.from_numpy(image)[None])
-    assert isinstance(model.post_processor, PostProcessor)
+    assert isinstance(model.post_processor, DecisionModule)
     assert result.raw_score == float(batch.raw_score[0])
     assert result.score == float(batch.pred_score[0])
     assert result.threshold == model.post_processor.effective_image_threshold
@@ -179,7 +179,7 @@ def test_label_is_the_threshold_rule(session: Session) -> None:
         assert (result.label == "anomalous") == (result.raw_score >= result.threshold)
         assert 0.0 <= result.score <= 1.0
         assert 0.0 <= result.anomaly_map.min() <= result.anomaly_map.max() <= 1.0
-        np.testing.assert_array_equal(result.mask, result.anomaly_map >= np.float32(session.backend.pixel_cut))
+        np.testing.assert_array_equal(result.mask, result.anomaly_map >= np.float32(session.pixel_cut))
 
 
 def test_regions_lie_in_the_mask(session: Session) -> None:
@@ -201,8 +201,8 @@ def test_small_regions_are_not_listed_and_stay_in_the_mask(session: Session) -> 
     assert (large.label, large.raw_score) == (everything.label, everything.raw_score)
 
 
-def test_sensitivity_of_the_model_is_used(model: AnomalyModule) -> None:
-    assert isinstance(model.post_processor, PostProcessor)
+def test_sensitivity_of_the_model_is_used(model: Detector) -> None:
+    assert isinstance(model.post_processor, DecisionModule)
     normal = part(0)
     before = Session(TorchBackend(model))(normal)[0]
     model.post_processor.image_sensitivity = 1.0

@@ -17,7 +17,7 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.data.index import index_folder
 from blemish.data.splits import Split
 from blemish.errors import DataError, UsageError, WeightsError
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 from blemish.trials import measure, recommend
 from blemish.trials.choice import Trial
 from blemish.trials.grid import Settings
@@ -27,7 +27,7 @@ PIXELS = 10**8
 SETTINGS: Settings = {"detector": "patchcore", "backbone": "filter_bank", "image_size": 64}
 
 
-def build(settings: Mapping[str, Any]) -> AnomalyModule:
+def build(settings: Mapping[str, Any]) -> Detector:
     return build_model(make_config(settings))
 
 

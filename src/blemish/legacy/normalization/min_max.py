@@ -2,8 +2,7 @@
 
     clip((s - threshold) / (max - min) + 0.5, 0, 1)        0, 0.5 or 1 by the sign of s - threshold when max == min
 
-Tensors go to `functional.thresholds`. Arrays repeat its few lines, because a runtime beside an exported graph has no
-torch; a test holds the two together.
+The formula is `functional.verdict.normalize`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from blemish.functional import verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,23 +34,16 @@ def normalize(targets: Scores, threshold: Any, min_val: Any, max_val: Any) -> Sc
         Array or tensor, as given, of the same shape and, for floats, the same precision.
     """
     if isinstance(targets, np.ndarray):
-        scores = targets if targets.dtype.kind == "f" else targets.astype(np.float32)
-        return _normalize_array(scores, *(np.asarray(value, scores.dtype) for value in (threshold, min_val, max_val)))
+        values = targets if targets.dtype.kind == "f" else targets.astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite becomes 1
+            scaled = verdict.normalize(
+                values, *(np.asarray(one, values.dtype) for one in (threshold, min_val, max_val))
+            )
+        return np.asarray(scaled, values.dtype)
     import torch
 
-    from blemish.functional import thresholds
-
     scores = targets if targets.is_floating_point() else targets.float()
-    return thresholds.normalize(scores, *(torch.as_tensor(value).to(scores) for value in (threshold, min_val, max_val)))
-
-
-def _normalize_array(
-    scores: npt.NDArray[Any], threshold: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    span = high / 2 - low / 2  # halves, because max - min may overflow
-    flat = span <= 0
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is dealt with below
-        ratio = (scores / 2 - threshold / 2) / np.where(flat, 1, span) + 0.5
-    step = np.where(scores > threshold, 1.0, np.where(scores < threshold, 0.0, 0.5))
-    broken = np.isnan(ratio) | (scores == -np.inf)
-    return np.where(broken, 1.0, np.where(flat, step, np.clip(ratio, 0, 1))).astype(scores.dtype)
+    result: Tensor = verdict.normalize(
+        scores, *(torch.as_tensor(one).to(scores) for one in (threshold, min_val, max_val))
+    )
+    return result

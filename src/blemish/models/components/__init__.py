@@ -9,4 +9,4 @@ from blemish.models.components.tiler import Tiler
 __all__ = ["AnomalyModule", "DynamicBufferModule", "Tiler"]
 
 
-__getattr__ = lazy(__name__, {"AnomalyModule": "blemish.models.base"})  # the base class imports these parts
+__getattr__ = lazy(__name__, {"AnomalyModule": "blemish.engine.module"})

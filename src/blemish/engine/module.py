@@ -1,0 +1,198 @@
+"""Detectors under a trainer: what Lightning calls, and nothing else.
+
+A detector is a plain `torch.nn.Module` with verbs; `lightning.Trainer` wants a `LightningModule` with hooks.
+`AnomalyModule` has the hooks and drives the detector that it is (`blemish.Patchcore`) or that it holds (`Driver`, which
+`Engine` puts around a detector that was loaded from a file). Steps that are measured return decided predictions; the
+validation step returns raw ones, which the post-processor, a callback, calibrates on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor, nn
+
+from blemish.data.batch import ImageBatch, InferenceBatch
+from blemish.data.gather import own_share
+from blemish.engine.post_processor import Calibration, PostProcessor
+from blemish.errors import UsageError
+from blemish.metrics.evaluation import Evaluator
+from blemish.models.base import Detector, build_parts
+from blemish.models.padim.detector import PadimDetector
+from blemish.models.padim.settings import PadimSettings
+from blemish.models.patchcore.detector import PatchcoreDetector
+from blemish.models.patchcore.settings import PatchcoreSettings
+from blemish.post_processing.post_processor import DecisionModule
+
+
+class AnomalyModule(LightningModule):
+    """The hooks of a detector. Fitting observes every training batch once, on one device, without an optimizer.
+
+    Attributes:
+        evaluator: what the last test measured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.evaluator = Evaluator()
+
+    @property
+    def detector(self) -> Detector:
+        """What is driven: itself, unless a subclass holds another."""
+        if not isinstance(self, Detector):
+            raise NotImplementedError(f"{type(self).__name__} must be a Detector, or hold one.")
+        return self
+
+    @staticmethod
+    def configure_post_processor() -> PostProcessor:
+        """The post-processor a detector gets when none is given."""
+        return PostProcessor()
+
+    def configure_optimizers(self) -> Any:
+        """None: there is nothing to optimize."""
+        return None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The post-processor calibrates itself through its hooks."""
+        processor = self.detector.post_processor
+        if isinstance(processor, Callback):
+            return [processor]
+        return [Calibration(processor)] if isinstance(processor, DecisionModule) else []
+
+    def configure_model(self) -> None:
+        """Refuses what the detector can't do, before the trainer's strategy says it in its own words.
+
+        Raises:
+            UsageError: for a fit over several devices, or over several epochs.
+        """
+        trainer = self.trainer
+        if str(trainer.state.fn) != "fit":
+            return
+        if trainer.world_size > 1:
+            raise UsageError(
+                f"A {self.detector.name} is fitted by one process: Trainer(devices=1). Got {trainer.world_size} "
+                f"processes. To share the work, let each observe a part of the images and merge the detectors: "
+                f"detector.merge(other), then detector.finish()."
+            )
+        epochs = self.detector.trainer_arguments["max_epochs"]
+        if trainer.max_epochs != epochs:
+            raise UsageError(
+                f"A {self.detector.name} sees every image once: Trainer(max_epochs={epochs}). Got {trainer.max_epochs}."
+            )
+
+    def on_train_start(self) -> None:
+        """Starts observing: afresh, unless `resume` was called just before."""
+        self.detector.begin()
+
+    @torch.no_grad()
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Observes a batch of good images."""
+        self.detector.observe(self.detector.features(batch.image))
+
+    def on_validation_start(self) -> None:
+        """Finishes fitting before calibration."""
+        self._finish_once()
+
+    def on_train_end(self) -> None:
+        """Finishes fitting where there is no calibration."""
+        self._finish_once()
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
+        """Raw predictions with labels, for calibration; nothing while Lightning only checks its own plumbing."""
+        return None if self.trainer.sanity_checking else self.raw_step(batch)
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> Any:
+        """Predictions with labels."""
+        return self._decided(batch)
+
+    def on_test_start(self) -> None:
+        """Starts measuring afresh."""
+        self.evaluator.reset()
+
+    def on_test_batch_end(self, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        """Measures a batch."""
+        left = own_share(self.trainer, self.evaluator.images, "test")
+        self.evaluator.update(outputs if left is None else outputs.first(left))
+
+    def on_test_epoch_end(self) -> None:
+        """Every process knows the figures of the whole set."""
+        self.evaluator.gather(self.device)
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> Any:
+        """Predictions."""
+        return self._decided(batch)
+
+    def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
+        """Moves the tensors the detector computes on; masks follow, paths stay."""
+        masks = batch.gt_mask
+        moved = (
+            masks.to(device) if isinstance(masks, Tensor) else None if masks is None else [m.to(device) for m in masks]
+        )
+        label = None if batch.gt_label is None else batch.gt_label.to(device)
+        return replace(batch, image=batch.image.to(device), gt_label=label, gt_mask=moved)
+
+    def raw_step(self, batch: ImageBatch) -> InferenceBatch:
+        """What the detector says about a batch, with what is known of it; undecided."""
+        return self.detector.inspect(batch.image, batch.size).batch(batch)
+
+    def _decided(self, batch: ImageBatch) -> InferenceBatch:
+        raw = self.raw_step(batch)
+        decided: InferenceBatch = raw if self.detector.post_processor is None else self.detector.post_processor(raw)
+        return decided
+
+    def _finish_once(self) -> None:
+        if self.detector.is_observing and not self.trainer.sanity_checking:
+            self.detector.finish()
+
+
+class Driver(AnomalyModule):
+    """Drives a detector that is no Lightning module itself.
+
+    Args:
+        detector: a plain one, such as `blemish.load` returns.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.model = detector
+
+    @property
+    def detector(self) -> Detector:
+        """What is driven."""
+        return self.model
+
+
+class Patchcore(PatchcoreDetector, AnomalyModule):
+    """PatchCore (arXiv 2106.08265) for `Engine` or a `lightning.Trainer`; see `PatchcoreDetector`.
+
+    Args:
+        settings: fields of `PatchcoreSettings`, by name.
+        post_processor: a `BasePostProcessor`; True or None for the default; False for none.
+    """
+
+    def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
+        checked = PatchcoreSettings(**settings)
+        super().__init__(checked, build_parts(checked), _chosen(post_processor))
+
+
+class Padim(PadimDetector, AnomalyModule):
+    """PaDiM (arXiv 2011.08785) for `Engine` or a `lightning.Trainer`; see `PadimDetector`.
+
+    Args:
+        settings: fields of `PadimSettings`, by name.
+        post_processor: a `BasePostProcessor`; True or None for the default; False for none.
+    """
+
+    def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
+        checked = PadimSettings(**settings)
+        super().__init__(checked, build_parts(checked), _chosen(post_processor))
+
+
+def _chosen(post_processor: nn.Module | bool | None) -> nn.Module | None:
+    if isinstance(post_processor, nn.Module):
+        return post_processor
+    return None if post_processor is False else PostProcessor()

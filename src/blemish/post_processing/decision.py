@@ -1,0 +1,193 @@
+"""How a model decides, as a value: two scales, and the record of what they rest on. No torch.
+
+A `Decision` is what calibration returns, what a model file and an exported graph carry, and what a session is asked
+with. It is frozen: whoever wants another threshold makes another decision, and nobody else's changes::
+
+    stricter = session.decision.replace(image_sensitivity=0.7)
+    session(images, stricter)
+
+All arithmetic is that of `blemish.functional.verdict`, which the post-processor and the graph run as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blemish.errors import UsageError
+from blemish.functional import verdict
+
+SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
+"""What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where normal ends for images, or for pixels; numbers are those of float32.
+
+    Attributes:
+        threshold: theta, the raw score from which something is anomalous at sensitivity 0.5.
+        low, high: lowest and highest raw score of the calibration; the unit of normalized scores.
+        sensitivity: alpha in [0, 1]; higher calls more anomalous.
+
+    Raises:
+        UsageError: for a number that float32 can't hold, a sensitivity outside [0, 1], or `low` above `high`.
+    """
+
+    threshold: float
+    low: float
+    high: float
+    sensitivity: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "low", "high"):
+            object.__setattr__(self, name, _float32(name, getattr(self, name)))
+        object.__setattr__(self, "sensitivity", checked_sensitivity("sensitivity", self.sensitivity))
+        if self.low > self.high:
+            raise UsageError(f"low must be at most high. Got {self.low} and {self.high}.")
+
+    @property
+    def effective_threshold(self) -> float:
+        """The raw score from which something is anomalous at this sensitivity."""
+        threshold, low, high, sensitivity = self.arrays()
+        return float(verdict.raw_threshold(threshold, low, high, sensitivity))
+
+    @property
+    def cut(self) -> float:
+        """1 - alpha: the normalized score from which something is anomalous."""
+        return 1.0 - self.sensitivity
+
+    def is_anomalous(self, scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Verdicts on raw scores of any shape, taken as float32; NaN and infinity are anomalous."""
+        threshold, low, high, sensitivity = self.arrays()
+        with np.errstate(invalid="ignore", over="ignore"):
+            cut = verdict.raw_threshold(threshold, low, high, sensitivity)
+            return np.asarray(verdict.is_anomalous(np.asarray(scores, np.float32), cut))
+
+    def normalize(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Raw scores of any shape, taken as float32, on the scale from 0 to 1, where `cut` decides as they do."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = verdict.normalize_consistently(np.asarray(scores, np.float32), *self.arrays())
+        return np.asarray(values)
+
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """Threshold, low, high and sensitivity as float32, in the order that `functional.verdict` takes them."""
+        threshold, low, high, sensitivity = (np.float32(value) for value in dataclasses.astuple(self))
+        return threshold, low, high, sensitivity
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a threshold rests on; part of the model, its artifact and its reports.
+
+    Attributes:
+        policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
+        pixel_policy: the same for the pixel threshold.
+        source: "held_out", "validation" or "test": which images; "test" is an oracle no one has in production.
+        normal, anomalous: how many images.
+        certified_false_alarm_rate: the probability with which one more normal image from the same line is called
+            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
+        f1: F1 at the image threshold on the calibration images; None without anomalous ones.
+        decided_by: file name of the image whose score is the threshold; None where it isn't known.
+        next_score: the highest score of a normal image below the threshold: far below, and one image, perhaps not a
+            good part, decides alone. None without such an image.
+        scores: raw scores of the normal calibration images; empty in files of earlier versions.
+        names: their file names, "" where an image never was a file.
+    """
+
+    policy: str
+    pixel_policy: str
+    source: str
+    normal: int
+    anomalous: int
+    certified_false_alarm_rate: float | None
+    f1: float | None
+    decided_by: str | None = None
+    next_score: float | None = None
+    scores: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether test images chose the threshold, so that test figures flatter."""
+        return self.source == "test"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a model decides about images and about pixels, and what that rests on.
+
+    Attributes:
+        image, pixel: see `Scale`.
+        record: None where nothing is known of the calibration.
+    """
+
+    image: Scale
+    pixel: Scale
+    record: CalibrationRecord | None = None
+
+    def replace(self, **settings: float) -> Decision:
+        """The same decision with some of `SETTINGS` changed. What the calibration certified holds no longer.
+
+        Raises:
+            UsageError: for a threshold that is no finite number of float32, or a sensitivity outside [0, 1].
+        """
+        changed: dict[str, Any] = {}
+        for setting, value in settings.items():
+            if setting not in SETTINGS:
+                raise UsageError(f"What can be changed is {', '.join(SETTINGS)}. Got {setting!r}.")
+            scale, _, name = setting.partition("_")
+            checked = (checked_sensitivity if name == "sensitivity" else _float32)(setting, value)
+            changed[scale] = dataclasses.replace(changed.get(scale, getattr(self, scale)), **{name: checked})
+        return dataclasses.replace(self, **changed)
+
+    def settings(self) -> dict[str, float]:
+        """The current value of each of `SETTINGS`."""
+        numbers = self.to_dict()
+        return {name: numbers[name] for name in SETTINGS}
+
+    def to_dict(self) -> dict[str, float]:
+        """The eight numbers by name, as exported files carry them: "image_threshold", "image_min", ..."""
+        return {
+            f"{name}_{key}": value
+            for name, scale in (("image", self.image), ("pixel", self.pixel))
+            for key, value in zip(_KEYS, dataclasses.astuple(scale), strict=True)
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], record: CalibrationRecord | None = None) -> Decision:
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if that isn't where `content` comes from, or its numbers make no sense.
+        """
+        image, pixel = (Scale(*(float(content[f"{name}_{key}"]) for key in _KEYS)) for name in ("image", "pixel"))
+        return cls(image, pixel, record)
+
+
+_KEYS = ("threshold", "min", "max", "sensitivity")
+
+
+def checked_sensitivity(name: str, value: float) -> float:
+    """`value` rounded to float32, if it is a sensitivity.
+
+    Raises:
+        UsageError: outside [0, 1].
+    """
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"{name} must be between 0 and 1. Got {value}.")
+    return float(np.float32(value))
+
+
+def _float32(name: str, value: float) -> float:
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value))
+    if not math.isfinite(rounded):
+        raise UsageError(f"{name} must be a finite number, at most 3.4e38 either way. Got {value}.")
+    return rounded
