@@ -1,0 +1,52 @@
+"""What PaDiM can be told beside what every detector can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from blemish.errors import UsageError
+from blemish.settings import DetectorSettings, Number, option
+
+if TYPE_CHECKING:
+    from blemish.models.padim.detector import Padim
+
+PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
+DEFAULT_FEATURES = 100
+
+
+class PadimSettings(DetectorSettings):
+    """Settings of `Padim`, which says what they mean. Layers default to the paper's for timm's backbones."""
+
+    name: ClassVar[str] = "padim"
+    title: ClassVar[str] = "PaDiM"
+    timm_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
+    layers_of: ClassVar = {**DetectorSettings.layers_of, "bundled": ("layer1", "layer2", "filter_bank", "layer3")}
+
+    n_features: int | None = option(
+        None, "Channels to keep. Default: the paper's, at most 100.", allowed="from 1 to the channels of the layers"
+    )
+    epsilon: Number = option(
+        0.01, "Added to the diagonal of covariances.", gt=0, note=", or covariances can't be inverted"
+    )
+    factor_dtype: Literal["float32", "float16"] = option("float32", "How factors are kept.")
+
+    @classmethod
+    def detector(cls) -> type[Padim]:
+        """The class of the detector."""
+        from blemish.models.padim.detector import Padim
+
+        return Padim
+
+    def features_of(self, channels: int) -> int:
+        """How many of the backbone's channels to keep: `n_features`, or the paper's number for this backbone.
+
+        Raises:
+            UsageError: if there are not so many.
+        """
+        usual = min(PAPER_FEATURES.get(self.backbone.partition(".")[0], DEFAULT_FEATURES), channels)
+        wanted = usual if self.n_features is None else self.n_features
+        if not 1 <= wanted <= channels:
+            raise UsageError(
+                f"n_features must be between 1 and {channels}, the channels of these layers. Got {wanted}."
+            )
+        return wanted

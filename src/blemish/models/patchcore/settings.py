@@ -1,0 +1,37 @@
+"""What PatchCore can be told beside what every detector can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from blemish.settings import DetectorSettings, Number, option
+
+if TYPE_CHECKING:
+    from blemish.models.patchcore.detector import Patchcore
+
+
+class PatchcoreSettings(DetectorSettings):
+    """Settings of `Patchcore`, which says what they mean. Layers default to the paper's for timm's backbones."""
+
+    name: ClassVar[str] = "patchcore"
+    title: ClassVar[str] = "PatchCore"
+    timm_layers: ClassVar[tuple[str, ...]] = ("layer2", "layer3")
+    layers_of: ClassVar = {**DetectorSettings.layers_of, "bundled": ("layer2", "filter_bank", "layer3")}
+
+    coreset_sampling_ratio: Number = option(0.1, "Share of the patches to keep.", gt=0, le=1)
+    bank_size: int | None = option(
+        10_000, "Most patches to keep; 0 sets no limit.", ge=1, note=", or None for no limit", zero_is_none=True
+    )
+    selection_channels: int | None = option(
+        None, "Select in a random projection to so many channels. Default: off.", ge=1, note=", or None"
+    )
+    bank_dtype: Literal["float32", "float16"] = option("float32", "How the bank is stored.")
+    num_neighbors: int = option(9, "Neighbors of the score's re-weighting.", ge=1)
+    neighbor_search: Literal["exact", "faiss"] = option("exact", "faiss is approximate.")
+
+    @classmethod
+    def detector(cls) -> type[Patchcore]:
+        """The class of the detector."""
+        from blemish.models.patchcore.detector import Patchcore
+
+        return Patchcore
