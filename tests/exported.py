@@ -10,7 +10,7 @@ from blemish.artifact import load
 from blemish.export import exporting
 from blemish.export.onnx import to_onnx
 from blemish.models.base import Detector
-from blemish.post_processing import DecisionModule, PostProcessor
+from blemish.post_processing import DecisionModule
 
 
 def content_of(model: Detector, static: tuple[int, int, int] | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ RANK = {
     "_version": 0,
     "_lazy": 0.5,
     "functional": 1,
+    "settings": 1,
     "data": 2,
     "features": 2,
     "synthetic": 3,
@@ -163,6 +164,7 @@ def test_the_public_surface_is_what_we_meant_it_to_be() -> None:
         "import blemish.cli",
         "import blemish.data.index, blemish.data.image_io, blemish.data.splits",
         "import blemish.visualization",
+        "import blemish.settings, blemish.models",
         "from blemish.runtime.session import Session",
     ],
 )

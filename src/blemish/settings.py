@@ -37,7 +37,7 @@ MAX_AREA = 2**24
 
 
 def option(
-    default: Any, help: str, *, allowed: str = "", note: str = "", zero_is_none: bool = False, **bounds: float
+    default: Any, help: str, *, allowed: str = "", note: str = "", zero_is_none: bool = False, **bounds: Any
 ) -> Any:
     """A field of settings.
 
@@ -50,7 +50,7 @@ def option(
         bounds: `ge`, `gt`, `le`, `lt`, as pydantic's `Field` takes them.
     """
     extra: dict[str, Any] = {"allowed": allowed, "note": note, "zero_is_none": zero_is_none}
-    return Field(default, description=help, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
 def _size(value: Any) -> Any:
@@ -91,11 +91,12 @@ class Settings(BaseModel):
             raise UsageError(_message(type(self), values, error)) from error
 
 
-class _Seeded(Settings):
-    seed: int = option(0, "For splits, coreset and channel choice.", allowed="from 0 to 2**63 - 1", ge=0, lt=2**63)
+_SEED: Any = option(
+    0, "For splits, coreset and channel choice.", allowed="from 0 to 2**63 - 1", ge=0, lt=2**63
+)  # one key for all that draws
 
 
-class DetectorSettings(_Seeded):
+class DetectorSettings(Settings):
     """What every detector can be told; each adds its own in a class beside it.
 
     Attributes:
@@ -121,7 +122,10 @@ class DetectorSettings(_Seeded):
     )  # all that `blemish.data.roi.read_roi` takes, which checks it
     tile_size: Size | None = option(None, "Inspect in tiles of this side, or HEIGHT,WIDTH.")
     tile_stride: Size | None = option(None, "Distance between tiles. Default: half a tile.")
-    sigma: Number = option(4.0, "Blur of the map in pixels of the image size.")
+    sigma: Number = option(
+        4.0, "Blur of the map in pixels of the image size.", allowed="above 0, at most the longer side"
+    )
+    seed: int = _SEED
 
     BUILDING_ONLY: ClassVar[frozenset[str]] = frozenset({"weights", "pretrained"})
     """What matters while a detector is built and is no part of it: its file holds the weights."""
@@ -185,7 +189,7 @@ class DecisionSettings(Settings):
     pixel_sensitivity: Number = option(0.5, "0 to 1; higher marks more pixels.", ge=0, le=1)
 
 
-class DataSettings(_Seeded):
+class DataSettings(Settings):
     """Which images fit, choose the thresholds, and test."""
 
     calibrate_on: Literal["auto", "held_out", "validation", "test"] = option(
@@ -196,6 +200,7 @@ class DataSettings(_Seeded):
         0.2, "Share of the good images held out for testing, where no test set exists.", ge=0, lt=1
     )
     group: str | None = option(None, "Regular expression; images with the same match stay in one set.")
+    seed: int = _SEED
 
     @model_validator(mode="after")
     def _leaves_something(self) -> Self:
@@ -297,7 +302,7 @@ def fit_settings(values: Mapping[str, Any], detectors: Detectors) -> FitSettings
             raise UsageError(f"Unknown configuration key {key!r}.{hint}")
     given = {key: value for key, value in values.items() if value is not None}
     name = given.pop("detector", known["detector"].default)
-    if name not in detectors:
+    if not isinstance(name, str) or name not in detectors:
         raise UsageError(f"detector must be {known['detector'].allowed}. Got {name!r}.{nearest(name, detectors)}")
     for key, value in given.items():
         owners = known[key].detectors

@@ -149,8 +149,14 @@ def test_threshold_is_the_score_from_which_an_image_is_anomalous(session: Sessio
         (lambda s: s.set_sensitivity(1.1), r"image_sensitivity must be between 0 and 1. Got 1.1."),
         (lambda s: s.set_sensitivity(pixel=-0.1), r"pixel_sensitivity must be between 0 and 1. Got -0.1."),
         (lambda s: s.set_sensitivity(0.9, float("nan")), r"pixel_sensitivity must be between 0 and 1. Got nan."),
-        (lambda s: s.set_threshold(float("inf")), r"image_threshold must be a finite number, at most 3.4e38 either way. Got inf."),
-        (lambda s: s.set_threshold(1e39), r"image_threshold must be a finite number, at most 3.4e38 either way. Got 1e\+39."),
+        (
+            lambda s: s.set_threshold(float("inf")),
+            r"image_threshold must be a finite number, at most 3.4e38 either way. Got inf.",
+        ),
+        (
+            lambda s: s.set_threshold(1e39),
+            r"image_threshold must be a finite number, at most 3.4e38 either way. Got 1e\+39.",
+        ),
     ],
 )
 def test_settings_out_of_range_change_nothing(session: Session, change: Any, message: str) -> None:

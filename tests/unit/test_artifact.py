@@ -26,7 +26,7 @@ from blemish.errors import ArtifactError, NotFittedError, UsageError
 from blemish.models import detectors
 from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
-from blemish.post_processing import DecisionModule, BasePostProcessor, PostProcessor
+from blemish.post_processing import BasePostProcessor, DecisionModule
 
 Edit = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 

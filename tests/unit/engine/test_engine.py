@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from blemish.engine import engine as engine_module
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
+from blemish.engine import engine as engine_module
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
 from blemish.models import detectors
 from blemish.models.base import Detector

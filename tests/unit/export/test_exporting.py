@@ -31,7 +31,7 @@ from blemish.export.parity import compare, generated_images
 from blemish.export.report import Comparison, ParityReport
 from blemish.models import Padim
 from blemish.models.base import Detector
-from blemish.post_processing import DecisionModule, BasePostProcessor, PostProcessor
+from blemish.post_processing import BasePostProcessor, DecisionModule, PostProcessor
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import SETTINGS, Outputs, Session
 from blemish.synthetic.products import render

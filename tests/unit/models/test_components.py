@@ -11,7 +11,6 @@ from blemish.errors import UsageError
 from blemish.functional.maps import smooth
 from blemish.functional.resize import resize
 from blemish.models import components, detectors
-from blemish.models.base import Detector
 from blemish.models.components import DynamicBufferModule, Tiler
 from blemish.models.components.map_maker import MapMaker
 

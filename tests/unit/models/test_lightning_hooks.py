@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.models import detectors
-from blemish.post_processing import DecisionModule, PostProcessor
+from blemish.post_processing import DecisionModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # one process is quicker for ten images
