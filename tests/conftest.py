@@ -44,7 +44,7 @@ def model_files(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("models")
     files = {}
     for name, kind in detectors().items():
-        model = kind(**SMALL)  # type: ignore[arg-type]
+        model = kind.build(**SMALL)  # type: ignore[arg-type]
         Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
         files[name] = folder / f"{name}.safetensors"
         model.save(files[name])

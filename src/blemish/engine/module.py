@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from blemish.data.batch import ImageBatch, InferenceBatch
@@ -70,7 +71,7 @@ class AnomalyModule(LightningModule):
             UsageError: for a fit over several devices, or over several epochs.
         """
         trainer = self.trainer
-        if str(trainer.state.fn) != "fit":
+        if trainer.state.fn is not TrainerFn.FITTING:
             return
         if trainer.world_size > 1:
             raise UsageError(

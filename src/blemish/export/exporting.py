@@ -104,7 +104,6 @@ def export(
         "static": shape,
         "opset": OPSET,
         "precision": "int8" if int8 else "float32",
-        "seal": BLANK,
     }
     model.eval()
     graph: Any = to_onnx(model, decision, shape)
@@ -183,7 +182,8 @@ def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: It
 
 
 def write(graph: Any, path: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Writes an ONNX model, or for .xml OpenVINO's own, too, and returns the files, the one to be named last."""
+    """Writes an ONNX model, or for .xml OpenVINO's, too, with its digest; returns the files, the one to be named last."""
+    content = {**content, "seal": BLANK}
     if path.suffix == ".xml":
         write_openvino(graph, path, content)
         write_seal(path, [path.with_suffix(".bin")])

@@ -15,6 +15,7 @@ from blemish.data.batch import InferenceBatch
 from blemish.errors import NotCalibratedError, UsageError
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
+from blemish.post_processing.post_processor import DecisionModule
 from blemish.runtime.session import Outputs, Session
 from blemish.seal import read_seal
 
@@ -27,11 +28,12 @@ class TorchBackend:
         fingerprint: of its file, where it has one.
 
     Raises:
-        UsageError: if its post-processor is none, or of the user's own. NotCalibratedError: without thresholds.
+        NotCalibratedError: without thresholds.
     """
 
     def __init__(self, model: Detector, fingerprint: str | None = None) -> None:
-        if not model.decider.is_calibrated:
+        processor = model.post_processor
+        if not isinstance(processor, DecisionModule) or not processor.is_calibrated:
             raise NotCalibratedError(
                 "This model has no thresholds, so it can't give verdicts. Calibrate it with Engine.validate."
             )

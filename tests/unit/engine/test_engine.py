@@ -39,9 +39,8 @@ def run() -> Engine:
     return Engine("cpu", progress=False)
 
 
-def processor(model: Detector) -> PostProcessor:
-    assert isinstance(model.post_processor, DecisionModule)
-    return model.post_processor
+def processor(model: Detector) -> DecisionModule:
+    return model.decider
 
 
 def draw(
@@ -291,7 +290,7 @@ def test_thresholds_of_an_earlier_fit_do_not_survive_a_failed_one(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise CalibrationError("no")
 
-    monkeypatch.setattr(PostProcessor, "_calibrate", fail)
+    monkeypatch.setattr(DecisionModule, "calibrate", fail)
     with pytest.raises(CalibrationError):
         run().fit(model, data(tiles))
     assert not processor(model).is_calibrated
@@ -325,7 +324,7 @@ def test_all_identical_images(tmp_path: Path) -> None:
         (tmp_path / "same").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / "same" / f"{i}.png")
     for kind in detectors().values():
-        model = kind(image_size=SIZE)
+        model = kind.build(image_size=SIZE)
         run().fit(model, data(tmp_path / "same"))
         done = model(torch.from_numpy(image)[None])
         assert done.pred_score.isfinite().all()

@@ -32,8 +32,9 @@ from blemish.export.report import Comparison, ParityReport
 from blemish.models import Padim
 from blemish.models.base import Detector
 from blemish.post_processing import BasePostProcessor, DecisionModule, PostProcessor
+from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.onnx_session import OnnxBackend
-from blemish.runtime.session import SETTINGS, Outputs, Session
+from blemish.runtime.session import Outputs, Session
 from blemish.synthetic.products import render
 from exported import traced
 
@@ -176,7 +177,7 @@ def test_nan_in_the_graph_is_anomalous(model_file: Path, tmp_path: Path) -> None
     assert raw[2][0]
     for name in ("nan.onnx", "nan.xml"):
         backend: Any = runtime.load(tmp_path / name).backend
-        settings = {key: np.array(value, dtype=np.float32) for key, value in backend.settings.items()}
+        settings = {key: np.array(value, dtype=np.float32) for key, value in backend.decision.settings().items()}
         assert backend.infer({"image": image, **settings})[2][0]
         with pytest.raises(NonFiniteError, match="score is NaN or infinite, so there is no verdict"):
             Session(backend)(image[0])
@@ -227,8 +228,7 @@ def test_ties_at_the_threshold_are_no_flips(model_file: Path, tmp_path: Path) ->
     score = float(model(torch.from_numpy(drawn(0))[None]).raw_score[0])
     for distance, (flips, ties) in {0.0: (0, 1), 1e-6: (0, 1), 1e-5: (1, 0)}.items():
         threshold = score * (1 + distance)
-        model.post_processor.get_buffer("_image_threshold").fill_(threshold)
-        backend.set(image_threshold=threshold)
+        model.decider.decision = model.decider.decision.replace(image_threshold=threshold)
         truth, verdict = backend.infer, model(torch.from_numpy(drawn(0))[None]).pred_label.numpy()
 
         def other(feed: dict[str, Any], truth: Any = truth, verdict: Any = verdict) -> list[Any]:

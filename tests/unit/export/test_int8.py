@@ -28,8 +28,9 @@ from blemish.export.report import Limits, int8_limits
 from blemish.export.samples import good_ones, list_samples, read_samples, spread, to_compare
 from blemish.models import Patchcore
 from blemish.models.base import Detector
+from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.onnx_session import OnnxBackend
-from blemish.runtime.session import SETTINGS, Outputs
+from blemish.runtime.session import Outputs
 from blemish.synthetic.products import render
 from exported import traced
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blemish.errors import UsageError
-from blemish.functional import thresholds
+from blemish.functional import verdict
 from blemish.post_processing.normalization import cdf, min_max
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
@@ -49,7 +49,7 @@ def test_arrays_and_tensors_are_normalized_alike(
 ) -> None:
     low, high = min(low, high), max(low, high)
     array = np.array(scores, np.float32)
-    expected = thresholds.normalize(torch.tensor(array), *(torch.tensor(x) for x in (threshold, low, high))).numpy()
+    expected = verdict.normalize(torch.tensor(array), *(torch.tensor(x) for x in (threshold, low, high))).numpy()
     np.testing.assert_allclose(min_max.normalize(array, threshold, low, high), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(min_max.normalize(torch.tensor(array), threshold, low, high).numpy(), expected)
 

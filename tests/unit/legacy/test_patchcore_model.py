@@ -393,7 +393,7 @@ def test_training_works_without_validation_and_without_masks() -> None:
     module = PatchcoreLightning(HPARAMS)
     bare = [{"image": batch["image"]} for batch in classic_batches(2, seed=1)]
     trainer().fit(module, loader(bare))
-    outputs = module._step(bare[0])
+    outputs = module.raw_step(bare[0])
     assert outputs.gt_label is None
     assert outputs.anomaly_map is not None
     assert outputs.anomaly_map.shape == (2, *SIZE)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blemish.engine import AnomalyModule
 from blemish.errors import UsageError
 from blemish.functional.maps import smooth
 from blemish.functional.resize import resize

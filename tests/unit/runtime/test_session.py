@@ -23,7 +23,7 @@ from blemish.errors import (
     UsageError,
 )
 from blemish.models.base import Detector
-from blemish.post_processing import DecisionModule, PostProcessor
+from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
 from blemish.runtime.session import Failure, Outputs, Result, Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
@@ -41,20 +41,21 @@ def session(model_file: Path) -> Session:
 class Recorder:
     """A backend that scores an image by its mean and remembers its stacks; NaN where a pixel is NaN."""
 
-    threshold = 0.5
-    pixel_cut = 0.5
+    decision = Decision(Scale(0.5, 0.0, 1.0), Scale(0.5, 0.0, 1.0))
+    roi = None
+    fingerprint = None
 
     def __init__(self) -> None:
         self.stacks: list[int] = []
 
-    def run(self, images: Any) -> Outputs:
+    def run(self, images: Any, decision: Decision) -> Outputs:
         self.stacks.append(len(images))
         values = images / np.float32(255) if images.dtype == np.uint8 else images
         if not np.isfinite(values).all():
             raise NonFiniteError("a score is NaN")
         score = values.mean(axis=(1, 2, 3), dtype=np.float32)
         maps = values.mean(axis=3, dtype=np.float32)
-        return Outputs(score, score, score >= self.threshold, maps, maps >= self.pixel_cut)
+        return Outputs(score, score, decision.image.is_anomalous(score), maps, decision.pixel.is_anomalous(maps))
 
 
 def flat(value: int, size: tuple[int, int] = (8, 9)) -> Any:
