@@ -5,8 +5,6 @@ thresholds rest on, and where everything came from. All weights are inside, so l
 everything before it builds
 anything: the header's bounds (by safetensors itself), the schema, every key, every tensor's name and shape. The same
 model gives the same bytes.
-
-Writing goes to a temporary name in the same folder and ends with a rename: an interrupted save leaves no broken file.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from safetensors.torch import save_file
 import blemish
 from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
+from blemish.files import replacing
 from blemish.models import detectors
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import CalibrationRecord, PostProcessor
@@ -92,7 +89,7 @@ def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
     """Writes a fitted detector to `path`; parents are created, an existing file is replaced in one step.
 
     Raises:
-        NotFittedError: if there is nothing to save. UsageError: see `manifest_of`. ArtifactError: if the file can't be
+        NotFittedError: if there is nothing to save. UsageError: see `manifest_of`. OutputError: if the file can't be
             written.
     """
     if not model.is_fitted:
@@ -102,7 +99,10 @@ def save(model: AnomalyModule, path: str | os.PathLike[str]) -> None:
     text = json.dumps(manifest_of(model).model_dump(mode="json"), sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={KEY: text})
+        try:
+            save_file(tensors, temporary, metadata={KEY: text})
+        except SafetensorError as error:  # its name for what the system has against it
+            raise OSError(str(error)) from error
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -203,25 +203,3 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind of device
         raise UsageError(f"device {str(device)!r} can't be used: {error}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` if the block succeeds and vanishes if it doesn't.
-
-    Raises:
-        ArtifactError: if the folder or the file can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
-        temporary.touch()
-        yield temporary
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} can't be written: {error}. Choose another place with -o / path.") from error
-    finally:
-        with suppress(OSError):  # what stood in the way of writing stands in the way of removing
-            temporary.unlink()

@@ -36,7 +36,8 @@ from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
-from blemish.models.base import AnomalyModule, ExportMode, silent
+from blemish.models.base import AnomalyModule, ExportMode
+from blemish.progress import silent
 
 if TYPE_CHECKING:
     from blemish.export.exporting import Exported

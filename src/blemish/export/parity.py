@@ -25,7 +25,7 @@ from blemish.export.report import EXACT, Comparison, Limits, ParityReport
 from blemish.metrics import AUROC
 from blemish.models.base import AnomalyModule
 from blemish.post_processing import PostProcessor
-from blemish.runtime.graph_session import GraphBackend
+from blemish.runtime.session import Backend
 
 Images = Sequence[npt.NDArray[np.uint8]]
 
@@ -38,7 +38,7 @@ MAX_STACK = 2**23
 
 def compare(
     model: AnomalyModule,
-    runtimes: Mapping[str, GraphBackend],
+    runtimes: Mapping[str, Backend],
     images: Images,
     batches: Sequence[int] = BATCHES,
     limits: Limits = EXACT,
@@ -48,7 +48,7 @@ def compare(
 
     Args:
         model: the truth.
-        runtimes: name -> graph.
+        runtimes: name -> graph, or another that shall give the same.
         images: (H, W, 3) uint8, of any sizes.
         batches: batch sizes, the smallest first.
         limits: for the report's verdict.
@@ -151,7 +151,7 @@ class _Differences:
         self.score = self.map = 0.0
 
     def add(
-        self, backend: GraphBackend, want: Mapping[str, npt.NDArray[Any]], stack: npt.NDArray[np.uint8]
+        self, backend: Backend, want: Mapping[str, npt.NDArray[Any]], stack: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.float32]:
         """Compares, and returns the runtime's raw scores."""
         got = backend.run(stack)

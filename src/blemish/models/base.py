@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -33,19 +33,13 @@ from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
 from blemish.post_processing import BasePostProcessor, PostProcessor
 from blemish.pre_processing import PreProcessor
+from blemish.progress import Progress, silent
 
 if TYPE_CHECKING:
     from blemish.export.exporting import Exported
     from blemish.export.samples import Images
 
 ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total) during long work."""
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """The `Progress` that shows nothing."""
 
 
 class AnomalyModule(LightningModule, ABC):
@@ -68,7 +62,7 @@ class AnomalyModule(LightningModule, ABC):
     Attributes:
         pre_processor, extractor, post_processor: the parts of the path; `post_processor` may be None.
         grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
-        progress: called with (phase, done, total) by long work; replaced by the engine.
+        progress: called by long work, see `blemish.progress`; replaced by the engine.
         evaluator: what the last test measured.
         data_record: which images the last fit used; None when it isn't known.
     """

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, NonFiniteError, UsageError
+from blemish.functional.pixels import to_uint8
 from blemish.runtime.session import SETTINGS, Outputs
 
 
@@ -77,7 +78,7 @@ class GraphBackend:
                 raise NonFiniteError(
                     "The image holds NaN or infinity, so there is no verdict. Check where it comes from."
                 )
-            images = np.rint(images * np.float32(255)).astype(np.uint8)
+            images = to_uint8(images)
         feed = {name: np.array(value, dtype=np.float32) for name, value in self.settings.items()}
         static = self.content["static"]
         if static is None:

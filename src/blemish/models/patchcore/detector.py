@@ -131,11 +131,11 @@ class Patchcore(AnomalyModule):
 
     def observe(self, features: Tensor) -> None:
         """See `AnomalyModule.observe`."""
-        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self._report_coreset)
+        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self.progress)
 
     def finish(self) -> None:
         """Selects the coreset."""
-        self.bank.finish(self._report_coreset)
+        self.bank.finish(self.progress)
         super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
@@ -149,6 +149,3 @@ class Patchcore(AnomalyModule):
         found = self.bank.nearest(patches)
         maps = self.map_maker(found.distance.view(images, self.map_maker.count))
         return self.bank.image_scores(patches, found, images, self.num_neighbors), maps
-
-    def _report_coreset(self, done: int, total: int, radius: float) -> None:
-        self.progress("coreset", done, total)
