@@ -109,7 +109,7 @@ def coreset(points: str, k: int, indices: str, on: str = "cpu") -> dict[str, Any
         radius = reached
 
     with Meter(on) as meter:
-        chosen = greedy_k_center(features, k, start=0, on_progress=watch)
+        chosen = greedy_k_center(features, k, start=0, on_round=watch)
     np.save(indices, chosen.cpu().numpy())
     centers = features[chosen].mT
     with Meter(on) as product:

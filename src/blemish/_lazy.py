@@ -10,9 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from blemish.errors import MissingExtraError
-
-TRAIN_EXTRA = {"torch", "torchvision", "timm", "lightning"}
+from blemish.extras import needing_extras
 
 
 def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
@@ -20,18 +18,13 @@ def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
 
     Raises:
         AttributeError: (when called) for other names.
-        MissingExtraError: (when called) if the module needs a package of the train extra that isn't installed.
+        MissingExtraError: (when called) if the module needs a package that isn't installed.
     """
 
     def resolve(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}. Names: {', '.join(sorted(home))}.")
-        try:
+        with needing_extras():
             return getattr(importlib.import_module(home[name]), name)
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing not in TRAIN_EXTRA:
-                raise
-            raise MissingExtraError(missing, "train") from error
 
     return resolve

@@ -8,8 +8,6 @@ bytes.
 
 Schema 1, of versions before the digest, is still read; what it lets through unchecked is the bits of the bank and of
 the layers behind the backbone.
-
-Writing goes to a temporary name in the same folder and ends with a rename: an interrupted save leaves no broken file.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from safetensors.torch import save_file
 import blemish
 from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
+from blemish.files import replacing
 from blemish.models import DETECTORS
 from blemish.models.base import Detector, build_parts
 from blemish.post_processing.decision import CalibrationRecord
@@ -111,7 +108,7 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
     """Writes a fitted detector to `path`; parents are created, an existing file is replaced in one step.
 
     Raises:
-        NotFittedError: if there is nothing to save. UsageError: see `manifest_of`. ArtifactError: if the file can't be
+        NotFittedError: if there is nothing to save. UsageError: see `manifest_of`. OutputError: if the file can't be
             written.
     """
     if not model.is_fitted:
@@ -121,7 +118,10 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
     text = json.dumps(manifest_of(model).model_dump(mode="json"), sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={KEY: text, "seal": BLANK})
+        try:
+            save_file(tensors, temporary, metadata={KEY: text, "seal": BLANK})
+        except SafetensorError as error:  # its name for what the system has against it
+            raise OSError(str(error)) from error
         write_seal(temporary)
 
 
@@ -223,25 +223,3 @@ def _checked_seal(path: Path, manifest: Manifest) -> str | None:
     if fingerprint is None and manifest.schema_number >= SEALED:
         raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
     return fingerprint
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` if the block succeeds and vanishes if it doesn't.
-
-    Raises:
-        ArtifactError: if the folder or the file can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
-        temporary.touch()
-        yield temporary
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} can't be written: {error}. Choose another place with -o / path.") from error
-    finally:
-        with suppress(OSError):  # what stood in the way of writing stands in the way of removing
-            temporary.unlink()

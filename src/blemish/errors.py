@@ -11,6 +11,7 @@ Exceptions form one tree, so that a caller can react to a kind of trouble instea
      +- NonFiniteError (ArithmeticError)   NaN or infinity where a score or feature should be
      +- CalibrationError (ValueError)      the calibration data can't support what was asked of it
      +- ArtifactError (ValueError)         a model file is damaged, foreign, too new or too large
+     +- OutputError (OSError)              a file can't be written; `.path` names it
      +- ExportError (RuntimeError)         an exported file would not give the verdicts of its model
      +- WeightsError (RuntimeError)        backbone weights are absent, damaged or don't fit
      +- MissingExtraError (ImportError)    an optional dependency isn't installed
@@ -66,6 +67,17 @@ class CalibrationError(BlemishError, ValueError):
 
 class ArtifactError(BlemishError, ValueError):
     """A model file is damaged, foreign, of a newer schema, or holds tensors of an absurd size."""
+
+
+class OutputError(BlemishError, OSError):
+    """A file or folder can't be written. `path` names it, `reason` says why, `advice` what to do."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "Choose another place.") -> None:
+        super().__init__(f"{os.fspath(path)} can't be written: {reason}. {advice}")
+        self.path, self.reason, self.advice = os.fspath(path), reason, advice
+
+    def __reduce__(self) -> tuple[type[OutputError], tuple[str, str, str]]:
+        return type(self), (self.path, self.reason, self.advice)
 
 
 class ExportError(BlemishError, RuntimeError):

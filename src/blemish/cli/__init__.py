@@ -16,7 +16,7 @@ from blemish.cli.bench import bench
 from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
-from blemish.cli.doctor import PACKAGES, doctor
+from blemish.cli.doctor import doctor
 from blemish.cli.export import export
 from blemish.cli.fit import fit
 from blemish.cli.inspect import inspect
@@ -25,6 +25,7 @@ from blemish.cli.recommend import recommend
 from blemish.cli.report import report
 from blemish.cli.test import test
 from blemish.errors import BlemishError, MissingExtraError, UsageError
+from blemish.extras import needing_extras
 
 app = typer.Typer(
     name="blemish",
@@ -48,13 +49,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """The console script: deliberate errors become one line on stderr and an exit code."""
     try:
-        app()
+        with needing_extras():
+            app()
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        complain(str(MissingExtraError(package, PACKAGES[package])))
-        sys.exit(USAGE)

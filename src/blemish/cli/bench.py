@@ -15,6 +15,7 @@ from blemish.cli.config import PADIM_ONLY, PATCHCORE_ONLY, make_config, parse_fl
 from blemish.cli.console import UNMET, out, print_json, progress
 from blemish.cli.fit import build_data, build_model, with_config_flags
 from blemish.errors import UsageError
+from blemish.files import write_json, write_text
 
 if TYPE_CHECKING:
     from blemish.trials.grid import Settings
@@ -69,10 +70,10 @@ def bench(
             bars.update(task, completed=number, description=_label(jobs[min(number, len(jobs) - 1)]))
     rows = summarize(results)
     table = [{**vars(row), "values": _plain(row)} for row in rows]
-    (output / "table.md").write_text(to_markdown(rows, results), encoding="utf-8")
-    (output / "table.csv").write_text(to_csv(rows, results), encoding="utf-8")
+    write_text(output / "table.md", to_markdown(rows, results))
+    write_text(output / "table.csv", to_csv(rows, results))
     content = {"table": table, "jobs": results}
-    _write_json(output / "results.json", content)
+    write_json(output / "results.json", content)
     failed = [result for result in results if result["error"] is not None]
     if as_json:
         print_json(content)
@@ -184,12 +185,6 @@ def _line(result: Result, before: bool) -> str:
 
 def _plain(row: Row) -> dict[str, dict[str, float | None] | None]:
     return {key: None if value is None else {"mean": value[0], "sd": value[1]} for key, value in row.values.items()}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    import json
-
-    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _print_table(rows: Sequence[Row], seeds: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blemish.errors import UsageError
+from blemish.functional.pixels import height_width
 
 
 def _key(text: str, default: Any = None) -> Any:
@@ -152,9 +153,6 @@ def parse_flag(name: str, value: Any) -> Any:
     if name == "layers" and isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     if name in ("image_size", "crop_from", "tile_size", "tile_stride") and isinstance(value, str):
-        try:
-            sides = [int(part) for part in value.split(",")]
-        except ValueError as error:
-            raise UsageError(f"{name} must be a number, or HEIGHT,WIDTH. Got {value!r}.") from error
-        return sides[0] if len(sides) == 1 else tuple(sides)
+        size = height_width(name, value)
+        return size if "," in value else size[0]
     return value

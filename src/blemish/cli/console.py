@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-
-T = TypeVar("T")
 
 ANOMALIES = 1
 USAGE = 2
@@ -54,14 +53,18 @@ def progress(*, shown: bool = True, transient: bool = True) -> Progress:
     )
 
 
-def bar(name: str) -> Callable[[Sequence[T]], Iterator[T]]:
-    """Goes through a sequence with the bar of `progress`."""
+@contextmanager
+def phases() -> Iterator[Callable[[str, int, int], None]]:
+    """A `blemish.progress.Progress` with a bar of `progress` for each phase."""
+    tasks: dict[str, TaskID] = {}
+    with progress(transient=False) as bars:
 
-    def through(items: Sequence[T]) -> Iterator[T]:
-        with progress(transient=False) as bars:
-            yield from bars.track(items, description=name)
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase)
+            bars.update(tasks[phase], completed=done, total=total)
 
-    return through
+        yield show
 
 
 def print_json(content: Mapping[str, Any]) -> None:

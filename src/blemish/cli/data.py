@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from blemish.cli.console import BAD_INPUT, bar, out, print_json, table
+from blemish.cli.console import BAD_INPUT, out, phases, print_json, table
 
 data = typer.Typer(help="Look into data folders.", no_args_is_help=True)
 COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -41,7 +41,8 @@ def check(
         seed=seed,
         calibrate_on=calibrate_on,
     )
-    report = checking.check(index, sets, progress=bar("data check"))
+    with phases() as show:
+        report = checking.check(index, sets, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -14,21 +14,9 @@ import typer
 
 from blemish import __version__
 from blemish.cli.console import print_json, table
+from blemish.extras import DISTRIBUTIONS, EXTRAS
 
-PACKAGES = {
-    "torch": "train",
-    "torchvision": "train",
-    "timm": "train",
-    "lightning": "train",
-    "pyarrow": "parquet",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "faiss-cpu": "faiss",
-    "plotly": "report",
-    "jinja2": "report",
-}
+PACKAGES = {DISTRIBUTIONS.get(package, package): extra for package, extra in EXTRAS.items()}
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="Print one JSON object.")) -> None:

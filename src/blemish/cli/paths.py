@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from blemish.data.image_io import IMAGE_SUFFIXES
 from blemish.errors import DataError, UsageError
+from blemish.files import is_image
 
 
 def check_writable(path: Path, suffix: str) -> None:
@@ -35,7 +35,7 @@ def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            found = sorted(one for one in path.rglob("*") if _is_image(one))
+            found = sorted(one for one in path.rglob("*") if is_image(one) and one.is_file())
             yield from ((one, one.relative_to(path)) for one in found)
         elif path.exists():
             found = [path]
@@ -46,7 +46,3 @@ def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
             yield from ((one, one.relative_to(Path(*fixed))) for one in found)
         if not found:
             raise DataError(f"{text!r} is no file, no folder with images and no pattern that matches. Check the path.")
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -16,6 +16,7 @@ from blemish.cli.console import UNMET, complain, out, print_json, progress
 from blemish.cli.fit import build_model
 from blemish.data.image_io import MAX_PIXELS
 from blemish.errors import BlemishError, UsageError
+from blemish.files import write_text
 
 if TYPE_CHECKING:
     from blemish.data.splits import Split
@@ -212,8 +213,7 @@ def _write_config(path: Path, chosen: Trial, given: Mapping[str, Any]) -> None:
         f"# on planted defects (not yours), {chosen.milliseconds:.1f} ms per image on {chosen.device}, "
         f"{chosen.megabytes:.1f} MB.\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(path, head + yaml.safe_dump(content, sort_keys=False))
 
 
 def _print_table(

@@ -12,7 +12,7 @@ import typer
 
 from blemish import __version__
 from blemish.cli.config import FitConfig
-from blemish.cli.console import bar
+from blemish.cli.console import phases
 from blemish.cli.paths import check_writable
 from blemish.data.image_io import MAX_PIXELS
 from blemish.errors import DataError, UsageError
@@ -86,7 +86,8 @@ def report_on_model(model: Path, directory: Path, output: Path, accelerator: str
     result = Engine(accelerator).test(detector, data, watch=watch)
     device = min(devices)
     backend = TorchBackend(detector.to(device)) if processor.is_calibrated else None
-    gallery = from_model(rows, backend, max_pixels=data.max_pixels, progress=bar("pictures"))
+    with phases() as show:
+        gallery = from_model(rows, backend, max_pixels=data.max_pixels, progress=show)
     gallery = replace(gallery, speed=replace(gallery.speed, how=f"{gallery.speed.how}{_machine(device, gallery)}"))
     same_data = data.record() == manifest.data
     written = _write(
@@ -177,7 +178,8 @@ def _checked(index: Index, split: Split, max_pixels: int) -> CheckReport:
     """The state of the data; without the plan of a fit where there is nothing to fit on."""
     from blemish.data import check as checking
 
-    checked = checking.check(index, split, max_pixels=max_pixels, progress=bar("data check"))
+    with phases() as show:
+        checked = checking.check(index, split, max_pixels=max_pixels, progress=show)
     if split.fit:
         return checked
     return replace(checked, findings=[finding for finding in checked.findings if finding.severity != "note"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from blemish.data.image_io import MAX_PIXELS, file_sha256, read_header, read_ima
 from blemish.data.index import Index, Sample
 from blemish.data.splits import Split
 from blemish.errors import DataError, ImageReadError
+from blemish.progress import Progress, silent, watched
 
 _SHOWN = 5  # file names quoted in one finding; the report's fields hold them all
 
@@ -84,7 +85,7 @@ def check(
     *,
     min_size: int = 32,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+    progress: Progress = silent,
 ) -> CheckReport:
     """Read every image and mask once and report.
 
@@ -93,7 +94,7 @@ def check(
         split: how it would be divided.
         min_size: images with a side shorter than this are reported.
         max_pixels: as in `read_image`.
-        progress: wraps the sequence of samples to show a bar, such as `rich.progress.track`.
+        progress: called for each image, in the phase "data check".
     """
     members = {"fit": split.fit, "calibrate": split.calibrate, "validation": split.validation, "test": split.test}
     home = {sample.relative: name for name, chosen in members.items() for sample in chosen}
@@ -107,7 +108,7 @@ def check(
     spotted_good: list[str] = []
     same_bytes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     looks: dict[str, set[bytes]] = defaultdict(set)
-    for sample in progress(index.samples):
+    for sample in watched(index.samples, "data check", progress):
         where = home.get(sample.relative, "unused")
         try:
             header = read_header(sample.path)

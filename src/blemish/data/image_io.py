@@ -13,16 +13,13 @@ global of Pillow's is touched. Color profiles are ignored; pixels are taken as s
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -35,11 +32,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from blemish.errors import DataError, ImageReadError, UsageError
+from blemish.files import digest, replacing
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of an image file, or an open binary file (read from where it stands)."""
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What a folder scan takes for an image, compared in lower case. A file given by name is judged by content alone."""
 
 MAX_PIXELS = 200_000_000
@@ -165,7 +162,7 @@ def write_png(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
 
     Raises:
         UsageError: another shape or dtype.
-        DataError: the target can't be written.
+        OutputError: the target can't be written.
     """
     gray, color = array.ndim == 2, array.ndim == 3 and array.shape[-1] == 3
     if not (gray and array.dtype in (np.uint8, np.uint16, np.bool_)) and not (color and array.dtype == np.uint8):
@@ -173,31 +170,16 @@ def write_png(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
             f"write_png takes (H, W) uint8, uint16 or bool, or (H, W, 3) uint8. Got {array.shape} {array.dtype}."
         )
     pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{target}: can't be written ({error.strerror or error}). Choose a folder you may write to."
-        ) from error
+    with replacing(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file's bytes, read in pieces. Raises `ImageReadError` where the file can't be read."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
+        return digest(path)
     except OSError as error:
         raise ImageReadError(path, error.strerror or str(error)) from error
-    return digest.hexdigest()
 
 
 @contextmanager

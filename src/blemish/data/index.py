@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from blemish.data.image_io import IMAGE_SUFFIXES
 from blemish.data.layouts import (
     BAD_NAMES,
     GOOD_NAMES,
@@ -25,7 +24,9 @@ from blemish.data.layouts import (
     composed,
     detect,
 )
-from blemish.errors import DataError, MissingExtraError
+from blemish.errors import DataError
+from blemish.extras import require
+from blemish.files import IMAGE_SUFFIXES, is_image
 
 __all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder"]
 
@@ -100,7 +101,7 @@ def find_sets(root: str | os.PathLike[str]) -> dict[str, Path]:
     except DataError:
         below = sorted(one for one in path.iterdir() if one.is_dir() and one.name[0] != ".") if path.is_dir() else []
         parts = {*_SPLITS, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
-        found = {one.name: one for one in below if any(map(_is_image, _walk(one, ())))}
+        found = {one.name: one for one in below if any(map(is_image, _walk(one, ())))}
         if not found or any(name.lower() in parts for name in found):
             raise
         return found
@@ -111,7 +112,7 @@ def _index_directory(root: Path) -> Index:
     images: dict[str, Path] = {}
     ignored = 0
     for file in _walk(root, ()):
-        if _is_image(file):
+        if is_image(file):
             images[composed(file.relative_to(root).as_posix())] = file
         else:
             ignored += 1
@@ -122,10 +123,6 @@ def _index_directory(root: Path) -> Index:
         )
     layout, samples, problems = detect(Listing(root, dict(sorted(images.items()))))
     return Index(root, layout, _in_order(samples), tuple(sorted(problems, key=lambda p: p.path)), ignored)
-
-
-def _is_image(file: Path) -> bool:
-    return not file.name.startswith(".") and file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -204,13 +201,9 @@ def _read_csv(manifest: Path) -> list[dict[str, str]]:
 
 
 def _read_parquet(manifest: Path) -> list[dict[str, str]]:
+    pyarrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    try:
-        table = pyarrow.parquet.read_table(manifest)
+        table = parquet.read_table(manifest)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{manifest}: not a Parquet file ({error}).") from error
     _require_columns(manifest, table.column_names)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from blemish.data.image_io import MAX_PIXELS, read_image
 from blemish.errors import DataError, UsageError
 from blemish.functional.outlines import fill
+from blemish.functional.pixels import under_center
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Roi: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Sequence[Sequence[Sequence[float]]] | Mapping[str, Any]"
@@ -70,7 +71,7 @@ def run_lengths(mask: Mask) -> dict[str, list[int]]:
 
 def stretched(mask: Mask, size: tuple[int, int]) -> Mask:
     """A mask over a picture of `size` (H, W): each pixel is that of `mask` under its center."""
-    rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, mask.shape, strict=True))
+    rows, columns = (under_center(np.arange(side), own, side) for side, own in zip(size, mask.shape, strict=True))
     return np.asarray(mask[rows][:, columns])
 
 

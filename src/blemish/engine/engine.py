@@ -37,7 +37,8 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine.module import AnomalyModule, Driver
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
-from blemish.models.base import Detector, ExportMode, silent
+from blemish.models.base import Detector, ExportMode
+from blemish.progress import silent
 
 if TYPE_CHECKING:
     from blemish.export.exporting import Exported

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish import artifact
-from blemish.errors import ArtifactError, ExportError, NotCalibratedError, NotFittedError, UsageError
+from blemish.errors import ExportError, NotCalibratedError, NotFittedError, UsageError
 from blemish.export.int8 import MAX_IMAGES, quantize_onnx, quantize_openvino, with_headroom
 from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
 from blemish.export.parity import BATCHES, compare, generated_images
 from blemish.export.report import EXACT, ParityReport, int8_limits
 from blemish.export.samples import Images, Sample, good_ones, list_samples, read_samples, spread, to_compare
+from blemish.extras import EXTRAS
+from blemish.files import replacing, replacing_together
 from blemish.models.base import Detector, ExportMode
-from blemish.runtime import OPENERS, load
+from blemish.runtime import load
 from blemish.runtime.session import Backend
 from blemish.seal import BLANK, write_seal
 
@@ -58,7 +59,7 @@ def export(
         export_mode: "onnx"; "openvino" (.xml and .bin); "torch", the artifact that `save` writes. (torch's own .pt2
             holds a pickle, and here loading a model never runs code.)
         images: what to compare on: a folder, or files and arrays. Best of all images from the line, good and defective.
-            Of a data set, the test images are taken. None draws images.
+            Of a data set, the test images are taken. None draws images; for the artifact it compares nothing.
         static: (N, H, W) for compilers that need fixed shapes: the graph takes nothing else then.
         int8: put the backbone into 8-bit integers, see `export.int8`; the rest stays in float32. Needs `images`. The
             file is compared in its own runtime, with `int8_limits`.
@@ -68,7 +69,7 @@ def export(
     Raises:
         NotFittedError, NotCalibratedError: if the model can't give verdicts.
         ExportError: if a runtime doesn't agree; the message holds the table, and no file is written.
-        UsageError, DataError: for arguments and images that can't be used. ArtifactError: if the file can't be written.
+        UsageError, DataError: for arguments and images that can't be used. OutputError: if the file can't be written.
         MissingExtraError: if what translates or runs the graph isn't installed.
     """
     if export_mode not in get_args(ExportMode):
@@ -85,9 +86,9 @@ def export(
         raise NotCalibratedError(
             "This model has no thresholds, so an exported file could give no verdict. Run Engine.validate first."
         )
+    model.eval()
     if export_mode == "torch":
-        artifact.save(model, path)
-        return Exported(path, ParityReport(()))
+        return Exported(path, _save(model, path, images))
     size = None if shape is None else (shape[1], shape[2])
     named = [] if images is None else list_samples(images)
     tried = _drawn(model, size) if images is None else read_samples(to_compare(named), size)
@@ -105,32 +106,42 @@ def export(
         "opset": OPSET,
         "precision": "int8" if int8 else "float32",
     }
-    model.eval()
     graph: Any = to_onnx(model, decision, shape)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-            folder = Path(name)
-            if int8:
-                graph = (quantize_onnx if export_mode == "onnx" else quantize_openvino)(graph, stacks, folder)
-            report = compare(
-                model,
-                _runtimes(graph, folder, content, [path.suffix] if int8 else list(RUNTIMES)),
-                [image for image, _ in tried],
-                BATCHES if shape is None else shape[:1],
-                int8_limits(max_flips) if int8 else EXACT,
-                [sample.anomalous for _, sample in tried],
-            )
-            if not report.passed:
-                raise ExportError(
-                    f"The exported graph would not give the verdicts of the model, so nothing was written.\n{report}"
-                )
-            written = write(graph, folder / path.name, {**content, "parity": report.to_dict()})
-            for one in written:
-                one.replace(path.with_suffix(one.suffix))
-    except OSError as error:
-        raise ArtifactError(f"{path} can't be written: {error}. Choose another place.") from error
+    with replacing_together(*([path.with_suffix(".bin")] if export_mode == "openvino" else []), path) as folder:
+        if int8:
+            graph = (quantize_onnx if export_mode == "onnx" else quantize_openvino)(graph, stacks, folder)
+        report = compare(
+            model,
+            _runtimes(graph, folder, content, [path.suffix] if int8 else list(RUNTIMES)),
+            [image for image, _ in tried],
+            BATCHES if shape is None else shape[:1],
+            int8_limits(max_flips) if int8 else EXACT,
+            [sample.anomalous for _, sample in tried],
+        )
+        _require_passed(report)
+        write(graph, folder / path.name, {**content, "parity": report.to_dict()})
     return Exported(path, report)
+
+
+def _save(model: Detector, path: Path, images: Images | None) -> ParityReport:
+    """Writes the artifact, if, loaded again, it gives the same verdicts on `images`."""
+    with replacing(path) as temporary:
+        artifact.save(model, temporary)
+        if images is None:
+            return ParityReport(())
+        tried = read_samples(to_compare(list_samples(images)), None)
+        again = load(temporary, device=str(model.device)).backend
+        pictures, anomalous = [image for image, _ in tried], [sample.anomalous for _, sample in tried]
+        report = compare(model, {"artifact": again}, pictures, anomalous=anomalous)
+        _require_passed(report)
+        return report
+
+
+def _require_passed(report: ParityReport) -> None:
+    if not report.passed:
+        raise ExportError(
+            f"The exported file would not give the verdicts of the model, so nothing was written.\n{report}"
+        )
 
 
 def _target(root: Path, suffix: str) -> Path:
@@ -176,19 +187,19 @@ def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: It
             write(graph, folder / f"trial{suffix}", content)
             runtimes[RUNTIMES[suffix]] = load(folder / f"trial{suffix}").backend
     if not runtimes:
-        wanted = " or ".join(f'"blemish[{extra}]"' for extra in sorted({OPENERS[suffix][1] for suffix in suffixes}))
+        extras = sorted({EXTRAS[RUNTIMES[suffix]] for suffix in suffixes})
+        wanted = " or ".join(f'"blemish[{extra}]"' for extra in extras)
         raise ExportError(f"No runtime is installed that could check the file. Run: pip install {wanted}")
     return runtimes
 
 
-def write(graph: Any, path: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Writes an ONNX model, or for .xml OpenVINO's, too, with its digest; returns the files, the one to be named last."""
+def write(graph: Any, path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an ONNX model, or for .xml OpenVINO's own with a .bin beside it, with its digest."""
     content = {**content, "seal": BLANK}
     if path.suffix == ".xml":
         write_openvino(graph, path, content)
         write_seal(path, [path.with_suffix(".bin")])
-        return [path.with_suffix(".bin"), path]
-    describe(graph, content)
-    path.write_bytes(graph.SerializeToString())
-    write_seal(path)
-    return [path]
+    else:
+        describe(graph, content)
+        path.write_bytes(graph.SerializeToString())
+        write_seal(path)

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from blemish.errors import ExportError, MissingExtraError
 from blemish.export.onnx import BACKBONE
 from blemish.export.openvino import read_openvino, write_openvino
+from blemish.extras import EXTRAS, needing_extras
 from blemish.post_processing.decision import SETTINGS
 
 if TYPE_CHECKING:
@@ -58,10 +59,8 @@ def quantize_onnx(proto: ModelProto, stacks: Stacks, folder: Path) -> ModelProto
     Raises:
         MissingExtraError: if onnxruntime isn't installed.
     """
-    try:
+    with needing_extras():
         from onnxruntime import quantization
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "onnxruntime", "onnx") from error
     import onnx
 
     plain = fold_batch_norms(proto)
@@ -92,7 +91,7 @@ def quantize_openvino(proto: ModelProto, stacks: Stacks, folder: Path) -> Any:
         ExportError: if NNCF fails; the message holds its last line. MissingExtraError: if it isn't installed.
     """
     if importlib.util.find_spec("nncf") is None:
-        raise MissingExtraError("nncf", "int8")
+        raise MissingExtraError("nncf", EXTRAS["nncf"])
     source, target, samples = folder / "plain.xml", folder / "int8.xml", folder / "stacks.npz"
     write_openvino(fold_batch_norms(proto), source, {})
     np.savez(samples, *stacks)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blemish.errors import ExportError, MissingExtraError
+from blemish.errors import ExportError
 from blemish.export.graph import OUTPUTS, Graph
+from blemish.extras import needing_extras
 from blemish.models.base import Detector
 from blemish.post_processing.decision import SETTINGS
 
@@ -46,11 +47,9 @@ def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, i
         ExportError: if the model is too large for ONNX, or can't be traced.
         MissingExtraError: if onnx or onnxscript isn't installed.
     """
-    try:
+    with needing_extras():
         from onnx import TensorProto, helper
         from onnxscript import optimizer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "onnx", "export") from error
     size = sum(tensor.nbytes for tensor in model.buffers()) + sum(tensor.nbytes for tensor in model.parameters())
     if size > MAX_BYTES:
         raise ExportError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blemish.errors import MissingExtraError
+from blemish.extras import needing_extras
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,10 +31,8 @@ def write_openvino(graph: ModelProto | Model, path: Path, content: Mapping[str, 
     Raises:
         MissingExtraError: if openvino isn't installed.
     """
-    try:
+    with needing_extras():
         import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "openvino", "openvino") from error
     model = graph if isinstance(graph, openvino.Model) else openvino.Core().read_model(graph.SerializeToString())
     model.set_rt_info(json.dumps(content, sort_keys=True, allow_nan=False), ["blemish"])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -46,7 +46,7 @@ def compare(
 
     Args:
         model: the truth.
-        runtimes: name -> graph.
+        runtimes: name -> graph, or another that shall give the same.
         images: (H, W, 3) uint8, of any sizes.
         batches: batch sizes, the smallest first.
         limits: for the report's verdict.

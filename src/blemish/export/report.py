@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All comparisons of an export; empty where nothing was translated, that is, for the artifact.
+    """All comparisons of an export; empty where nothing was compared: for the artifact without images.
 
     Attributes:
         rows: one for each runtime and batch size. limits: what they had to keep to.

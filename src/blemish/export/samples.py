@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import IMAGE_SUFFIXES, read_image
+from blemish.data.image_io import read_image
 from blemish.data.index import index_folder
 from blemish.data.layouts import GOOD_NAMES
 from blemish.errors import DataError
+from blemish.files import is_image
+from blemish.functional.pixels import to_uint8
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | npt.NDArray[np.uint8]]
 """A folder or manifest, or files and (H, W, 3) uint8 arrays. Folders that `index_folder` understands tell labels."""
@@ -63,7 +65,9 @@ def read_samples(samples: Sequence[Sample], size: Sequence[int] | None) -> list[
     Raises:
         DataError: if none is left. ImageReadError: for a file that can't be read.
     """
-    pairs = [(_array(one.source), one) for one in samples]
+    pairs = [
+        (to_uint8(one.source if isinstance(one.source, np.ndarray) else read_image(one.source)), one) for one in samples
+    ]
     fitting = [pair for pair in pairs if size is None or pair[0].shape[:2] == tuple(size)]
     if not fitting:
         of_size = "" if size is None else f" of {size[0]} x {size[1]} pixels"
@@ -75,14 +79,9 @@ def _of_folder(folder: Path) -> list[Sample]:
     try:
         return [Sample(one.path, one.label, one.subset) for one in index_folder(folder).samples]
     except DataError:  # nothing to fit on, which isn't wanted here
-        files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(one for one in folder.rglob("*") if is_image(one))
         above = [one.relative_to(folder).parts[0].lower() for one in files]  # test/: good, scratch, hole, ...
         labeled = not set(GOOD_NAMES).isdisjoint(above)
         return [
             Sample(file, name not in GOOD_NAMES if labeled else None) for file, name in zip(files, above, strict=True)
         ]
-
-
-def _array(source: Path | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    image = source if isinstance(source, np.ndarray) else read_image(source)
-    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)

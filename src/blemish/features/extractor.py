@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blemish.errors import UsageError, WeightsError
+from blemish.extras import require
 from blemish.features import bundled_network
 from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
 from blemish.features.weights import checksum, find_cached, find_local, missing_message, require_connection
@@ -161,19 +162,9 @@ def _check_layers(backbone: str, layers: Sequence[str], available: Sequence[str]
     return sorted(layers, key=list(available).index)
 
 
-def _import_timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        from blemish.errors import MissingExtraError
-
-        raise MissingExtraError("timm", "train") from error
-    return timm
-
-
 def _timm_layers(backbone: str) -> dict[str, tuple[int, int]]:
     """Channels and stride of every layer that a timm model can return."""
-    timm = _import_timm()
+    timm = require("timm")
     if not timm.is_model(backbone.partition(".")[0]):
         near = difflib.get_close_matches(backbone, [BUNDLED, FILTER_BANK, *timm.list_models()], n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -221,7 +212,7 @@ def _timm_network(
     seed: int,
 ) -> tuple[nn.Module, str]:
     """A timm feature network that ends at the last needed layer, and where its weights came from."""
-    timm = _import_timm()
+    timm = require("timm")
     options: dict[str, Any] = {"features_only": True, "out_indices": [available.index(name) for name in layers]}
     with _private_random_state(_LOADING_SEED if pretrained else seed):
         if not pretrained:

@@ -47,7 +47,7 @@ def greedy_k_center(
     start: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     radius: float = 0.0,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_round: Callable[[int, int, float], None] | None = None,
 ) -> Tensor:
     """Chooses k points so that the farthest remaining point is as near as a greedy choice can make it.
 
@@ -58,7 +58,7 @@ def greedy_k_center(
             the result. None draws one from `generator`, or takes index 0 without one.
         generator: source of randomness for the first choice (a CPU generator).
         radius: stop as soon as every point is at most this far from a chosen one, in feature units.
-        on_progress: called before each round and after the last with (chosen, k, coverage radius): the largest distance
+        on_round: called before each round and after the last with (chosen, k, coverage radius): the largest distance
             of any point to its nearest chosen one, in feature units. The last call has the radius of the result.
 
     Returns:
@@ -81,8 +81,8 @@ def greedy_k_center(
     for part in chosen[0].split(CANDIDATES):
         _update(distance, points, norms, part)
     while True:
-        if on_progress is not None:
-            on_progress(done, k, float(distance.max().sqrt()))
+        if on_round is not None:
+            on_round(done, k, float(distance.max().sqrt()))
         if done >= k:
             break
         top, candidates = distance.topk(min(CANDIDATES + 1, n))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish.errors import UsageError
+from blemish.files import replacing
+from blemish.functional.pixels import to_uint8
 from blemish.legacy.classic import add_anomalous_label, add_normal_label, superimpose_anomaly_map
 from blemish.visualization.drawing import (
     MIN_TEXT,
@@ -194,20 +195,15 @@ class Visualizer:
         The file appears under its name only when it is complete.
 
         Raises:
-            UsageError: the suffix names no format that can be written.
+            UsageError: the suffix names no format that can be written. OutputError: the file can't be written.
         """
         path, picture = Path(file_path), as_picture(image)
         Image.init()
         known = sorted(suffix for suffix, name in Image.registered_extensions().items() if name in Image.SAVE)
         if path.suffix.lower() not in known:
             raise UsageError(f"{path} needs a suffix such as .png, .jpg, .bmp, .tif or .webp. Got {path.suffix!r}.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
-        try:
-            Image.fromarray(picture).save(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            Image.fromarray(picture).save(temporary)
 
 
 # ---------------------------------------------------------------------------------------------------------- composition
@@ -296,7 +292,7 @@ def _shown(batch: Mapping[str, Any], index: int) -> Picture:
         image = read_image(batch["image_path"][index])
     if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[-1] not in (1, 3):
         image = np.moveaxis(image, 0, -1)
-    return as_picture(image if image.dtype == np.uint8 else np.rint(255 * image).astype(np.uint8))
+    return as_picture(to_uint8(image))
 
 
 def _within_unit(image: npt.NDArray[Any]) -> bool:

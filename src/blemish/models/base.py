@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -30,6 +30,7 @@ from blemish.models.components.tiler import Tiler
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.pre_processing import PreProcessor
+from blemish.progress import Progress, silent
 from blemish.settings import DetectorSettings
 
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
     from blemish.export.exporting import Exported
 
 ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total) during long work."""
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """The `Progress` that shows nothing."""
 
 
 class Parts(NamedTuple):
@@ -89,7 +83,7 @@ class Detector(nn.Module, ABC):
         pre_processor, extractor, tiler, post_processor: the parts of the path; the last two may be None.
         settings: what the detector was built from, with everything filled in.
         grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
-        progress: called with (phase, done, total) by long work.
+        progress: called by long work, see `blemish.progress`; replaced by the engine.
         data_record: which images the last fit used; None when it isn't known.
     """
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from blemish.data.batch import PerImage
 from blemish.data.roi import Mask, Roi, cells_inside, read_roi
 from blemish.errors import UsageError
+from blemish.functional.pixels import height_width, under_center
 from blemish.functional.resize import apply_weights, axis_weights, letterbox_geometry
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -61,8 +62,8 @@ class PreProcessor(nn.Module):
         roi: Roi | None = None,
     ) -> None:
         super().__init__()
-        self.image_size = _sides("image_size", image_size)
-        self.crop_from = None if crop_from is None else _sides("crop_from", crop_from)
+        self.image_size = height_width("image_size", image_size)
+        self.crop_from = None if crop_from is None else height_width("crop_from", crop_from)
         self._full = self.crop_from or self.image_size
         self._cut = (self._full[0] - self.image_size[0]) / 2, (self._full[1] - self.image_size[1]) / 2
         if min(self._cut) < 0:
@@ -128,9 +129,9 @@ class PreProcessor(nn.Module):
         if self.roi is None:
             return None
         rows, columns = (
-            ((2 * torch.arange(side, device=self.roi.device) + 1) * own).div(2 * side, rounding_mode="floor")
+            under_center(torch.arange(side, device=self.roi.device), own, side)
             for side, own in zip(size, self.roi.shape, strict=True)
-        )  # the pixel of `roi` under the center of each pixel, in whole numbers: no runtime may round it elsewhere
+        )
         return self.roi[rows][:, columns]
 
     def cells(self, grid: tuple[int, int]) -> Mask:
@@ -169,10 +170,3 @@ class PreProcessor(nn.Module):
         )
         inside = self.inside(original)
         return restored if inside is None else torch.where(inside, restored, 0.0)
-
-
-def _sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    sides = (value, value) if isinstance(value, int) else tuple(int(side) for side in value)
-    if len(sides) != 2 or min(sides) < 1:
-        raise UsageError(f"{name} must be one number or (height, width), each at least 1. Got {value!r}.")
-    return (sides[0], sides[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ import numpy.typing as npt
 from blemish.data.image_io import read_image, write_png
 from blemish.data.roi import Mask, stretched
 from blemish.errors import UsageError
+from blemish.files import writing
+from blemish.functional.pixels import to_uint8
 from blemish.runtime.session import Result
 from blemish.visualization import overlay
 
 
 def _overlay(result: Result, pixel_cut: float, roi: Mask | None) -> npt.NDArray[Any]:
     image = read_image(result.path, max_pixels=result.mask.size)  # as large as it was when it was inspected
-    if image.dtype != np.uint8:
-        image = np.rint(image * 255).astype(np.uint8)
     return overlay(
-        image,
+        to_uint8(image),
         result.anomaly_map,
         threshold=pixel_cut,
         mask=result.mask,
@@ -72,28 +73,27 @@ class PictureFolder:
                 They are removed, to be written again.
 
         Raises:
-            UsageError: as `write`, or if two images share a picture.
+            UsageError, OutputError: as `write`, or if two images share a picture.
         """
         wanted: set[Path] = set()
         for number, relative in enumerate(relatives):
             for kind in self.kinds:
                 path = self._path(relative, kind)
                 if number < again:
-                    path.unlink(missing_ok=True)
+                    with writing(path):
+                        path.unlink(missing_ok=True)
                 if path in wanted:
                     raise UsageError(f"{path} would be written twice. Name the folder that holds both images instead.")
                 _require_absent(path)
                 wanted.add(path)
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{self.folder} can't be written: {error.strerror}. Choose another --save-dir.") from error
 
     def write(self, result: Result, relative: Path) -> list[Path]:
         """Writes the pictures of one result and returns their paths.
 
         Raises:
-            UsageError: if a file is there already; nothing is overwritten. DataError: if it can't be written.
+            UsageError: if a file is there already; nothing is overwritten. OutputError: if it can't be written.
         """
         written = []
         for kind in self.kinds:
@@ -108,5 +108,6 @@ class PictureFolder:
 
 
 def _require_absent(path: Path) -> None:
-    if path.exists():
+    with writing(path), suppress(FileNotFoundError):
+        path.lstat()  # unlike `exists`, it also tells that a name is too long
         raise UsageError(f"{path} exists and is not overwritten. Choose an empty folder with --save-dir.")

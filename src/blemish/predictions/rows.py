@@ -10,7 +10,6 @@ row: the caller lists them.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -19,7 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from blemish.errors import ArtifactError, MissingExtraError
+from blemish.errors import ArtifactError
+from blemish.extras import require
+from blemish.files import digest
 from blemish.predictions.coco import write_coco
 from blemish.runtime.session import Result
 
@@ -74,15 +75,11 @@ def fingerprint(model: str | os.PathLike[str]) -> str:
         ArtifactError: if there is no such file.
     """
     path = Path(model)
-    digest = hashlib.sha256()
-    for file in (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,):
-        try:
-            with file.open("rb") as stream:
-                while piece := stream.read(1 << 20):
-                    digest.update(piece)
-        except OSError as error:
-            raise ArtifactError(f"The model file {file} can't be read: {error.strerror}.") from error
-    return digest.hexdigest()[:16]
+    files = (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
+    try:
+        return digest(*files)[:16]
+    except OSError as error:
+        raise ArtifactError(f"The model file {error.filename} can't be read: {error.strerror}.") from error
 
 
 class JsonLines:
@@ -108,7 +105,7 @@ def _json_lines(rows: Sequence[Row]) -> bytes:
 
 
 def _write_parquet(rows: Iterable[Row], path: Path) -> None:
-    pa, pq = _pyarrow()
+    pa, pq = require("pyarrow"), require("pyarrow.parquet")
     whole, real = pa.int64(), pa.float64()
     kinds = {"path": pa.string(), "label": pa.string(), "height": whole, "width": whole, "model": pa.string()}
     region = {"box": pa.list_(whole), "area": whole, "area_mm2": real, "peak": pa.list_(whole)}
@@ -121,15 +118,6 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> None:
             file.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    return pa, pq
-
-
 class Format(NamedTuple):
     """How rows become a file.
 
@@ -138,19 +126,19 @@ class Format(NamedTuple):
         lines: rows -> bytes that are appended.
         convert: writes the file from all its rows, for formats that can't be appended to; `lines` are then kept beside
             it until all are there.
-        check: fails where something isn't installed.
+        needs: a package that has to be installed.
     """
 
     head: bytes
     lines: Callable[[Sequence[Row]], bytes]
     convert: Callable[[Iterable[Row], Path], None] | None = None
-    check: Callable[[], Any] = tuple
+    needs: str | None = None
 
 
 FORMATS = {
     ".csv": Format(",".join(COLUMNS).encode() + b"\r\n", _csv_lines),
     ".jsonl": Format(b"", _json_lines),
-    ".parquet": Format(b"", _json_lines, _write_parquet, _pyarrow),
+    ".parquet": Format(b"", _json_lines, _write_parquet, "pyarrow"),
     ".json": Format(b"", _json_lines, write_coco),
 }
 """Suffix -> format; .json is COCO."""

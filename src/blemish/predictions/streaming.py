@@ -17,11 +17,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
 from blemish.errors import UsageError
+from blemish.extras import require
+from blemish.files import replacing, writing
 from blemish.predictions.rows import FORMATS, JsonLines, Row
 
 Failed: TypeAlias = dict[str, str]
@@ -57,9 +60,9 @@ class PredictionFile:
         failures: those of them that have no row.
 
     Raises:
-        UsageError: for another suffix or a file that can't be written; for an unfinished file without `resume`, and for
-            a complete one, or other settings, with it.
-        MissingExtraError: for Parquet without pyarrow.
+        UsageError: for another suffix; for an unfinished file without `resume`, and for a complete one, or other
+            settings, with it.
+        OutputError: if the file can't be written. MissingExtraError: for Parquet without pyarrow.
     """
 
     def __init__(
@@ -69,7 +72,8 @@ class PredictionFile:
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"Predictions are written to {', '.join(FORMATS)} files. Got {str(path)!r}.")
         self._format = FORMATS[path.suffix.lower()]
-        self._format.check()
+        if self._format.needs is not None:
+            require(self._format.needs)
         self._record_path = _record_of(path)
         self._rows_path = path if self._format.convert is None else path.with_name(f"{path.name}.unfinished.jsonl")
         self.images = self.anomalous = 0
@@ -77,14 +81,12 @@ class PredictionFile:
         self._names = hashlib.sha256()
         self._read_names = self._names.hexdigest()
         settings = json.loads(json.dumps(settings or {}))  # as they come back from the record
-        try:
+        with writing(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "this is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             is_interrupted(path, resume=resume)
             self._rows, self._record = self._open(settings)
-        except OSError as error:
-            raise UsageError(f"{path} can't be written: {error.strerror}. Choose another place.") from error
 
     def skip(self, paths: Sequence[str]) -> None:
         """Goes past the images that are done, which must be the first ones of `paths`: all of the run, in their order.
@@ -105,18 +107,23 @@ class PredictionFile:
 
         Args:
             batch: rows made by `predictions.row_of`, and failures.
+
+        Raises:
+            OutputError: if it can't be written; a run that continues goes on before this batch.
         """
         rows = [one for one in batch if "reason" not in one]
         failures = [one for one in batch if "reason" in one]
-        self._rows.write(self._format.lines(rows))
-        self._rows.flush()
+        with writing(self.path):
+            self._rows.write(self._format.lines(rows))
+            self._rows.flush()
         for one in batch:
             self._add_name(one["path"])
         self.images += len(batch)
         self.anomalous += sum(row["label"] == "anomalous" for row in rows)
         self.failures += failures
-        entry = {"images": self.images, "anomalous": self.anomalous, "bytes": self._rows.tell()}
-        self._append({**entry, "names": self._names.hexdigest(), "failures": failures})
+        with writing(self.path):
+            entry = {"images": self.images, "anomalous": self.anomalous, "bytes": self._rows.tell()}
+            self._append({**entry, "names": self._names.hexdigest(), "failures": failures})
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -124,20 +131,18 @@ class PredictionFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._rows.close()
-        self._record.close()
+        for file in (self._rows, self._record):
+            with writing(self.path) if kind is None else suppress(OSError):  # a full disk is full for what is left, too
+                file.close()
         if kind is not None:
             return
-        if self._format.convert is not None:
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            try:
-                self._format.convert(JsonLines(self._rows_path), temporary)
-                temporary.replace(self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        self._record_path.unlink()
-        if self._format.convert is not None:
-            self._rows_path.unlink()
+        with writing(self.path):
+            if self._format.convert is not None:
+                with replacing(self.path) as temporary:
+                    self._format.convert(JsonLines(self._rows_path), temporary)
+            self._record_path.unlink()
+            if self._format.convert is not None:
+                self._rows_path.unlink()
 
     def _open(self, settings: Mapping[str, Any]) -> tuple[IO[bytes], IO[bytes]]:
         """The two files, each cut to what is certain and ready to be appended to."""

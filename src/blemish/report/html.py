@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import resources
-from pathlib import Path
-from typing import Any
 
 import blemish
-from blemish.artifact import replacing
 from blemish.data.check import CheckReport
-from blemish.errors import MissingExtraError
+from blemish.extras import require
+from blemish.files import write_text
 from blemish.functional.intervals import LEVEL
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.post_processing import CalibrationRecord
@@ -75,25 +73,22 @@ class Evaluation:
 
 def require_packages() -> None:
     """Fails before hours of work if their report could not be written. Raises `MissingExtraError`."""
-    _plotly()
-    _jinja()
+    require("plotly.offline")
+    require("jinja2")
 
 
 def write_html(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
     """Writes the report; parents are created, an existing file is replaced in one step.
 
     Raises:
-        MissingExtraError: without plotly or jinja2. ArtifactError: if the file can't be written.
+        MissingExtraError: without plotly or jinja2. OutputError: if the file can't be written.
     """
-    text = render(evaluation)
-    with replacing(Path(path)) as temporary:
-        # A file name that isn't Unicode arrives as lone surrogates, which no encoding has.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_text(path, render(evaluation))
 
 
 def render(evaluation: Evaluation) -> str:
     """The page as text."""
-    jinja = _jinja()
+    jinja = require("jinja2")
     environment = jinja.Environment(
         autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -157,17 +152,5 @@ def _sha256(script: str) -> str:
 
 
 def _plotly() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("plotly", "report") from error
-    script: str = get_plotlyjs()
+    script: str = require("plotly.offline").get_plotlyjs()
     return script.replace("</script", "<\\/script")
-
-
-def _jinja() -> Any:
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("jinja2", "report") from error
-    return jinja2

@@ -10,9 +10,8 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,8 @@ from PIL import Image
 from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
 from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError
+from blemish.functional.pixels import to_uint8
+from blemish.progress import Progress, silent, watched
 from blemish.report.html_rows import ImageRow
 from blemish.runtime.session import Backend, Failure, Result, Session
 from blemish.visualization import overlay
@@ -131,7 +132,7 @@ def from_model(
     backend: Backend | None,
     *,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[Sequence[ImageRow]], Iterable[ImageRow]] = iter,
+    progress: Progress = silent,
 ) -> Gallery:
     """Inspects the chosen images, and others up to `PROBED`, one at a time.
 
@@ -139,7 +140,7 @@ def from_model(
         rows: of the test.
         backend: the model; None if it isn't calibrated.
         max_pixels: as in `read_image`.
-        progress: wraps the rows to show a bar.
+        progress: called for each image, in the phase "pictures".
     """
     chosen = choose(rows)
     picked = {row.sample.relative: row for _, some, _ in chosen.values() for row in some}
@@ -149,7 +150,7 @@ def from_model(
     session = Session(backend, batch_size=1, max_pixels=max_pixels)
     pictures: dict[str, Shown] = {}
     inspecting, reading = [], []
-    for position, row in enumerate(progress([*picked.values(), *others])):
+    for position, row in enumerate(watched([*picked.values(), *others], "pictures", progress)):
         result = next(session.stream([row.sample.path]))
         if isinstance(result, Failure):
             pictures[row.sample.relative] = Shown(row, problem=result.reason)
@@ -192,7 +193,7 @@ def _again(session: Session, row: ImageRow, first: Result) -> Result:
 
 
 def _drawn(row: ImageRow, result: Result, backend: Backend) -> Shown:
-    photo = _eight_bit(result.path, result.mask.size)
+    photo = to_uint8(read_image(result.path, max_pixels=result.mask.size))
     picture = overlay(
         photo,
         result.anomaly_map,
@@ -207,7 +208,7 @@ def _drawn(row: ImageRow, result: Result, backend: Backend) -> Shown:
 
 def _with_boxes(row: ImageRow, max_pixels: int) -> Shown:
     try:
-        photo = _eight_bit(row.sample.path, max_pixels)
+        photo = to_uint8(read_image(row.sample.path, max_pixels=max_pixels))
     except ImageReadError as error:
         return Shown(row, problem=error.reason)
     boxed = np.zeros(photo.shape[:2], dtype=bool)
@@ -225,11 +226,6 @@ def _truth(row: ImageRow, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]
         return read_mask(row.sample.mask, (photo.shape[0], photo.shape[1]))
     except DataError:  # `data check` reports it
         return None
-
-
-def _eight_bit(path: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    image = read_image(path, max_pixels=max_pixels)
-    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
 
 
 def _data_uri(picture: npt.NDArray[np.uint8]) -> str:

@@ -19,7 +19,8 @@ import torch
 
 from blemish.data.batch import InferenceBatch
 from blemish.data.layouts import Sample, composed
-from blemish.errors import DataError, MissingExtraError, UsageError
+from blemish.errors import DataError, UsageError
+from blemish.extras import require
 from blemish.metrics.evaluation import EvaluationResult, Evaluator
 
 BOXES = 20
@@ -202,13 +203,9 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    pyarrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             for part in file.iter_batches():
                 yield from part.to_pylist()
     except pyarrow.ArrowException as error:

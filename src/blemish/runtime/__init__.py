@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from blemish.runtime.session import Session
 
 OPENERS = {
-    ".safetensors": ("blemish.runtime.torch_session", "train"),
-    ".onnx": ("blemish.runtime.onnx_session", "onnx"),
-    ".xml": ("blemish.runtime.openvino_session", "openvino"),
+    ".safetensors": "blemish.runtime.torch_session",
+    ".onnx": "blemish.runtime.onnx_session",
+    ".xml": "blemish.runtime.openvino_session",
 }
-"""File suffix -> module with an `open_session(path, device, threads)`, and the extra that it needs."""
+"""File suffix -> module with an `open_session(path, device, threads)`."""
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu", threads: int | None = None) -> Session:
@@ -34,19 +34,15 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", threads: int | No
         ArtifactError, NotCalibratedError: if the model can't give verdicts.
         MissingExtraError: if the runtime isn't installed; the message holds the pip command.
     """
-    from blemish.errors import MissingExtraError, UsageError
+    from blemish.errors import UsageError
+    from blemish.extras import needing_extras
 
     suffix = Path(path).suffix.lower()
     if suffix not in OPENERS:
         raise UsageError(f"A model file ends in {' or '.join(OPENERS)}. Got {os.fspath(path)!r}.")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1. Got {threads}.")
-    module, extra = OPENERS[suffix]
-    try:
-        opener = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("blemish"):
-            raise
-        raise MissingExtraError(error.name or module, extra) from error
+    with needing_extras():
+        opener = importlib.import_module(OPENERS[suffix])
     session: Session = opener.open_session(path, device, threads)
     return session

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, NonFiniteError, UsageError
+from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import Decision
 from blemish.runtime.session import Outputs
 from blemish.seal import read_seal
@@ -68,7 +69,7 @@ class GraphBackend:
                 raise NonFiniteError(
                     "The image holds NaN or infinity, so there is no verdict. Check where it comes from."
                 )
-            images = np.rint(images * np.float32(255)).astype(np.uint8)
+            images = to_uint8(images)
         feed = {name: np.array(value, dtype=np.float32) for name, value in decision.settings().items()}
         static = self.content["static"]
         if static is None:

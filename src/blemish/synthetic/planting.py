@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from blemish.data.image_io import MAX_PIXELS, read_image, write_png
 from blemish.data.index import Sample
-from blemish.data.roi import Mask, cells_inside
+from blemish.data.roi import Mask, cells_inside, stretched
 from blemish.errors import UsageError
 from blemish.synthetic.parts import Array, Frame, Part, cover, disk, noise, over
 from blemish.synthetic.products import DEFECTS, FAINT, MIN_SIDE
@@ -75,7 +75,8 @@ def plant(
     top = 255.0 if image.dtype == np.uint8 else 1.0
     draw_place = _places(image, side, roi)
     gray = bool((image[..., :1] == image).all())
-    inside = _stretched(roi, (image.shape[0], image.shape[1]))
+    shape = (image.shape[0], image.shape[1])
+    inside = np.ones(shape, dtype=np.bool_) if roi is None else stretched(roi, shape)
     for _ in range(_DRAWS):
         row, column = draw_place(rng)
         base = _cut(image, (row, column), side) / top
@@ -169,15 +170,6 @@ def _places(image: npt.NDArray[Any], side: int, roi: Mask | None) -> Callable[[n
         return _within(y - side / 2, height - side), _within(x - side / 2, width - side)
 
     return draw
-
-
-def _stretched(roi: Mask | None, size: tuple[int, int]) -> Mask:
-    """A region over a picture: at each pixel what the region has under its center."""
-    if roi is None:
-        return np.ones(size, dtype=np.bool_)
-    rows, columns = ((2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(size, roi.shape, strict=True))
-    stretched: Mask = roi[rows][:, columns]
-    return stretched
 
 
 def _within(start: float, last: int) -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from blemish.data.image_io import write_png
 from blemish.errors import UsageError
 from blemish.synthetic.parts import (
     Array,
@@ -258,6 +258,7 @@ def write_dataset(
 
     Raises:
         UsageError: the folder exists and holds something, a count or the seed is negative, or what `render` raises.
+        OutputError: a file can't be written.
 
     """
     counts = {"good_train": good_train, "good_test": good_test, "per_defect": per_defect, "seed": seed}
@@ -274,16 +275,11 @@ def write_dataset(
     for place, defect, count in wanted:
         for index in range(count):
             image, mask = render(product, size=size, rng=_keyed(seed, f"{product}/{place}/{index}"), defect=defect)
-            _write(folder / place / f"{index:03d}.png", image)
+            write_png(folder / place / f"{index:03d}.png", image)
             if defect is not None:
-                _write(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask.astype(np.uint8) * 255)
+                write_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
     return folder
 
 
 def _keyed(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")])
-
-
-def _write(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)

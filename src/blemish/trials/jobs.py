@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from blemish import __version__
 from blemish.data.index import index_folder
 from blemish.errors import BlemishError, DataError
+from blemish.files import write_json, writing
 from blemish.trials.grid import Settings
 
 SCHEMA = 1
@@ -71,8 +72,12 @@ def run_jobs(
         work: see `Work`.
         folder: where results are kept. Failures are kept, too, and tried again by the next start.
         alone: give each job a process of its own.
+
+    Raises:
+        OutputError: if `folder` can't be written, before the first job.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     images = {root: _images(root) for root in {job.root for job in jobs}}
     for job in jobs:
         path = folder / job.file(images[job.root])
@@ -83,9 +88,7 @@ def run_jobs(
         outcome = in_own_process(work, job) if alone else _attempt(work, job)
         head = {"schema": SCHEMA, "name": job.name, "root": str(job.root), "recipe": job.recipe, "seed": job.seed}
         result = {**head, "settings": job.settings, "error": None, **outcome}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, result)
         yield job, result, False
 
 

@@ -150,10 +150,10 @@ def test_missing_masks_labels_and_tests_are_said(folder: Path, tmp_path_factory:
     assert "All test images are anomalous: AUROC and F1 can't be given." in messages(run(only_bad), "warning")
 
 
-def test_progress_wraps_the_samples(folder: Path) -> None:
-    seen: list[int] = []
-    run(folder, progress=lambda samples: seen.append(len(samples)) or iter(samples))
-    assert seen == [16]
+def test_progress_is_reported(folder: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run(folder, progress=lambda *call: seen.append(call))
+    assert seen == [("data check", done, 16) for done in range(17)]
 
 
 def test_masks_complete(folder: Path) -> None:

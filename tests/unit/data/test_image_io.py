@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from blemish.data.image_io import file_sha256, read_header, read_image, read_mask, read_size, write_png
-from blemish.errors import DataError, ImageReadError, UsageError
+from blemish.errors import DataError, ImageReadError, OutputError, UsageError
 
 RNG = np.random.default_rng(7)
 GRAY = RNG.integers(0, 256, (11, 17), dtype=np.uint8)
@@ -479,7 +479,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(DataError, match=r"x\.png: can't be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"x\.png can't be written: No space left on device. Free some space"):
         write_png(path, DEEP)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
@@ -487,7 +487,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="can't be written"):
+    with pytest.raises(OutputError, match="can't be written"):
         write_png(tmp_path / "file" / "x.png", GRAY)
 
 

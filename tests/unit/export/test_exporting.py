@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -13,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from blemish import runtime
+from blemish import artifact, runtime
 from blemish.artifact import load
 from blemish.engine import Engine
 from blemish.errors import (
-    ArtifactError,
     DataError,
     ExportError,
     NonFiniteError,
     NotCalibratedError,
     NotFittedError,
+    OutputError,
     UsageError,
 )
 from blemish.export import exporting
@@ -123,6 +124,21 @@ def test_torch_mode_is_the_artifact(model: Detector, tmp_path: Path) -> None:
     assert done.parity.rows == ()
     expected = model(torch.from_numpy(drawn(0))[None]).raw_score
     assert runtime.load(done.path)(drawn(0))[0].raw_score == float(expected[0])
+
+
+def test_the_artifact_is_compared_on_images(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = model.export(tmp_path / "m", "torch", images=[drawn(0), drawn(1)])
+    assert {(row.runtime, row.batch, row.images) for row in done.parity.rows} >= {("artifact", 1, 2)}
+    assert done.parity.passed
+    with pytest.raises(DataError, match=r"none is no folder with images"):
+        model.export(tmp_path / "m", "torch", images="none")
+    other = copy.deepcopy(model)
+    other.get_buffer("gaussians.mean").add_(1)
+    before = done.path.read_bytes()
+    monkeypatch.setattr("blemish.artifact.save", lambda _, path, save=artifact.save: save(other, path))
+    with pytest.raises(ExportError, match=r"would not give the verdicts of the model, so nothing was written"):
+        model.export(tmp_path / "m", "torch", images=[drawn(0)])
+    assert done.path.read_bytes() == before
 
 
 def test_exporting_changes_nothing(model: Detector, tmp_path: Path, traced_before: None) -> None:
@@ -336,7 +352,7 @@ def test_graph_that_cannot_be_traced(model: Detector, tmp_path: Path, monkeypatc
 
 def test_place_that_cannot_be_written(model: Detector, tmp_path: Path, traced_before: None) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match=r"m.onnx can't be written: .*Choose another place"):
+    with pytest.raises(OutputError, match=r"m.onnx can't be written: .*Choose another place"):
         model.export(tmp_path / "file" / "m.onnx")
 
 

@@ -133,7 +133,7 @@ def test_k_out_of_range(k: int) -> None:
 def test_progress_ends_with_the_radius_of_the_result(n: int) -> None:
     points = clustered(n, 8)
     calls: list[tuple[int, int, float]] = []
-    chosen = greedy_k_center(points, 150, on_progress=lambda *call: calls.append(call))
+    chosen = greedy_k_center(points, 150, on_round=lambda *call: calls.append(call))
     done = [call[0] for call in calls]
     assert done == sorted(set(done))
     assert done[-1] == len(chosen) == 150

@@ -149,8 +149,8 @@ def test_progress_is_reported() -> None:
     bank, seen = MemoryBank(ratio=0.5), []
     bank.start()
     bank.observe(points(100))
-    bank.finish(lambda done, total, radius: seen.append((done, total)))
-    assert seen[-1] == (50, 50)
+    bank.finish(lambda *call: seen.append(call))
+    assert seen[-1] == ("coreset", 50, 50)
 
 
 # ------------------------------------------------------------------------------------------- approximate neighbors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blemish.errors import UsageError
+from blemish.errors import OutputError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.predictions.rows import row_of
 from blemish.predictions.streaming import PredictionFile, is_interrupted
 from blemish.runtime.session import Result
+from disks import files_end_at
 
 SUFFIXES = ["csv", "jsonl", "parquet", "json"]
 OPTIONS = {"model": "0123456789abcdef", "batch_size": 2, "min_area": 1}
@@ -176,9 +178,21 @@ def test_rows_that_are_gone_are_noticed(tmp_path: Path) -> None:
 
 def test_rows_that_can_not_be_written_leave_no_record(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet.unfinished.jsonl").mkdir()
-    with pytest.raises(UsageError, match=r"rows.parquet can't be written: Is a directory. Choose another place."):
+    with pytest.raises(OutputError, match=r"rows.parquet can't be written: Is a directory. Choose another place."):
         PredictionFile(tmp_path / "rows.parquet")
     assert listing(tmp_path) == ["rows.parquet.unfinished.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_a_full_disk_costs_no_rows(suffix: str, share: float, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    room = int(share * len(whole[suffix if suffix in ("csv", "jsonl") else "jsonl"]))
+    with pytest.raises(OutputError, match=r"can't be written: .* Free some space"), files_end_at(room):
+        run(path)
+    run(path, resume=True)
+    assert path.read_bytes() == whole[suffix]
+    assert listing(tmp_path) == [path.name]
 
 
 def test_an_end_that_fails_can_be_tried_again(
@@ -186,8 +200,8 @@ def test_an_end_that_fails_can_be_tried_again(
 ) -> None:
     path = tmp_path / "rows.json"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "disk full")))
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "disk full")))
+        with pytest.raises(OutputError, match="disk full"):
             run(path)
     assert listing(tmp_path) == ["rows.json.unfinished", "rows.json.unfinished.jsonl"]
     run(path, resume=True)

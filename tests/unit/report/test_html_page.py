@@ -17,7 +17,7 @@ import torch
 from blemish.data.batch import InferenceBatch
 from blemish.data.check import CheckReport, Finding, SetSummary
 from blemish.data.layouts import Sample
-from blemish.errors import ArtifactError, MissingExtraError
+from blemish.errors import MissingExtraError, OutputError
 from blemish.metrics.evaluation import Evaluator
 from blemish.post_processing import CalibrationRecord
 from blemish.report import html_figures
@@ -218,7 +218,7 @@ def test_names_that_are_not_unicode_are_written(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "r.html").mkdir()
-    with pytest.raises(ArtifactError, match=r"r\.html can't be written"):
+    with pytest.raises(OutputError, match=r"r\.html can't be written"):
         write_html(tmp_path / "r.html", evaluation(rows(2, 2)))
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from blemish.errors import ArtifactError, DataError, MissingExtraError, UsageError
+from blemish.errors import ArtifactError, MissingExtraError, OutputError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import COLUMNS, fingerprint, row_of
@@ -139,12 +139,19 @@ def test_pictures_of_a_batch_that_was_cut_off_are_written_again(tmp_path: Path) 
     assert [one.name for one in folder.folder.iterdir()] == ["c.png.mask.png"]
 
 
+def test_names_that_are_too_long_are_told_at_the_start(tmp_path: Path) -> None:
+    folder = PictureFolder(tmp_path / "out", ["mask"], 0.5)
+    folder.write(result(), Path("ü" * 121 + ".png"))  # 246 bytes, and 9 of the kind
+    with pytest.raises(OutputError, match=r"can't be written: File name too long. Choose a shorter name."):
+        folder.prepare([Path("a.png"), Path("ü" * 122 + ".png")])
+
+
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = PictureFolder(tmp_path / "file", ["mask"], 0.5)
-    with pytest.raises(UsageError, match=r"file can't be written: .* Choose another --save-dir."):
+    with pytest.raises(OutputError, match=r"a.png.mask.png can't be written: Not a directory. Choose another place."):
         folder.prepare([Path("a.png")])
-    with pytest.raises(DataError, match="can't be written"):
+    with pytest.raises(OutputError, match="can't be written"):
         folder.write(result(), Path("a.png"))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blemish.errors import UsageError
+from blemish.functional.pixels import height_width
 
 
 class Tiler(nn.Module):
@@ -34,11 +35,11 @@ class Tiler(nn.Module):
         self, tile_size: int | Sequence[int], tile_stride: int | Sequence[int] | None, image_size: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.tile_size = _pair("tile_size", tile_size)
+        self.tile_size = height_width("tile_size", tile_size)
         self.tile_stride = (
             (max(1, self.tile_size[0] // 2), max(1, self.tile_size[1] // 2))
             if tile_stride is None
-            else _pair("tile_stride", tile_stride)
+            else height_width("tile_stride", tile_stride)
         )
         if any(stride > tile for stride, tile in zip(self.tile_stride, self.tile_size, strict=True)):
             raise UsageError(
@@ -107,10 +108,3 @@ def _starts(side: int, tile: int, stride: int) -> list[int]:
 def _ramp(size: int, device: torch.device) -> Tensor:
     position = torch.arange(size, device=device, dtype=torch.float32)
     return torch.minimum(position + 1, size - position)
-
-
-def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(int(side) for side in value)
-    if len(pair) != 2 or min(pair) < 1:
-        raise UsageError(f"{name} must be one number or (height, width), each at least 1. Got {value!r}.")
-    return (pair[0], pair[1])

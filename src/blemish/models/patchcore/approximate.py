@@ -11,12 +11,11 @@ same kind: spread out, none of their cells empty, and the same in every run.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from blemish.errors import MissingExtraError
+from blemish.extras import require
 from blemish.functional.distances import Neighbors, squared_distances
 
 CELLS = 2
@@ -26,26 +25,13 @@ PROBES = 16
 """One cell in so many is searched, and at least two: the nearest row often lies across a border."""
 
 
-def import_faiss() -> Any:
-    """The faiss module.
-
-    Raises:
-        MissingExtraError: if it isn't installed.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "faiss") from error
-    return faiss
-
-
 class ApproximateIndex:
     """An inverted file over (M, D) bank rows in the order of their selection. It lives on the CPU and holds a float32
     copy of the rows.
     """
 
     def __init__(self, rows: Tensor) -> None:
-        faiss = import_faiss()
+        faiss = require("faiss")
         self.rows = rows
         points = rows.float().cpu().numpy()
         cells = min(len(points), math.ceil(CELLS * math.sqrt(len(points))))

@@ -9,13 +9,13 @@ bank, which is why the buffer is large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from blemish.errors import DataError
+from blemish.extras import require
 from blemish.functional.coreset import greedy_k_center
 from blemish.functional.distances import (
     Neighbors,
@@ -27,12 +27,11 @@ from blemish.functional.distances import (
     square_norms,
 )
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
-from blemish.models.patchcore.approximate import ApproximateIndex, import_faiss
+from blemish.models.patchcore.approximate import ApproximateIndex
+from blemish.progress import Progress, silent
 
 BUFFER_BYTES = 256 * 2**20
 """Size of the buffer, unless twice the bank is more."""
-
-Progress = Callable[[int, int, float], None]
 
 
 class MemoryBank(DynamicBufferModule):
@@ -72,7 +71,7 @@ class MemoryBank(DynamicBufferModule):
     ) -> None:
         super().__init__()
         if neighbor_search == "faiss":
-            import_faiss()  # now, not when the first image is scored
+            require("faiss")  # now, not when the first image is scored
         self.neighbor_search = neighbor_search
         self.ratio, self.size, self.seed = ratio, size, seed
         self.selection_channels = selection_channels
@@ -99,20 +98,20 @@ class MemoryBank(DynamicBufferModule):
         self._filled = self._seen = 0
         self._kept = self.rows.float() + self.center if len(self.rows) else None
 
-    def observe(self, patches: Tensor, on_progress: Progress | None = None) -> None:
-        """Takes (n, D) float32 patches. Reduces the buffer when it is full; `on_progress` as in `greedy_k_center`."""
+    def observe(self, patches: Tensor, progress: Progress = silent) -> None:
+        """Takes (n, D) float32 patches. Reduces the buffer when it is full, in the phase "coreset" of `progress`."""
         if not len(self._buffer):
             self._buffer = patches.new_empty(self._capacity(patches.shape[1]), patches.shape[1])
         self._seen += len(patches)
         while len(patches):
             if self._filled == len(self._buffer):
-                self._make_room(on_progress)
+                self._make_room(progress)
             take = patches[: len(self._buffer) - self._filled]
             self._buffer[self._filled : self._filled + len(take)] = take
             self._filled += len(take)
             patches = patches[len(take) :]
 
-    def finish(self, on_progress: Progress | None = None) -> None:
+    def finish(self, progress: Progress = silent) -> None:
         """Reduces what was observed to the bank.
 
         Raises:
@@ -124,10 +123,10 @@ class MemoryBank(DynamicBufferModule):
             )
         observed = self._buffer[: self._filled]
         if self._kept is not None:
-            bank = self._extend(self._kept, observed, on_progress)
+            bank = self._extend(self._kept, observed, progress)
         else:
             wanted = max(1, math.ceil(self.ratio * self._seen))
-            bank = self._reduce(observed, min(wanted, self.size or wanted), on_progress)
+            bank = self._reduce(observed, min(wanted, self.size or wanted), progress)
         self.center = bank.mean(dim=0)
         self.rows = (bank - self.center).to(self.dtype)
         self.norms = square_norms(self.rows)
@@ -181,19 +180,18 @@ class MemoryBank(DynamicBufferModule):
         rows = BUFFER_BYTES // (4 * channels)
         return max(rows, 2 * (self.size or 0), 2)
 
-    def _make_room(self, on_progress: Progress | None) -> None:
+    def _make_room(self, progress: Progress) -> None:
         if self.size is None:
             self._buffer = torch.cat([self._buffer, torch.empty_like(self._buffer)])
             return
-        kept = self._reduce(self._buffer, self.size, on_progress)
+        kept = self._reduce(self._buffer, self.size, progress)
         self._buffer[: len(kept)] = kept
         self._filled = len(kept)
 
-    def _reduce(self, patches: Tensor, k: int, on_progress: Progress | None) -> Tensor:
+    def _reduce(self, patches: Tensor, k: int, progress: Progress) -> Tensor:
         def watch(done: int, total: int, radius: float) -> None:
             self.radius.fill_(radius)
-            if on_progress is not None:
-                on_progress(done, total, radius)
+            progress("coreset", done, total)
 
         generator = torch.Generator().manual_seed(self.seed)
         points = patches
@@ -201,13 +199,19 @@ class MemoryBank(DynamicBufferModule):
             shape = (patches.shape[1], self.selection_channels)
             projection = torch.randn(shape, generator=generator) / self.selection_channels**0.5
             points = patches @ projection.to(patches.device)
-        return patches[greedy_k_center(points, min(k, len(points)), generator=generator, on_progress=watch)]
+        return patches[greedy_k_center(points, min(k, len(points)), generator=generator, on_round=watch)]
 
-    def _extend(self, bank: Tensor, observed: Tensor, on_progress: Progress | None) -> Tensor:
+    def _extend(self, bank: Tensor, observed: Tensor, progress: Progress) -> Tensor:
         """Adds the patches that lie farther from the bank than its radius; reduces again if that makes it too large."""
         together = torch.cat([bank, observed])
         own = torch.arange(len(bank))
-        chosen = greedy_k_center(together, len(together), start=own, radius=float(self.radius), on_progress=on_progress)
+        chosen = greedy_k_center(
+            together,
+            len(together),
+            start=own,
+            radius=float(self.radius),
+            on_round=lambda done, total, _: progress("coreset", done, total),
+        )
         if self.size is not None and len(chosen) > self.size:
-            return self._reduce(together[chosen], self.size, on_progress)
+            return self._reduce(together[chosen], self.size, progress)
         return together[chosen]

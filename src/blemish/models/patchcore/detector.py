@@ -65,7 +65,7 @@ class PatchcoreDetector(Detector):
 
     def observe(self, features: Tensor) -> None:
         """See `Detector.observe`."""
-        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self._report_coreset)
+        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self.progress)
 
     def merge(self, other: Self) -> None:
         """See `Detector.merge`."""
@@ -73,7 +73,7 @@ class PatchcoreDetector(Detector):
 
     def finish(self) -> None:
         """Selects the coreset."""
-        self.bank.finish(self._report_coreset)
+        self.bank.finish(self.progress)
         super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
@@ -87,6 +87,3 @@ class PatchcoreDetector(Detector):
         found = self.bank.nearest(patches)
         maps = self.map_maker(found.distance.view(images, self.map_maker.count))
         return self.bank.image_scores(patches, found, images, self.settings.num_neighbors), maps
-
-    def _report_coreset(self, done: int, total: int, radius: float) -> None:
-        self.progress("coreset", done, total)

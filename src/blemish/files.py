@@ -1,0 +1,121 @@
+"""Files that are whole or absent, and a few words on files that every room needs.
+
+What is written gets its name when it is complete: a block writes under a temporary name beside the target; if it
+succeeds, its bytes are on the disk before they take the target's place in one step, and if it fails or is interrupted,
+what was there is still there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from blemish.errors import OutputError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or choose another place."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose a place that you may write to."),
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what the system has against writing `path` into an `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise  # of another file, which it names
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "Choose another place.")
+        raise OutputError(path, error.strerror or str(error).rstrip("."), advice) from error
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file name that becomes `path` if the block succeeds and vanishes if it doesn't.
+
+    Parents are created. The file gets the mode of any new file, whatever the library that writes it prefers.
+
+    Raises:
+        OutputError: if the folder or the file can't be written, or `path` is a folder.
+    """
+    with replacing_together(path) as folder:
+        yield folder / Path(path).name
+
+
+@contextmanager
+def replacing_together(*paths: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `replacing`, for files that belong together.
+
+    Args:
+        paths: in one folder; the one that is opened by its name comes last. It is absent while the others are replaced,
+            so that it is never beside those of another writing.
+
+    Yields:
+        A temporary folder beside them. Files in it that are named as `paths` take their places, others vanish.
+
+    Raises:
+        OutputError: see `replacing`.
+    """
+    *others, main = map(Path, paths)
+    with writing(main):
+        if any(path.is_dir() for path in (*others, main)):
+            raise IsADirectoryError(errno.EISDIR, "this is a folder")
+        main.parent.mkdir(parents=True, exist_ok=True)
+        folder = main.parent / f".blemish-{secrets.token_hex(8)}"  # short: names of files may be as long as they can be
+        folder.mkdir()
+        try:
+            yield folder
+            for path in (*others, main):
+                _settle(folder / path.name, folder.stat().st_mode & 0o666)
+            if others:
+                main.unlink(missing_ok=True)
+            for path in (*others, main):
+                os.replace(folder / path.name, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text in UTF-8, see `replacing`. File names that aren't Unicode are written with backslashes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes JSON, see `replacing`. Raises ValueError for NaN and infinity, which JSON doesn't have."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
+
+
+def digest(*paths: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of the bytes of files, one behind the other, read in pieces. Raises OSError."""
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            while piece := stream.read(1 << 20):
+                found.update(piece)
+    return found.hexdigest()
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name is that of an image, and not hidden."""
+    return not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _settle(file: Path, mode: int) -> None:
+    """Sees a written file to the disk: a rename may get there before the bytes, and leave an empty file in a crash."""
+    with file.open("r+b") as stream:
+        os.fsync(stream.fileno())
+    with suppress(OSError):  # of file systems without modes
+        file.chmod(mode)
