@@ -23,11 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-import blemish
+from blemish._version import __version__
 from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
 from blemish.files import replacing
-from blemish.models import DETECTORS
+from blemish.models import DETECTORS, detectors
 from blemish.models.base import Detector, build_parts
 from blemish.post_processing.decision import CalibrationRecord
 from blemish.post_processing.post_processor import DecisionModule
@@ -96,7 +96,7 @@ def manifest_of(model: Detector) -> Manifest:
             source=model.extractor.source, sha256=model.extractor.checksum(), license=model.extractor.license
         ),
         data=model.data_record,
-        versions={"blemish": blemish.__version__, "python": platform.python_version(), "torch": str(torch.__version__)},
+        versions={"blemish": __version__, "python": platform.python_version(), "torch": str(torch.__version__)},
     )
 
 
@@ -156,7 +156,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 else "?"
             )
             raise ArtifactError(
-                f"{path} has schema {schema}; this blemish ({blemish.__version__}) reads up to {SCHEMA}. blemish "
+                f"{path} has schema {schema}; this blemish ({__version__}) reads up to {SCHEMA}. blemish "
                 f"{wrote} "
                 f"wrote it: upgrade with pip install --upgrade blemish."
             )
@@ -188,7 +188,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
     try:
         processor = None if manifest.post_processing is None else DecisionModule(**manifest.post_processing)
         settings = DETECTORS[manifest.detector].from_arguments(manifest.arguments)
-        model: Detector = settings.detector()(settings, build_parts(settings), processor)
+        model = detectors()[manifest.detector](settings, build_parts(settings), processor)
     except (BlemishError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
     try:

@@ -142,11 +142,6 @@ class DetectorSettings(Settings):
         return self
 
     @classmethod
-    def detector(cls) -> type[Any]:
-        """The class of the detector, which needs torch."""
-        raise NotImplementedError(f"{cls.__name__} must say which detector it belongs to: override detector().")
-
-    @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
         """Settings from the arguments in a model file: see `arguments`.
 

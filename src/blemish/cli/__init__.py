@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from blemish import __version__
+from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data

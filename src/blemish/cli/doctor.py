@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from blemish import __version__
+from blemish._version import __version__
 from blemish.cli.console import print_json, table
 from blemish.extras import DISTRIBUTIONS, EXTRAS
 

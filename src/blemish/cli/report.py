@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from blemish import __version__
+from blemish._version import __version__
 from blemish.cli.config import FitConfig
 from blemish.cli.console import phases
 from blemish.cli.paths import check_writable

@@ -14,7 +14,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -39,9 +39,6 @@ from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import Detector, ExportMode
 from blemish.progress import silent
-
-if TYPE_CHECKING:
-    from blemish.export.exporting import Exported
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
@@ -125,10 +122,8 @@ class Engine:
         return batches
 
     @staticmethod
-    def export(
-        model: Detector, root: str | os.PathLike[str], export_mode: ExportMode = "onnx", **options: Any
-    ) -> Exported:
-        """Writes a calibrated detector for a runtime: `model.export`."""
+    def export(model: Detector, root: str | os.PathLike[str], export_mode: ExportMode = "onnx", **options: Any) -> Any:
+        """Writes a calibrated detector for a runtime: `model.export`, whose `Exported` is returned."""
         return model.export(root, export_mode, **options)
 
     def _fit(self, model: Detector, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:

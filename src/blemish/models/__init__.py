@@ -1,10 +1,11 @@
 """Detectors. `DETECTORS` is the one place that knows them by name; a new one is a folder and a line here.
 
-This module loads no torch: settings are values, and a detector is imported when `detectors` is called or its name used.
+This module loads no torch: settings are values, and a detector is imported when it is asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from blemish._lazy import lazy
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from blemish.models.base import Detector
     from blemish.settings import DetectorSettings
 
-DETECTORS: dict[str, type[DetectorSettings]] = {one.name: one for one in (PatchcoreSettings, PadimSettings)}
-"""Name -> settings of every detector; `settings.detector()` is its class."""
+_TABLE: tuple[tuple[type[DetectorSettings], str, str], ...] = (
+    (PatchcoreSettings, "blemish.models.patchcore.detector", "PatchcoreDetector"),
+    (PadimSettings, "blemish.models.padim.detector", "PadimDetector"),
+)
+
+DETECTORS: dict[str, type[DetectorSettings]] = {settings.name: settings for settings, _, _ in _TABLE}
+"""Name -> settings of every detector; the first is the default."""
 
 __getattr__ = lazy(__name__, {"Padim": "blemish.engine.module", "Patchcore": "blemish.engine.module"})
 
 
 def detectors() -> dict[str, type[Detector]]:
-    """Name -> class of every detector."""
-    return {name: settings.detector() for name, settings in DETECTORS.items()}
+    """Name -> class of every detector; needs torch."""
+    return {settings.name: getattr(importlib.import_module(home), name) for settings, home, name in _TABLE}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blemish import __version__
+from blemish._version import __version__
 
 CATEGORY = {"id": 1, "name": "defect", "supercategory": ""}
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import resources
 
-import blemish
+from blemish._version import __version__
 from blemish.data.check import CheckReport
 from blemish.extras import require
 from blemish.files import write_text
@@ -106,7 +106,7 @@ def render(evaluation: Evaluation) -> str:
         level=LEVEL,
         resamples=RESAMPLES,
         seed=SEED,
-        version=blemish.__version__,
+        version=__version__,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=_template("report.css"),
         scripts=scripts,

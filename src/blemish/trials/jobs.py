@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from blemish import __version__
+from blemish._version import __version__
 from blemish.data.index import index_folder
 from blemish.errors import BlemishError, DataError
 from blemish.files import write_json, writing

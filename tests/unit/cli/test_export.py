@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from blemish.export import exporting
-from blemish.runtime.session import SETTINGS, Outputs
+from blemish.post_processing.decision import SETTINGS
+from blemish.runtime.session import Outputs
 from conftest import Blemish
 from exported import export_untried, traced
 

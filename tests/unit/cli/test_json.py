@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from blemish.cli import app
-from blemish.data import synthetic
+from blemish.synthetic import products as synthetic
 
 # Not here: export, recommend and bench, whose own tests read the whole of stdout as JSON; they take longer.
 VERBS = {

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from blemish.errors import UsageError
 from blemish.settings import DetectorSettings, Number, option
-
-if TYPE_CHECKING:
-    from blemish.models.padim.detector import PadimDetector
 
 PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 DEFAULT_FEATURES = 100
@@ -29,13 +26,6 @@ class PadimSettings(DetectorSettings):
         0.01, "Added to the diagonal of covariances.", gt=0, note=", or covariances can't be inverted"
     )
     factor_dtype: Literal["float32", "float16"] = option("float32", "How factors are kept.")
-
-    @classmethod
-    def detector(cls) -> type[PadimDetector]:
-        """The class of the detector."""
-        from blemish.models.padim.detector import PadimDetector
-
-        return PadimDetector
 
     def features_of(self, channels: int) -> int:
         """How many of the backbone's channels to keep: `n_features`, or the paper's number for this backbone.

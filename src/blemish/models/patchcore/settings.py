@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from blemish.settings import DetectorSettings, Number, option
-
-if TYPE_CHECKING:
-    from blemish.models.patchcore.detector import PatchcoreDetector
 
 
 class PatchcoreSettings(DetectorSettings):
@@ -28,10 +25,3 @@ class PatchcoreSettings(DetectorSettings):
     bank_dtype: Literal["float32", "float16"] = option("float32", "How the bank is stored.")
     num_neighbors: int = option(9, "Neighbors of the score's re-weighting.", ge=1)
     neighbor_search: Literal["exact", "faiss"] = option("exact", "faiss is approximate.")
-
-    @classmethod
-    def detector(cls) -> type[PatchcoreDetector]:
-        """The class of the detector."""
-        from blemish.models.patchcore.detector import PatchcoreDetector
-
-        return PatchcoreDetector
