@@ -53,8 +53,8 @@ class Weights(BaseModel):
 class Manifest(BaseModel):
     """What the file says about itself.
 
-    `calibration` is None before calibration; `data` is the fingerprint of the
-    images of the last fit; `versions` names the libraries that wrote the file.
+    `calibration` is None before calibration; `data` is the fingerprint of the images of the last fit; `versions` names
+    the libraries that wrote the file; `seal` holds its digest, see `blemish.seal`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,6 +66,7 @@ class Manifest(BaseModel):
     weights: Weights
     data: DataRecord | None
     versions: dict[str, str]
+    seal: str | None = None
 
 
 def manifest_of(model: Detector) -> Manifest:
@@ -115,11 +116,12 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
         raise NotFittedError(
             f"This {type(model).__name__} is not fitted, so there is nothing to save. Run Engine.fit first."
         )
-    text = json.dumps(manifest_of(model).model_dump(mode="json"), sort_keys=True)
+    content = {**manifest_of(model).model_dump(mode="json"), "seal": BLANK}
+    text = json.dumps(content, sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
         try:
-            save_file(tensors, temporary, metadata={KEY: text, "seal": BLANK})
+            save_file(tensors, temporary, metadata={KEY: text})  # one key: the order of several is random
         except SafetensorError as error:  # its name for what the system has against it
             raise OSError(str(error)) from error
         write_seal(temporary)

@@ -23,6 +23,7 @@ from blemish.data.batch import InferenceBatch
 from blemish.errors import NonFiniteError, NotCalibratedError, NotFittedError
 from blemish.models.base import Detector
 from blemish.post_processing import DecisionModule, PostProcessor
+from blemish.post_processing.calibration import Evidence
 from blemish.synthetic.products import render
 
 Make = Callable[..., Detector]
@@ -63,24 +64,20 @@ def fitted(make: Make, images: Tensor, batch_size: int = 4, **arguments: Any) ->
 
 
 def calibrate(model: Detector, images: Tensor) -> Detector:
-    """Calibrates on good images through the post-processor's hooks."""
-    processor = model.post_processor
-    assert isinstance(processor, DecisionModule)
-    raw = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2]))
-    raw.gt_label = torch.zeros(len(images), dtype=torch.bool)
-    processor.on_validation_epoch_start(None, model)  # type: ignore[arg-type]
-    processor.on_validation_batch_end(None, model, raw)  # type: ignore[arg-type]
-    processor.on_validation_epoch_end(None, model)  # type: ignore[arg-type]
+    """Thresholds from images that are all good."""
+    raw = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2])).batch()
+    evidence = Evidence()
+    evidence.add(replace(raw, gt_label=torch.zeros(len(images), dtype=torch.bool)), None)
+    decision = model.calibrate(evidence)
+    assert model.decider.decision == decision
     return model
 
 
 @torch.no_grad()
 def raw(model: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw scores (N,) and maps (N, H, W) in original pixels."""
-    batch = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2]))
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
-    return batch.pred_score, batch.anomaly_map
+    prediction = model.inspect(model.pre_processor(images), (images.shape[1], images.shape[2]))
+    assert isinstance(prediction.maps, Tensor)
+    return prediction.score, prediction.maps
 
 
 def same_state(a: Detector, b: Detector) -> bool:
@@ -254,7 +251,7 @@ def check_original_pixels(make: Make) -> None:
         assert done.anomaly_map.shape == done.pred_mask.shape == (2, *size)
         assert done.pred_mask.dtype == torch.bool
     mixed = model.inspect(model.pre_processor(parts(2)), [(50, 60), (70, 80)])
-    assert [tuple(one.shape) for one in mixed.anomaly_map] == [(50, 60), (70, 80)]
+    assert [tuple(one.shape) for one in mixed.maps] == [(50, 60), (70, 80)]
 
 
 def check_verdict_is_the_threshold_rule(make: Make) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import blemish
-from blemish import artifact
+from blemish import artifact, runtime
 from blemish.artifact import KEY, SCHEMA, load, read_manifest
 from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
@@ -27,6 +28,7 @@ from blemish.models import detectors
 from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
 from blemish.post_processing import BasePostProcessor, DecisionModule
+from blemish.seal import BLANK, write_seal
 
 Edit = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 
@@ -39,10 +41,11 @@ def manifest_in(path: Path) -> dict[str, Any]:
 
 
 def forged(source: Path, target: Path, edit: Edit) -> Path:
-    """A copy of a model file with its manifest and tensors edited in place by `edit`."""
-    manifest, tensors = manifest_in(source), load_file(source)
+    """A copy of a model file with its manifest and tensors edited in place by `edit`, and sealed again."""
+    manifest, tensors = {**manifest_in(source), "seal": BLANK}, load_file(source)
     edit(manifest, tensors)
     save_file(tensors, target, metadata={KEY: json.dumps(manifest)})
+    write_seal(target)
     return target
 
 
@@ -349,11 +352,17 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "tile of a wrong type": (setting("arguments", "tile_size", to="x"), "does not describe a model"),
     "size absurd": (
         setting("arguments", "image_size", to=[10**9, 96]),
-        "image_size in .* between 1 and 16384, at most 16777216 pixels. Got",
+        "image_size must be .* at most 16384, at most 16777216 pixels in all. Got",
     ),
     "area absurd": (setting("arguments", "image_size", to=[16384, 16384]), "at most 16777216 pixels"),
-    "size negative": (setting("arguments", "image_size", to=[-1, 96]), "image_size in .* between 1 and 16384"),
-    "crop absurd": (setting("arguments", "crop_from", to=[10**9, 96]), "crop_from in .* between 1 and 16384"),
+    "size negative": (
+        setting("arguments", "image_size", to=[-1, 96]),
+        "image_size must be .* each at least 1 and at most 16384",
+    ),
+    "crop absurd": (
+        setting("arguments", "crop_from", to=[10**9, 96]),
+        "crop_from must be .* each at least 1 and at most 16384",
+    ),
     "roi is a file": (setting("arguments", "roi", to="roi.png"), "roi in .* must be run lengths. Got 'roi.png'."),
     "roi too short": (
         setting("arguments", "roi", to={"size": [4, 4], "counts": [3, 4]}),
@@ -364,8 +373,8 @@ FORGED: dict[str, tuple[Edit, str]] = {
         "does not describe a model: size of a region of interest must be",
     ),
     "crop too small": (setting("arguments", "crop_from", to=[8, 8]), "does not describe a model: crop_from must be"),
-    "size of text": (setting("arguments", "image_size", to="64"), "image_size in .* two numbers"),
-    "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size in .* Got None"),
+    "size of text": (setting("arguments", "image_size", to="64"), "image_size must be one number or"),
+    "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size must be .* Got None"),
     "bad rate": (setting("post_processing", "max_false_alarm_rate", to=7.0), "max_false_alarm_rate must be between"),
     "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
     "tensor too many": (tensor("run.me", torch.zeros(1)), r'do not fit its manifest: .*Unexpected key.*"run.me"'),
@@ -426,3 +435,75 @@ def test_flipped_bits_never_crash(tiles: Path, tmp_path: Path) -> None:
         except ArtifactError:
             outcomes.add("refused")
     assert "refused" in outcomes
+
+
+# --------------------------------------------------------------------------------------------------------------- digest
+
+
+def test_no_bit_of_a_file_can_change(model_file: Path, tmp_path: Path) -> None:
+    """One bit in every kind of place: header, numbers that decide, bank, weights; and a cut, and an appended byte."""
+    good = model_file.read_bytes()
+    header = struct.unpack("<Q", good[:8])[0]
+    target = tmp_path / "model.safetensors"
+    places = [*range(8 + header // 2, len(good), max(1, len(good) // 97)), len(good) - 1]
+    for place in places:
+        target.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
+        with pytest.raises(ArtifactError):
+            load(target)
+    for other in (good[:-1], good + b"\0"):
+        target.write_bytes(other)
+        with pytest.raises(ArtifactError):
+            load(target)
+
+
+def test_a_file_that_lost_its_digest(model_file: Path, tmp_path: Path) -> None:
+    manifest, tensors = manifest_in(model_file), load_file(model_file)
+    del manifest["seal"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={KEY: json.dumps(manifest)})
+    with pytest.raises(ArtifactError, match=r"model.safetensors has lost its digest"):
+        load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, 1e39])
+@pytest.mark.parametrize("name", ["_image_threshold", "_pixel_threshold", "_image_max", "_image_sensitivity"])
+def test_numbers_that_decide_are_finite_and_in_range(name: str, value: float, model_file: Path, tmp_path: Path) -> None:
+    def edit(_: Any, tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"post_processor.{name}"] = torch.tensor(value, dtype=torch.float32)
+
+    with pytest.raises(ArtifactError, match=r"The numbers that decide in .* make no sense: .*must be"):
+        load(forged(model_file, tmp_path / "model.safetensors", edit))
+
+
+# --------------------------------------------------------------------------------------------------- earlier versions
+
+EARLIER = Path(__file__).parents[1] / "golden" / "schema1"
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim", "patchcore_roi"])
+def test_files_of_earlier_versions_judge_as_they_did(name: str, tmp_path: Path) -> None:
+    images = list(np.load(EARLIER / "images.npz").values())
+    expected = json.loads((EARLIER / "expected.json").read_text())[name]
+    model = load(EARLIER / f"{name}.safetensors")
+    model.save(tmp_path / "again.safetensors")
+    for path in (EARLIER / f"{name}.safetensors", tmp_path / "again.safetensors"):
+        for result, wanted in zip(runtime.load(path)(images), expected, strict=True):
+            found = {"label": result.label, "mask_pixels": int(result.mask.sum()), "threshold": result.threshold}
+            assert found == {key: wanted[key] for key in found}
+            assert (result.raw_score, result.score) == pytest.approx((wanted["raw_score"], wanted["score"]), rel=1e-5)
+            assert float(result.anomaly_map.mean()) == pytest.approx(wanted["map_mean"], abs=1e-5)
+    before, after = load_file(EARLIER / f"{name}.safetensors"), load_file(tmp_path / "again.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+    old, new = manifest_in(EARLIER / f"{name}.safetensors"), manifest_in(tmp_path / "again.safetensors")
+    assert old["arguments"].items() <= new["arguments"].items(), "what is new has its default"
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_graphs_of_earlier_versions_judge_as_they_did(suffix: str) -> None:
+    images = list(np.load(EARLIER / "images.npz").values())
+    expected = json.loads((EARLIER / "expected.json").read_text())["patchcore"]
+    session = runtime.load(EARLIER / f"patchcore{suffix}")
+    assert session.fingerprint is None, "they carried no digest"
+    for result, wanted in zip(session(images), expected, strict=True):
+        assert (result.label, result.threshold) == (wanted["label"], wanted["threshold"])
+        assert result.raw_score == pytest.approx(wanted["raw_score"], rel=1e-5)

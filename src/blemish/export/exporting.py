@@ -81,7 +81,9 @@ def export(
         raise NotFittedError(
             f"This {type(model).__name__} is not fitted, so it can't be exported. Run Engine.fit first."
         )
-    manifest = artifact.manifest_of(model).model_dump(mode="json")  # refuses post-processors of other classes
+    manifest = artifact.manifest_of(model).model_dump(
+        mode="json", exclude={"seal"}
+    )  # refuses post-processors of other classes
     if model.post_processor is None or not model.decider.is_calibrated:
         raise NotCalibratedError(
             "This model has no thresholds, so an exported file could give no verdict. Run Engine.validate first."

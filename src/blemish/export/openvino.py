@@ -33,7 +33,10 @@ def write_openvino(graph: ModelProto | Model, path: Path, content: Mapping[str, 
     """
     with needing_extras():
         import openvino
-    model = graph if isinstance(graph, openvino.Model) else openvino.Core().read_model(graph.SerializeToString())
+    if not isinstance(graph, openvino.Model):
+        graph.ClearField("metadata_props")  # of an ONNX file, which OpenVINO would carry along
+        graph = openvino.Core().read_model(graph.SerializeToString())
+    model: Any = graph
     model.set_rt_info(json.dumps(content, sort_keys=True, allow_nan=False), ["blemish"])
     openvino.save_model(model, path, compress_to_fp16=False)
 

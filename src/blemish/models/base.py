@@ -27,6 +27,7 @@ from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.extractor import FeatureExtractor
 from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
+from blemish.post_processing.calibration import Evidence
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.pre_processing import PreProcessor
@@ -270,6 +271,10 @@ class Detector(nn.Module, ABC):
         raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
         processor = self.post_processor if decision is None else self.decider.with_decision(decision)
         return raw.batch() if processor is None else processor(raw.batch())
+
+    def calibrate(self, evidence: Evidence, source: str = "held_out") -> Decision:
+        """Decides from now on as the evidence supports; see `DecisionModule.calibrate`."""
+        return self.decider.calibrate(evidence, source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the detector to one .safetensors file, see `blemish.artifact.save`."""
