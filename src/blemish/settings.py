@@ -226,11 +226,15 @@ class RunSettings(Settings):
     accelerator: str = option("auto", "'auto', 'cpu', 'cuda' or 'mps'.")
 
 
+Configuration: TypeAlias = dict[str, Any]
+"""Flat keys and values, as a YAML file for `blemish fit` holds them; what isn't named keeps its default."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """Everything `blemish fit` can be told. Made by `fit_settings` from the flat keys of a configuration."""
 
-    detector: DetectorSettings
+    model: DetectorSettings
     decision: DecisionSettings
     data: DataSettings
     loading: LoadingSettings
