@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from blemish.models import DETECTORS
-from blemish.settings import DataSettings, DecisionSettings, DetectorSettings, LoadingSettings, Option, RunSettings, options
+from blemish.settings import (
+    DataSettings,
+    DecisionSettings,
+    DetectorSettings,
+    LoadingSettings,
+    Option,
+    RunSettings,
+    as_text,
+    options,
+)
 
 PLACE = "<!-- settings -->"
 
@@ -44,7 +53,5 @@ def settings_tables() -> str:
 
 
 def _row(option: Option) -> str:
-    from blemish.cli.flags import shown
-
-    default = "" if option.default is None else f"`{shown(option.default)}`"
+    default = "" if option.default is None else f"`{as_text(option.default)}`"
     return f"| `{option.name}` | {default} | {option.allowed} | {option.help} |"

@@ -317,6 +317,14 @@ def fit_settings(values: Mapping[str, Any], detectors: Detectors) -> FitSettings
     return FitSettings(part(detectors[name]), **{group: part(settings) for group, settings in _SHARED.items()})
 
 
+def as_text(value: Any) -> str:
+    """A setting as a flag takes it: lists with commas, squares as one side."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    square = len(value) == 2 and value[0] == value[1] and isinstance(value[0], int)
+    return str(value[0]) if square else ",".join(map(str, value))
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """' Did you mean ...?' with the nearest of `known`; "" where none is near."""
     near = difflib.get_close_matches(str(name), known, n=1)

@@ -154,8 +154,7 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(("name", "kind"), DETECTORS.items(), ids=DETECTORS)
 def test_a_detector_and_its_settings_belong_together(name: str, kind: type[DetectorSettings]) -> None:
     assert kind.name == name
-    assert kind.detector() is detectors()[name]
-    assert kind.detector().name == name
+    assert detectors()[name].Settings is kind
     assert all(field.description for field in kind.model_fields.values())
 
 
@@ -166,20 +165,18 @@ def defaults(kind: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "groups"),
     [
-        *((settings.detector(), [settings]) for settings in DETECTORS.values()),
         (PostProcessor, [DecisionSettings]),
         (ImageDataModule, [DataSettings, LoadingSettings]),
         (Engine, [RunSettings]),
     ],
 )
 def test_signatures_say_the_same(kind: Any, groups: list[type[Settings]]) -> None:
-    """Constructors spell their options out for readers and editors; names and defaults are those of the settings."""
+    """Classes that spell their options out have the names and defaults of the settings."""
     own = {name: field.default for group in groups for name, field in group.model_fields.items()}
     shown = defaults(kind)
-    assert own.keys() == shown.keys() - {"post_processor", "root", "progress"}
+    assert own.keys() == shown.keys() - {"root", "progress"}
     for name, default in own.items():
-        square = isinstance(default, tuple) and shown[name] == default[0] == default[1]
-        assert square or shown[name] == default or (shown[name], default) == (None, 0.5), name
+        assert shown[name] == default or (shown[name], default) == (None, 0.5), name
 
 
 def test_limits_of_images_agree() -> None:

@@ -15,7 +15,7 @@ import typer
 from blemish.errors import UsageError
 from blemish.functional.pixels import height_width
 from blemish.models import DETECTORS
-from blemish.settings import Names, Option, Settings, Size, options
+from blemish.settings import Names, Option, Settings, Size, as_text, options
 
 OPTIONS = options(DETECTORS)
 
@@ -48,15 +48,7 @@ def help_of(option: Option) -> str:
     owners = " and ".join(DETECTORS[name].title for name in option.detectors)
     text = f"{owners}: {option.help[0].lower()}{option.help[1:]}" if owners else option.help
     text += f" One of {', '.join(option.choices)}." if option.choices else ""
-    return text if option.default is None else f"{text} Default: {shown(option.default)}."
-
-
-def shown(value: Any) -> str:
-    """A setting as a flag takes it: lists with commas, squares as one side."""
-    if isinstance(value, (list, tuple)):
-        square = len(value) == 2 and value[0] == value[1] and isinstance(value[0], int)
-        return str(value[0]) if square else ",".join(map(str, value))
-    return str(value)
+    return text if option.default is None else f"{text} Default: {as_text(option.default)}."
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from blemish.report.html import Evaluation, require_packages, write_html
 from blemish.report.html_gallery import Gallery, from_model, from_predictions, peak_memory
 from blemish.report.html_rows import ImageRow, read_predictions, rows_of
 from blemish.runtime.torch_session import TorchBackend
-from blemish.settings import options
+from blemish.settings import as_text, options
 
 if TYPE_CHECKING:
     from blemish.artifact import Manifest
@@ -179,8 +179,9 @@ def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: 
         value = given.get(option.name)
         if option.name in given and value is None and option.zero_is_none:
             value = 0
-        if option.name == "backbone" or value not in (None, option.default):  # which may be another one day
-            text = ",".join(map(str, value)) if isinstance(value, list) else "ROI" if option.name == "roi" else value
+        same = value is None or as_text(value) == as_text(option.default)
+        if option.name == "backbone" or not same:  # the usual backbone may be another one day
+            text = "ROI" if option.name == "roi" else as_text(value)
             words += [f"--{option.name.replace('_', '-')}", text]
     if manifest.weights.source == "random":
         words.append("--no-pretrained")

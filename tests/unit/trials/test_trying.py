@@ -152,7 +152,9 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def run(self, image: Any) -> None:
+    decision = None
+
+    def run(self, image: Any, decision: Any) -> None:
         self.now += self.steps[min(self.seen, len(self.steps) - 1)] / 1000
         self.seen += 1
 
