@@ -1,10 +1,57 @@
-"""A docstring introduces an indented block with two colons (reStructuredText); on the site one is enough."""
+"""What MkDocs can't do by itself: the tables of settings, and one colon where a docstring has two."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from blemish.models import DETECTORS
+from blemish.settings import (
+    DataSettings,
+    DecisionSettings,
+    DetectorSettings,
+    LoadingSettings,
+    Option,
+    RunSettings,
+    as_text,
+    options,
+)
+
+PLACE = "<!-- settings -->"
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """Called by MkDocs with the text of every page: the tables stand where `PLACE` is."""
+    return markdown.replace(PLACE, settings_tables())
+
 
 def on_page_content(html: str, **kwargs: Any) -> str:
-    """Called by MkDocs with the HTML of every page."""
+    """Called by MkDocs with the HTML of every page.
+
+    A docstring introduces an indented block with two colons (reStructuredText); on the site one is enough.
+    """
     return html.replace("::</p>", ":</p>")
+
+
+def settings_tables() -> str:
+    """All keys of a configuration, with default and range, in sections."""
+    known = options(DETECTORS)
+    shared = DetectorSettings.model_fields
+    sections = {
+        "Every detector": ["detector", *shared],
+        **{f"{own.title} alone": [key for key in own.model_fields if key not in shared] for own in DETECTORS.values()},
+        "Verdicts": DecisionSettings.model_fields,
+        "Images": [key for key in DataSettings.model_fields if key not in shared],
+        "Reading": LoadingSettings.model_fields,
+        "Running": RunSettings.model_fields,
+    }
+    lines: list[str] = []
+    for title, keys in sections.items():
+        lines += [f"### {title}", "", "| key | default | allowed | |", "|---|---|---|---|"]
+        lines += [_row(known[key]) for key in keys]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _row(option: Option) -> str:
+    default = "" if option.default is None else f"`{as_text(option.default)}`"
+    return f"| `{option.name}` | {default} | {option.allowed} | {option.help} |"

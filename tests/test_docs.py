@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import importlib.util
 import io
 import re
 import shlex
@@ -232,6 +233,25 @@ def test_the_reference_holds_every_module() -> None:
         public = [node.name for node in defined if not node.name.startswith("_")]
         hidden = module.startswith("blemish.cli") or module in HIDDEN or path.stem.startswith("_")
         assert hidden or not public or module in shown, f"{module} is missing in docs/api/"
+
+
+def test_the_table_of_settings_holds_every_setting() -> None:
+    from blemish.models import DETECTORS
+    from blemish.settings import as_text, options
+
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/_hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.on_page_markdown((ROOT / "docs/settings.md").read_text(encoding="utf-8"))
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for option in options(DETECTORS).values():
+        (row,) = [row for row in rows if row.startswith(f"| `{option.name}` |")]
+        assert option.help in row
+        assert option.allowed in row
+        assert option.default is None or f"| `{as_text(option.default)}` |" in row
+    assert len(rows) == len(options(DETECTORS))
 
 
 def test_every_name_of_the_older_library_is_on_its_page() -> None:

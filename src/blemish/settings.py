@@ -226,11 +226,15 @@ class RunSettings(Settings):
     accelerator: str = option("auto", "'auto', 'cpu', 'cuda' or 'mps'.")
 
 
+Configuration: TypeAlias = dict[str, Any]
+"""Flat keys and values, as a YAML file for `blemish fit` holds them; what isn't named keeps its default."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """Everything `blemish fit` can be told. Made by `fit_settings` from the flat keys of a configuration."""
 
-    detector: DetectorSettings
+    model: DetectorSettings
     decision: DecisionSettings
     data: DataSettings
     loading: LoadingSettings
@@ -311,6 +315,14 @@ def fit_settings(values: Mapping[str, Any], detectors: Detectors) -> FitSettings
         return settings(**{key: value for key, value in given.items() if key in settings.model_fields})
 
     return FitSettings(part(detectors[name]), **{group: part(settings) for group, settings in _SHARED.items()})
+
+
+def as_text(value: Any) -> str:
+    """A setting as a flag takes it: lists with commas, squares as one side."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    square = len(value) == 2 and value[0] == value[1] and isinstance(value[0], int)
+    return str(value[0]) if square else ",".join(map(str, value))
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from blemish.cli.config import PADIM_ONLY, PATCHCORE_ONLY, make_config, parse_flag, read_config
 from blemish.cli.console import UNMET, out, print_json, progress
-from blemish.cli.fit import build_data, build_model, with_config_flags
+from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.errors import UsageError
-from blemish.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from blemish.trials.grid import Settings
-    from blemish.trials.jobs import Job, Result
-    from blemish.trials.tables import Row
-
-LIBRARIES = ("numpy", "torch", "torchvision", "timm", "lightning")
+    from blemish.settings import Configuration
+    from blemish.trials.jobs import Job, JobResult
+    from blemish.trials.tables import TableRow
 
 
-@partial(with_config_flags, left_out=("detector", "seed"))
+@with_flags(*(name for name in OPTIONS if name not in ("detector", "seed")))
 def bench(
     root: Path = typer.Argument(..., help="Data set, or folder of them, such as that of MVTec AD."),
     output: Path = typer.Option(Path("bench"), "--output", "-o", help="Folder for results; a second start goes on."),
@@ -42,24 +35,17 @@ def bench(
 
     Each job runs in a process of its own and is kept as one file. Exit code 4 if a job failed; the others are not lost.
     """
-    given = {key: parse_flag(key, value) for key, value in flags.items() if value is not None}
-    chosen = {name: _with_flags(settings, given) for name, settings in _recipes(preset, recipes, config).items()}
+    values = given(flags)
+    chosen = {name: _with_flags(recipe, values) for name, recipe in _recipes(preset, recipes, config).items()}
     numbers = _seeds(seeds)
-    for settings in chosen.values():
-        make_config({**settings, "seed": numbers[0]})
 
     from blemish.data.index import find_sets
-    from blemish.trials.jobs import Job, run_jobs
-    from blemish.trials.tables import summarize, to_csv, to_markdown
+    from blemish.trials.jobs import all_jobs, run_jobs
+    from blemish.trials.tables import summarize, write_tables
+    from blemish.trials.work import work
 
-    found = _some(find_sets(root), sets, "sets")
-    jobs = [
-        Job(name, path, recipe, {**settings, "seed": seed}, seed)
-        for recipe, settings in chosen.items()
-        for name, path in found.items()
-        for seed in numbers
-    ]
-    results: list[Result] = []
+    jobs = all_jobs(chosen, _some(find_sets(root), sets, "sets"), numbers)
+    results: list[JobResult] = []
     with progress() as bars:
         task = bars.add_task("", total=len(jobs))
         bars.update(task, description=_label(jobs[0]))
@@ -68,17 +54,12 @@ def bench(
             if bars.console.is_terminal:
                 bars.console.print(_line(result, before), markup=False, highlight=False)
             bars.update(task, completed=number, description=_label(jobs[min(number, len(jobs) - 1)]))
-    rows = summarize(results)
-    table = [{**vars(row), "values": _plain(row)} for row in rows]
-    write_text(output / "table.md", to_markdown(rows, results))
-    write_text(output / "table.csv", to_csv(rows, results))
-    content = {"table": table, "jobs": results}
-    write_json(output / "results.json", content)
+    content = write_tables(output, results)
     failed = [result for result in results if result["error"] is not None]
     if as_json:
         print_json(content)
     else:
-        _print_table(rows, numbers)
+        _print_table(summarize(results), numbers)
         for text in dict.fromkeys(f"{result['recipe']}, {result['name']}: {result['error']}" for result in failed):
             out().print("[red]failed[/] ", end="")
             out().print(text, markup=False)
@@ -87,47 +68,7 @@ def bench(
         raise typer.Exit(UNMET)
 
 
-def work(job: Job) -> dict[str, Any]:
-    """Fits, tests and measures; what it returns is all that a table or a reader may want to know."""
-    from blemish.artifact import manifest_of
-    from blemish.engine import Engine
-    from blemish.trials.measure import cost, machine, peak_memory
-
-    config = make_config(job.settings)
-    data, engine = build_data(config, job.root), Engine(config.accelerator, progress=False)
-    split = data.split
-    started = time.perf_counter()
-    with peak_memory() as peak:
-        model = build_model(config)
-        engine.fit(model, data)
-        fitted = time.perf_counter()
-        result = engine.test(model, data)
-        tested = time.perf_counter()
-    price = cost(model, split.test, accelerator=config.accelerator)
-    manifest = manifest_of(model).model_dump(mode="json")
-    return {
-        "figures": result.to_dict(),
-        "calibration": manifest["calibration"] and {**manifest["calibration"], "oracle": split.policy == "test"},
-        "cost": {
-            "fit_seconds": fitted - started,
-            "test_seconds": tested - fitted,
-            "ms_per_image": price.milliseconds,
-            "slowest_ms": price.slowest,
-            "file_mb": price.megabytes,
-            "memory_mb": peak.process,
-            "gpu_memory_mb": peak.gpu,
-            "device": price.device,
-        },
-        "images": {"fit": len(split.fit), "calibrate": len(split.calibration), "test": len(split.test)},
-        "arguments": manifest["arguments"],
-        "weights": manifest["weights"],
-        "data": {"layout": data.index.layout, **manifest["data"]},
-        "versions": {**manifest["versions"], **{name: metadata.version(name) for name in LIBRARIES}},
-        "machine": machine(),
-    }
-
-
-def _recipes(preset: str, names: str | None, configs: Sequence[Path] | None) -> dict[str, Settings]:
+def _recipes(preset: str, names: str | None, configs: Sequence[Path] | None) -> dict[str, Configuration]:
     from blemish.trials.presets import PRESETS
 
     if configs:
@@ -151,12 +92,11 @@ def _some(known: Mapping[str, Any], names: str | None, option: str) -> dict[str,
     return {name: known[name] for name in wanted}
 
 
-def _with_flags(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Flags win; a flag that only the other detector has is passed over."""
-    detector = settings.get("detector", "patchcore")
-    foreign = PADIM_ONLY if detector == "patchcore" else PATCHCORE_ONLY
-    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-    return {**settings, **{key: value for key, value in kept.items() if key not in foreign}}
+def _with_flags(recipe: Configuration, values: Mapping[str, Any]) -> Configuration:
+    """Flags win; a flag that only other detectors have is passed over."""
+    detector = recipe.get("detector", OPTIONS["detector"].default)
+    foreign = [name for name, option in OPTIONS.items() if option.detectors and detector not in option.detectors]
+    return {**recipe, **{key: value for key, value in values.items() if key not in foreign}}
 
 
 def _seeds(text: str) -> list[int]:
@@ -173,7 +113,7 @@ def _label(job: Job) -> str:
     return f"{job.recipe}, {job.name}, seed {job.seed}"
 
 
-def _line(result: Result, before: bool) -> str:
+def _line(result: JobResult, before: bool) -> str:
     name = f"{result['recipe']}, {result['name']}, seed {result['seed']}"
     if result["error"] is not None:
         return f"{name}: failed: {result['error']}"
@@ -183,11 +123,7 @@ def _line(result: Result, before: bool) -> str:
     return f"{name}: {text}, {'done before' if before else f'{seconds:.0f} s'}"
 
 
-def _plain(row: Row) -> dict[str, dict[str, float | None] | None]:
-    return {key: None if value is None else {"mean": value[0], "sd": value[1]} for key, value in row.values.items()}
-
-
-def _print_table(rows: Sequence[Row], seeds: Sequence[int]) -> None:
+def _print_table(rows: Sequence[TableRow], seeds: Sequence[int]) -> None:
     from rich import box
     from rich.table import Table
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from blemish.cli.console import out, print_json, table
+
+if TYPE_CHECKING:
+    from blemish.post_processing.decision import CalibrationRecord, Decision
 
 
 def inspect(
@@ -20,6 +22,8 @@ def inspect(
     if as_json:
         print_json({**content, **extra, "bytes": model.stat().st_size})
         return
+    from blemish.post_processing.summary import calibration_summary
+
     weights, data = content["weights"], content["data"]
     rows = [("file", f"{model} ({model.stat().st_size / 2**20:.1f} MB)"), ("detector", content["detector"])]
     rows += [(key, _argument(value)) for key, value in content["arguments"].items()]
@@ -29,7 +33,9 @@ def inspect(
     table("model", ("setting", "value"), rows)
     if extra["thresholds"]:
         table("thresholds (raw scores)", ("name", "value"), list(extra["thresholds"].items()))
-    out().print(_calibration(content["calibration"], extra["thresholds"]), markup=False)
+    record = _record(content["calibration"])
+    threshold = extra["thresholds"].get("raw_image_threshold")
+    out().print("Not calibrated." if record is None else calibration_summary(record, threshold), markup=False)
     if "graph" in extra:
         from blemish.export.report import ParityReport
 
@@ -49,16 +55,14 @@ def _argument(value: Any) -> str:
 
 def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from blemish.artifact import load, read_manifest
-    from blemish.post_processing import DecisionModule
+    from blemish.post_processing.post_processor import DecisionModule
 
     manifest = read_manifest(path)
     detector = load(path)
-    processor = detector.post_processor
-    thresholds = {}
-    if isinstance(processor, DecisionModule) and processor.is_calibrated:
-        thresholds = {name: getattr(processor, name) for name in _THRESHOLDS.values()}
+    decider = detector.post_processor
+    decision = decider.decision if isinstance(decider, DecisionModule) and decider.is_calibrated else None
     tensors = {name: list(tensor.shape) for name, tensor in detector.state_dict().items()}
-    return manifest.model_dump(mode="json"), {"thresholds": thresholds, "tensors": tensors}
+    return manifest.model_dump(mode="json"), {"thresholds": _thresholds(decision), "tensors": tensors}
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -73,29 +77,24 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     content = backend.content
     try:
         graph = {"static": content["static"], "precision": content["precision"], **backend.signature()}
-        thresholds = {shown: content["decision"][name] for name, shown in _THRESHOLDS.items()}
         manifest: dict[str, Any] = content["manifest"]
         parity = content["parity"]
         ParityReport.from_dict(parity)
         for name in ("detector", "arguments", "weights", "data", "versions", "calibration"):
             _ = manifest[name]
+        _record(manifest["calibration"])
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
-    return manifest, {"thresholds": thresholds, "graph": graph, "parity": parity}
+    return manifest, {"thresholds": _thresholds(backend.decision), "graph": graph, "parity": parity}
 
 
-_THRESHOLDS = {
-    f"{scale}_{name}": f"raw_{scale}_threshold" if name == "threshold" else f"{scale}_{name}"
-    for scale in ("image", "pixel")
-    for name in ("threshold", "min", "max", "sensitivity")
-}
-"""Name in an exported file -> name of the post-processor's property."""
+def _thresholds(decision: Decision | None) -> dict[str, float]:
+    """The numbers that decide, by the names of the post-processor's properties."""
+    numbers = {} if decision is None else decision.to_dict()
+    return {f"raw_{name}" if name.endswith("_threshold") else name: value for name, value in numbers.items()}
 
 
-def _calibration(record: dict[str, Any] | None, thresholds: dict[str, float]) -> str:
-    if record is None:
-        return "Not calibrated."
-    from blemish.cli.fit import calibration_sentence
+def _record(content: dict[str, Any] | None) -> CalibrationRecord | None:
+    from blemish.post_processing.decision import CalibrationRecord
 
-    fields: Any = SimpleNamespace(**record, oracle=record["source"] == "test")  # the record's own class needs torch
-    return calibration_sentence(fields, thresholds["raw_image_threshold"])
+    return None if content is None else CalibrationRecord(**content)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,10 @@ def predict(
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
     from blemish.predictions.pictures import PictureFolder
-    from blemish.predictions.rows import fingerprint, row_of
-    from blemish.predictions.streaming import PredictionFile, is_interrupted
+    from blemish.predictions.rows import fingerprint
+    from blemish.predictions.run import prediction_run
     from blemish.runtime import load
-    from blemish.runtime.session import Failure, Session
+    from blemish.runtime.session import Session
 
     named = list(expand(images))
     if resume and output is None:
@@ -48,60 +47,41 @@ def predict(
     session = Session(
         load(model, device=device).backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest
     )
-    identity: dict[str, Any] = {"model": fingerprint(model), "mm_per_pixel": mm_per_pixel}
     pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi)
-    interrupted = output is not None and is_interrupted(output, resume=resume)
-    if pictures is not None and not interrupted:
-        pictures.prepare(relative for _, relative in named)
-    done = anomalous = 0
     rows: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
-    with ExitStack() as stack:
-        file = None
-        if output is not None:
-            settings = {**identity, "device": device, "batch_size": batch_size, "max_pixels": max_pixels}
-            settings |= {"min_area": smallest, "save": save, "save_dir": None if save is None else str(save_dir)}
-            file = stack.enter_context(PredictionFile(output, settings, resume=resume))
-            file.skip([str(path) for path, _ in named])
-            done, anomalous, failures = file.images, file.anomalous, list(file.failures)
-            if pictures is not None and interrupted:
-                pictures.prepare((relative for _, relative in named[done:]), again=batch_size)
-        # Without JSON every verdict is a line of its own, which tells how far it is.
-        bars = stack.enter_context(progress(shown=as_json, transient=False))
-        task = bars.add_task("images", total=len(named), completed=done)
-        left = iter(named[done:])
-        for batch in session.batches(path for path, _ in named[done:]):
-            entries: list[dict[str, Any]] = []
-            for result, (path, relative) in zip(batch, left, strict=False):
-                if isinstance(result, Failure):
-                    entries.append({"path": str(path), "reason": result.reason})
-                    failures.append(entries[-1])
-                    continue
-                entries.append(row_of(result, pixel_threshold=session.pixel_cut, **identity))
-                anomalous += result.label == "anomalous"
-                if pictures is not None:
-                    pictures.write(result, relative)
-            done += len(batch)
-            if file is not None:
-                file.write(entries)
-            bars.update(task, completed=done)
-            if as_json:
-                rows += [entry for entry in entries if output is None and "reason" not in entry]
-            else:
-                _print_verdicts(entries)
-    counts = {"inspected": done - len(failures), "anomalous": anomalous}
+    with (
+        prediction_run(
+            session,
+            named,
+            model=fingerprint(model),
+            mm_per_pixel=mm_per_pixel,
+            pictures=pictures,
+            output=output,
+            resume=resume,
+            settings={"device": device},
+        ) as run,
+        progress(shown=as_json, transient=False) as bars,  # without JSON every verdict is a line, which tells how far
+    ):
+        task = bars.add_task("images", total=len(named), completed=run.done)
+        for batch in run:
+            bars.update(task, completed=run.done)
+            if not as_json:
+                _print_verdicts(batch)
+            elif output is None:
+                rows += [row for row in batch if "reason" not in row]
+    counts = {"inspected": run.inspected, "anomalous": run.anomalous}
     if as_json:
         listed = {"predictions": rows} if output is None else {"output": str(output)}
-        print_json({**counts, **listed, "failures": failures})
+        print_json({**counts, **listed, "failures": run.failures})
     else:
         out().print(
-            f"{counts['inspected']} images inspected, {anomalous} anomalous, {len(failures)} could not be inspected."
+            f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
-    for failure in failures:
+    for failure in run.failures:
         complain(f"{failure['path']}: {failure['reason']}")
-    if failures:
+    if run.failures:
         raise typer.Exit(BAD_INPUT)
-    if anomalous and fail_on_anomaly:
+    if run.anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALIES)
 
 
@@ -127,9 +107,9 @@ def min_pixels(text: str, mm_per_pixel: float | None) -> int:
     return max(1, math.ceil(float(found[2]) / mm_per_pixel**2 * (1 - 1e-12)))  # 9 pixels of 0.1 mm are 0.09 mm2
 
 
-def _print_verdicts(entries: Sequence[Mapping[str, Any]]) -> None:
-    for entry in entries:
-        if "reason" not in entry:
-            color = "red" if entry["label"] == "anomalous" else "green"
-            out().print(f"[{color}]{entry['label']:<9}[/] {entry['score']:.3f}  ", end="")
-            out().print(entry["path"], markup=False)
+def _print_verdicts(batch: Sequence[Mapping[str, Any]]) -> None:
+    for row in batch:
+        if "reason" not in row:
+            color = "red" if row["label"] == "anomalous" else "green"
+            out().print(f"[{color}]{row['label']:<9}[/] {row['score']:.3f}  ", end="")
+            out().print(row["path"], markup=False)

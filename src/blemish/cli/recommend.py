@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import re
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from blemish.cli.config import FitConfig, make_config
 from blemish.cli.console import UNMET, complain, out, print_json, progress
-from blemish.cli.fit import build_model
-from blemish.data.image_io import MAX_PIXELS
-from blemish.errors import BlemishError, UsageError
+from blemish.cli.flags import given, with_flags
+from blemish.errors import UsageError
 from blemish.files import write_text
 
 if TYPE_CHECKING:
-    from blemish.data.splits import Split
-    from blemish.models.base import Detector
-    from blemish.trials.choice import Trial
-    from blemish.trials.grid import Settings
+    from blemish.trials.recommend import Recommendation
 
-CAVEAT = (
-    "Planted defects are not your defects: these figures rank settings on drawn scratches, cracks, stains, holes, "
-    "fibres and displaced pieces. Test the model on real ones before you trust it."
-)
-HARDLY = 0.7
-"""Image AUROC below which no setting can be called useful."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+@with_flags("roi", "group", "seed", "batch_size", "num_workers", "max_pixels", "accelerator")
 def recommend(
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder of good parts, data set, or manifest."),
     output: Path = typer.Option(Path("recommended.yaml"), "--output", "-o", help="Configuration file to write."),
@@ -41,14 +28,8 @@ def recommend(
     backbones: str | None = typer.Option(
         None, help="Backbones to try, comma-separated. Default: the usual one and all that need no download."
     ),
-    roi: str | None = typer.Option(None, help="As for fit."),
-    group: str | None = typer.Option(None, help="As for fit."),
-    seed: int = typer.Option(0, help="Deals images, plants defects and fits otherwise."),
-    batch_size: int = typer.Option(8, help="Images per step."),
-    num_workers: int | None = typer.Option(None, help="Processes that read images."),
-    max_pixels: int = typer.Option(MAX_PIXELS, help="Refuse larger images."),
-    accelerator: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    **flags: Any,
 ) -> None:
     """Try settings on your good images, with defects planted into some of them, and write a configuration for fit.
 
@@ -56,78 +37,29 @@ def recommend(
     """
     limit = None if latency is None else 1000 * parse_time("latency", latency)
     seconds = parse_time("budget", budget)
-    names = local_backbones() if backbones is None else [name.strip() for name in backbones.split(",")]
 
     from blemish.cli.paths import check_writable
-    from blemish.data.image_io import read_size
-    from blemish.data.index import index_folder
-    from blemish.trials.choice import RULE, choose, pareto
-    from blemish.trials.grid import describe, grid
-    from blemish.trials.recommend import arrange, run
+    from blemish.trials import recommend as recommending
 
     check_writable(output, ".yaml")
-    index = index_folder(directory)
-
-    def build(settings: Mapping[str, Any]) -> Detector:
-        return build_model(make_config({**settings, "roi": roi, "seed": seed}))
-
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, progress() as bars:
-        task = bars.add_task("planting defects", total=None)
-        sets = arrange(index, Path(folder), group=group, seed=seed, roi=roi, max_pixels=max_pixels)
-        longest = max(read_size(sets.fit[0].path))
-        layers = {name: _layers(name) for name in names}
-        candidates = grid(layers, longest)
-
-        def show(settings: Settings | None, done: float, total: float) -> None:
-            text = "done" if settings is None else describe(settings, layers)
-            bars.update(task, description=text, completed=done, total=total)
-
-        outcome = run(
-            candidates,
-            sets,
-            build,
-            root=directory,
-            budget=seconds - (time.perf_counter() - started),
-            accelerator=accelerator,
-            on_progress=show,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            max_pixels=max_pixels,
+    with progress() as bars:
+        task = bars.add_task("", total=None)
+        found = recommending.recommend(
+            directory,
+            given(flags),
+            budget=seconds,
+            latency=limit,
+            backbones=None if backbones is None else [name.strip() for name in backbones.split(",")],
+            on_progress=lambda words, done, total: bars.update(task, description=words, completed=done, total=total),
         )
-    chosen, met = choose(outcome.trials, limit)
-    front = pareto(outcome.trials)
-    _write_config(output, chosen, {"roi": roi, "seed": seed, "group": group, "accelerator": accelerator})
-    warnings = [*_warnings(sets, max(one.image_auroc for one in outcome.trials)), CAVEAT]
+    write_text(output, found.to_yaml())
     if as_json:
-        print_json(
-            {
-                "chosen": chosen.settings,
-                "within_latency": met,
-                "latency_limit_ms": limit,
-                "rule": RULE,
-                "config": str(output),
-                "images": _counts(sets),
-                "trials": [{**one.to_dict(), "pareto": one in front} for one in outcome.trials],
-                "failed": [{"settings": settings, "error": error} for settings, error in outcome.failed],
-                "not_tried": outcome.not_tried,
-                "seconds": round(outcome.seconds, 1),
-                "warnings": warnings,
-            }
-        )
+        print_json({**found.to_dict(), "config": str(output)})
     else:
-        _print_table(outcome.trials, front, chosen, layers, _counts(sets))
-        for settings, error in outcome.failed:
-            out().print(f"[yellow]Can't be used:[/] {describe(settings, layers)}: ", end="")
-            out().print(error, markup=False)
-        if outcome.not_tried:
-            left = "; ".join(describe(settings, layers) for settings in outcome.not_tried)
-            out().print(f"[yellow]Not tried[/] within {budget}: {left}. --budget gives more time.")
-        _say(f"\nTaken: [bold]{describe(chosen.settings, layers)}[/]. {RULE}")
-        for warning in warnings:
-            _say(f"[yellow]Note:[/] {warning}")
+        _print(found, budget)
         out().print(f"\nWritten: {output}. Next: blemish fit {directory} --config {output} -o model.safetensors")
-    if not met:
+    if not found.within_latency:
+        chosen = found.chosen
         complain(
             f"nothing that was tried inspects an image within {latency}; the fastest takes {chosen.milliseconds:.0f} "
             f"ms on {chosen.device}. It is what {output} holds. An exported model (blemish export) may be faster."
@@ -149,30 +81,19 @@ def parse_time(name: str, text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def local_backbones() -> list[str]:
-    """The usual backbone, and those that need no download."""
-    from blemish.features.weights import SUFFIXES, store
+def _print(found: Recommendation, budget: str) -> None:
+    from blemish.trials.choice import RULE
 
-    stored = sorted(file.stem for file in store().iterdir() if file.suffix in SUFFIXES) if store().is_dir() else []
-    return list(dict.fromkeys([FitConfig().backbone, "filter_bank", *stored]))
-
-
-def _layers(backbone: str) -> list[str]:
-    """What PatchCore uses of a backbone; none where it can't be had, and the trial will say why."""
-    try:
-        return build_model(make_config({"backbone": backbone})).extractor.layers
-    except BlemishError:
-        return []
-
-
-def _counts(sets: Split) -> dict[str, int]:
-    good = sum(sample.label is False for sample in sets.test)
-    return {
-        "fit": len(sets.fit),
-        "calibrate": len(sets.calibrate),
-        "held_out": good,
-        "planted": len(sets.test) - good,
-    }
+    _print_table(found)
+    for configuration, error in found.outcome.failed:
+        out().print(f"[yellow]Can't be used:[/] {found.words(configuration)}: ", end="")
+        out().print(error, markup=False)
+    if found.outcome.not_tried:
+        left = "; ".join(map(found.words, found.outcome.not_tried))
+        out().print(f"[yellow]Not tried[/] within {budget}: {left}. --budget gives more time.")
+    _say(f"\nTaken: [bold]{found.words(found.chosen.settings)}[/]. {RULE}")
+    for warning in found.warnings:
+        _say(f"[yellow]Note:[/] {warning}")
 
 
 def _say(text: str) -> None:
@@ -181,76 +102,34 @@ def _say(text: str) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _warnings(sets: Split, best: float) -> list[str]:
-    from blemish.trials.recommend import FEW
-
-    counts = _counts(sets)
-    images = counts["fit"] + counts["calibrate"] + counts["held_out"]
-    found = []
-    if images < FEW:
-        steps = 1 / counts["held_out"]
-        found.append(
-            f"{images} good images are few: false alarms come in steps of {steps:.0%} on {counts['held_out']} held-out "
-            f"images, and a few hundredths of AUROC between two settings mean nothing. {FEW} or more give the choice a "
-            "better footing."
-        )
-    if best < HARDLY:
-        found.append(
-            f"Even the best image AUROC, {best:.2f}, is close to chance (0.5): among the differences of good images "
-            "planted defects don't stand out. Larger ones may. More good images, a steadier scene or another backbone "
-            "(--backbones) can help."
-        )
-    return found
-
-
-def _write_config(path: Path, chosen: Trial, given: Mapping[str, Any]) -> None:
-    import yaml
-
-    defaults = vars(FitConfig())
-    content = chosen.settings | {key: value for key, value in given.items() if value != defaults[key]}
-    head = (
-        f"# Chosen by blemish recommend: image AUROC {chosen.image_auroc:.3f}, pixel AUROC {chosen.pixel_auroc:.3f}\n"
-        f"# on planted defects (not yours), {chosen.milliseconds:.1f} ms per image on {chosen.device}, "
-        f"{chosen.megabytes:.1f} MB.\n"
-    )
-    write_text(path, head + yaml.safe_dump(content, sort_keys=False))
-
-
-def _print_table(
-    trials: Sequence[Trial],
-    front: Sequence[Trial],
-    chosen: Trial,
-    layers: Mapping[str, Sequence[str]],
-    counts: Mapping[str, int],
-) -> None:
+def _print_table(found: Recommendation) -> None:
     from rich import box
     from rich.table import Table
 
-    from blemish.trials.grid import describe
-
+    trials, front, images = found.outcome.trials, found.front, found.images
     noun = "setting" if len(trials) == 1 else "settings"
     title = (
-        f"{len(trials)} {noun} on {counts['fit']} images to fit, {counts['calibrate']} to calibrate,\n"
-        f"{counts['held_out']} held out and {counts['planted']} with planted defects"
+        f"{len(trials)} {noun} on {images['fit']} images to fit, {images['calibrate']} to calibrate,\n"
+        f"{images['held_out']} held out and {images['planted']} with planted defects"
     )
     legend = "→ taken   • no other is better in AUROC, time and size\nfound, false alarms: at the calibrated threshold"
     drawn = Table(title=title, caption=legend, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
     drawn.add_column("")
     drawn.add_column("settings")
-    for name in ("image\nAUROC", "pixel\nAUROC", "found", "false\nalarms", f"ms\n{chosen.device}", "MB"):
+    for name in ("image\nAUROC", "pixel\nAUROC", "found", "false\nalarms", f"ms\n{found.chosen.device}", "MB"):
         drawn.add_column(name, justify="right", no_wrap=True)
-    for one in sorted(trials, key=lambda trial: -trial.separation):
-        mark = "→" if one is chosen else "•" if one in front else ""
-        style = "bold" if one is chosen else "" if one in front else "dim"
+    for trial in sorted(trials, key=lambda trial: -trial.separation):
+        mark = "→" if trial is found.chosen else "•" if trial in front else ""
+        style = "bold" if trial is found.chosen else "" if trial in front else "dim"
         drawn.add_row(
             mark,
-            describe(one.settings, layers),
-            f"{one.image_auroc:.3f}",
-            f"{one.pixel_auroc:.3f}",
-            f"{one.found:.0%}",
-            f"{one.false_alarm_rate:.0%}",
-            f"{one.milliseconds:.0f}" if one.milliseconds >= 10 else f"{one.milliseconds:.1f}",
-            f"{one.megabytes:.1f}",
+            found.words(trial.settings),
+            f"{trial.image_auroc:.3f}",
+            f"{trial.pixel_auroc:.3f}",
+            f"{trial.found:.0%}",
+            f"{trial.false_alarm_rate:.0%}",
+            f"{trial.milliseconds:.0f}" if trial.milliseconds >= 10 else f"{trial.milliseconds:.1f}",
+            f"{trial.megabytes:.1f}",
             style=style,
         )
     out().print(drawn)

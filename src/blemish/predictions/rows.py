@@ -24,7 +24,7 @@ from blemish.files import digest
 from blemish.predictions.coco import write_coco
 from blemish.runtime.session import Result
 
-Row: TypeAlias = dict[str, Any]
+PredictionRow: TypeAlias = dict[str, Any]
 COLUMNS = (
     *("path", "label", "raw_score", "score", "threshold", "pixel_threshold", "height", "width", "seconds", "model"),
     "regions",
@@ -33,7 +33,7 @@ GROUP = 1000
 """Rows per row group of a Parquet file."""
 
 
-def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: float | None = None) -> Row:
+def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: float | None = None) -> PredictionRow:
     """The row of one result: numbers, text and lists only.
 
     Args:
@@ -88,23 +88,23 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[PredictionRow]:
         with self._path.open("rb") as lines:
             yield from map(json.loads, lines)
 
 
-def _csv_lines(rows: Sequence[Row]) -> bytes:
+def _csv_lines(rows: Sequence[PredictionRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writerows({**row, "regions": json.dumps(row["regions"])} for row in rows)
     return text.getvalue().encode()
 
 
-def _json_lines(rows: Sequence[Row]) -> bytes:
+def _json_lines(rows: Sequence[PredictionRow]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+def _write_parquet(rows: Iterable[PredictionRow], path: Path) -> None:
     pa, pq = require("pyarrow"), require("pyarrow.parquet")
     whole, real = pa.int64(), pa.float64()
     kinds = {"path": pa.string(), "label": pa.string(), "height": whole, "width": whole, "model": pa.string()}
@@ -130,8 +130,8 @@ class Format(NamedTuple):
     """
 
     head: bytes
-    lines: Callable[[Sequence[Row]], bytes]
-    convert: Callable[[Iterable[Row], Path], None] | None = None
+    lines: Callable[[Sequence[PredictionRow]], bytes]
+    convert: Callable[[Iterable[PredictionRow], Path], None] | None = None
     needs: str | None = None
 
 

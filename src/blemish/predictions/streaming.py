@@ -25,9 +25,9 @@ from typing import IO, Any, TypeAlias
 from blemish.errors import UsageError
 from blemish.extras import require
 from blemish.files import replacing, writing
-from blemish.predictions.rows import FORMATS, JsonLines, Row
+from blemish.predictions.rows import FORMATS, JsonLines, PredictionRow
 
-Failed: TypeAlias = dict[str, str]
+FailedRow: TypeAlias = dict[str, str]
 """`path` and `reason` of an image without a row."""
 
 
@@ -77,7 +77,7 @@ class PredictionFile:
         self._record_path = _record_of(path)
         self._rows_path = path if self._format.convert is None else path.with_name(f"{path.name}.unfinished.jsonl")
         self.images = self.anomalous = 0
-        self.failures: list[Failed] = []
+        self.failures: list[FailedRow] = []
         self._names = hashlib.sha256()
         self._read_names = self._names.hexdigest()
         settings = json.loads(json.dumps(settings or {}))  # as they come back from the record
@@ -102,7 +102,7 @@ class PredictionFile:
                 f"ones, or delete {self._record_path} to start from the beginning."
             )
 
-    def write(self, batch: Sequence[Row | Failed]) -> None:
+    def write(self, batch: Sequence[PredictionRow | FailedRow]) -> None:
         """Adds one batch, in the order of its images; it has left the process when this returns.
 
         Args:

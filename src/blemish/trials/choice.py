@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blemish.trials.grid import Settings
+from blemish.settings import Configuration
 
 MARGIN = 0.01
 RULE = (
@@ -20,7 +20,7 @@ class Trial:
     """What one choice of settings is worth; higher scores are more abnormal everywhere.
 
     Attributes:
-        settings: keys of a configuration of `blemish fit`.
+        settings: the configuration.
         image_auroc, pixel_auroc: planted defects against good images that were held out.
         found: share of the planted defects whose image is called anomalous at the calibrated threshold.
         false_alarm_rate: share of the held-out good images called anomalous.
@@ -30,7 +30,7 @@ class Trial:
         seconds: how long the trial took.
     """
 
-    settings: Settings
+    settings: Configuration
     image_auroc: float
     pixel_auroc: float
     found: float

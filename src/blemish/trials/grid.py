@@ -1,21 +1,19 @@
-"""Which settings are tried: a short list, in the order of what is most worth knowing.
-
-Settings are plain keys and values of a configuration file of `blemish fit`; what isn't named keeps its default.
-"""
+"""Which configurations are tried: a short list, in the order of what is most worth knowing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-Settings: TypeAlias = dict[str, Any]
+from blemish.models import DETECTORS
+from blemish.settings import Configuration
 
 USUAL, SMALL, LARGE = 256, 128, 384
 SMALL_BANK = 1000
 
 
-def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Settings]:
-    """The settings to try.
+def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Configuration]:
+    """The configurations to try.
 
     Args:
         layers: backbone -> the layers it is used with by default. The first backbone is tried in all variants, the
@@ -23,11 +21,11 @@ def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Setting
         longest_side: of the images, in pixels; larger models than images need are not tried.
     """
     sizes = [SMALL, USUAL, *([LARGE] if longest_side > USUAL else [])]
-    found: list[Settings] = []
+    found: list[Configuration] = []
     for number, (backbone, own) in enumerate(layers.items()):
-        common: Settings = {"backbone": backbone}
+        common: Configuration = {"backbone": backbone}
         patchcore, padim = {"detector": "patchcore", **common}, {"detector": "padim", **common}
-        found += [{**patchcore, "image_size": USUAL}, {**padim, "image_size": USUAL}]
+        found += [{"detector": name, **common, "image_size": USUAL} for name in DETECTORS]
         found += [{**patchcore, "image_size": SMALL}]
         if number == 0:
             found += [{**patchcore, "image_size": USUAL, "bank_size": SMALL_BANK}]
@@ -41,7 +39,7 @@ def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Setting
 
 
 def describe(settings: Mapping[str, Any], layers: Mapping[str, Sequence[str]]) -> str:
-    """Settings in a few words, with `layers` as given to `grid`: 'patchcore 256, bank 1000'."""
+    """Configuration in a few words, with `layers` as given to `grid`: 'patchcore 256, bank 1000'."""
     backbone = settings["backbone"]
     words = [f"{settings['detector']} {settings['image_size']}"]
     if backbone != next(iter(layers)):

@@ -14,7 +14,7 @@ import re
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,7 +24,8 @@ from blemish._version import __version__
 from blemish.data.index import index_folder
 from blemish.errors import BlemishError, DataError
 from blemish.files import write_json, writing
-from blemish.trials.grid import Settings
+from blemish.models import DETECTORS
+from blemish.settings import Configuration, fit_settings
 
 SCHEMA = 1
 
@@ -37,14 +38,14 @@ class Job:
         name: of the data set.
         root: its folder.
         recipe: name of the settings.
-        settings: keys of a configuration of `blemish fit`, the seed among them.
+        settings: the configuration, the seed in it.
         seed: the same, to be shown.
     """
 
     name: str
     root: Path
     recipe: str
-    settings: Settings
+    settings: Configuration
     seed: int
 
     def file(self, images: Sequence[tuple[str, int]]) -> str:
@@ -55,7 +56,24 @@ class Job:
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)}-{digest}.json"
 
 
-Result: TypeAlias = dict[str, Any]
+def all_jobs(recipes: Mapping[str, Configuration], sets: Mapping[str, Path], seeds: Sequence[int]) -> list[Job]:
+    """Every recipe on every data set with every seed, checked: nothing is wrong with the keys of any.
+
+    Raises:
+        UsageError: as `blemish.settings.fit_settings`.
+    """
+    jobs = [
+        Job(name, root, recipe, {**configuration, "seed": seed}, seed)
+        for recipe, configuration in recipes.items()
+        for name, root in sets.items()
+        for seed in seeds
+    ]
+    for job in jobs:
+        fit_settings(job.settings, DETECTORS)
+    return jobs
+
+
+JobResult: TypeAlias = dict[str, Any]
 """A job's JSON: "name", "recipe", "seed", "settings", "error" (None, or why it failed), and what the work returned."""
 
 Work: TypeAlias = Callable[[Job], dict[str, Any]]
@@ -64,7 +82,7 @@ Work: TypeAlias = Callable[[Job], dict[str, Any]]
 
 def run_jobs(
     jobs: Sequence[Job], work: Work, folder: Path, *, alone: bool = True
-) -> Iterator[tuple[Job, Result, bool]]:
+) -> Iterator[tuple[Job, JobResult, bool]]:
     """Does what has not been done and yields every job, in order, with its result and whether it was done before.
 
     Args:
@@ -144,7 +162,7 @@ def _how_it_ended(code: int) -> str:
     return f"its process was ended by {name}.{hint}"
 
 
-def _read(path: Path) -> Result | None:
+def _read(path: Path) -> JobResult | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

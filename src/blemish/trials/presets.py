@@ -6,12 +6,13 @@ listed in the guide, `docs/benchmarking.md`.
 
 from __future__ import annotations
 
-from blemish.trials.grid import Settings
+from blemish.models import DETECTORS
+from blemish.settings import Configuration
 
-_CENTER: Settings = {"image_size": 224, "crop_from": 256}
+_CENTER: Configuration = {"image_size": 224, "crop_from": 256}
 # Papers measure rankings, which need no threshold, and fit on every training image: nothing is held out.
-_ALL_TRAINING_IMAGES: Settings = {"calibrate_on": "test"}
-_PATCHCORE: Settings = {
+_ALL_TRAINING_IMAGES: Configuration = {"calibrate_on": "test"}
+_PATCHCORE: Configuration = {
     "detector": "patchcore",
     "backbone": "wide_resnet50_2.tv_in1k",
     "layers": ["layer2", "layer3"],
@@ -21,7 +22,7 @@ _PATCHCORE: Settings = {
     "sigma": 4.0,
     **_ALL_TRAINING_IMAGES,
 }
-_PADIM: Settings = {
+_PADIM: Configuration = {
     "detector": "padim",
     "layers": ["layer1", "layer2", "layer3"],
     **_CENTER,
@@ -30,8 +31,8 @@ _PADIM: Settings = {
     **_ALL_TRAINING_IMAGES,
 }
 
-PRESETS: dict[str, dict[str, Settings]] = {
-    "default": {"patchcore": {"detector": "patchcore"}, "padim": {"detector": "padim"}},
+PRESETS: dict[str, dict[str, Configuration]] = {
+    "default": {name: {"detector": name} for name in DETECTORS},
     "paper": {
         "patchcore-25": {**_PATCHCORE, "coreset_sampling_ratio": 0.25},
         "patchcore-10": {**_PATCHCORE, "coreset_sampling_ratio": 0.1},
@@ -40,4 +41,4 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "padim-wr50": {**_PADIM, "backbone": "wide_resnet50_2.tv_in1k", "n_features": 550},
     },
 }
-"""Preset -> recipe -> settings."""
+"""Preset -> recipe -> configuration."""

@@ -1,197 +1,197 @@
-"""Trying settings on one's own good images: fit, calibrate, and measure on three sets that share no image.
-
-Only good images that are meant for fitting take part; a test set, where there is one, stays untouched, so that it can
-still judge what is chosen here. Defects are planted into the held-out good images (`blemish.synthetic.planting`).
-
-    |-- a quarter: held out, and planted --|-- a fifth of the rest: calibrate --|-- fit --|
-"""
+"""Which settings suit these parts, within a time per image? Everything between a folder and a configuration for it."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from blemish.data.datamodule import ImageDataModule
-from blemish.data.image_io import MAX_PIXELS
-from blemish.data.index import Index
-from blemish.data.roi import Roi, read_roi
-from blemish.data.splits import Split, split
-from blemish.engine import Engine
-from blemish.errors import BlemishError, DataError, UsageError
-from blemish.metrics.figure import Figure
-from blemish.models.base import Detector
-from blemish.synthetic.planting import plant_files
-from blemish.trials.choice import Trial
-from blemish.trials.grid import Settings, relative_cost
-from blemish.trials.measure import cost, peak_memory
+from blemish.data.image_io import read_size
+from blemish.data.index import index_folder
+from blemish.data.splits import Split
+from blemish.errors import BlemishError
+from blemish.features.weights import SUFFIXES, store
+from blemish.models import DETECTORS
+from blemish.settings import Configuration, LoadingSettings, fit_settings, options
+from blemish.trials.choice import RULE, Trial, choose, pareto
+from blemish.trials.grid import describe, grid
+from blemish.trials.trying import FEW, Outcome, arrange, run
+from blemish.trials.work import build_model
 
-LEAST, FEW, MOST = 8, 40, 300
-"""Good images: fewer are an error, fewer give coarse figures, more are not used."""
-HELD_OUT, CALIBRATE = 0.25, 0.2
-PLANTED = (48, 120)
-"""Fewest and most planted defects."""
-
-Build: TypeAlias = Callable[[Mapping[str, Any]], Detector]
-"""Settings -> an unfitted detector."""
+CAVEAT = (
+    "Planted defects are not your defects: these figures rank settings on drawn scratches, cracks, stains, holes, "
+    "fibres and displaced pieces. Test the model on real ones before you trust it."
+)
+HARDLY = 0.7
+"""Image AUROC below which no setting can be called useful."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """All trials of a run.
+class Recommendation:
+    """What was tried, and what is taken.
 
     Attributes:
-        trials: in the order they were made.
-        failed: settings -> why they could not be tried, as pairs.
-        not_tried: settings that the budget left no time for.
-        seconds: how long it took.
+        chosen: by `RULE`. within_latency: whether it keeps the limit; if not, nothing that was tried does.
+        latency: the limit in milliseconds per image, or None.
+        outcome: everything that was tried.
+        images: how many there are "fit", "calibrate", "held_out" and "planted".
+        layers: backbone -> its layers, for `words`.
+        common: the keys that all trials shared.
     """
 
-    trials: list[Trial]
-    failed: list[tuple[Settings, str]]
-    not_tried: list[Settings]
-    seconds: float
+    chosen: Trial
+    within_latency: bool
+    latency: float | None
+    outcome: Outcome
+    images: dict[str, int]
+    layers: dict[str, list[str]]
+    common: Configuration
 
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other beats."""
+        return pareto(self.outcome.trials)
 
-def arrange(
-    index: Index,
-    folder: Path,
-    *,
-    group: str | None = None,
-    seed: int = 0,
-    roi: Roi | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Split:
-    """Divides good images for the trials and plants defects into those held out.
+    @property
+    def warnings(self) -> list[str]:
+        """What the figures can't carry."""
+        return [*limits(self.images, max(trial.image_auroc for trial in self.outcome.trials)), CAVEAT]
 
-    Args:
-        index: what lies in the user's folder.
-        folder: where pictures with planted defects are written.
-        group: see `blemish.data.splits.split`.
-        seed: deals and plants otherwise.
-        roi: see `blemish.data.roi.read_roi`; defects are planted inside.
-        max_pixels: see `blemish.data.image_io.read_image`.
+    def words(self, configuration: Mapping[str, Any]) -> str:
+        """A configuration in a few words."""
+        return describe(configuration, self.layers)
 
-    Returns:
-        `fit` and `calibrate`, and under `test` the held-out good images followed by the planted ones.
+    def to_yaml(self) -> str:
+        """The chosen configuration for `blemish fit`, with what it is worth above it."""
+        import yaml
 
-    Raises:
-        DataError: fewer than `LEAST` good images.
-    """
-    mine = split(index, group=group, seed=seed)
-    own = {*mine.fit, *mine.calibrate}
-    pool = tuple(replace(one, subset="train") for one in index.samples if one in own)
-    if len(pool) < LEAST:
-        raise DataError(
-            f"{index.root}: {len(pool)} good images to choose settings with; at least {LEAST} are needed to fit, to "
-            f"calibrate and to measure on different ones, and {FEW} give figures worth comparing. Add good images, or "
-            f"keep the defaults."
+        chosen, known = self.chosen, options(DETECTORS)
+        content = chosen.settings | {
+            key: value
+            for key, value in self.common.items()
+            if key not in LoadingSettings.model_fields and value != known[key].default
+        }
+        head = (
+            f"# Chosen by blemish recommend: image AUROC {chosen.image_auroc:.3f}, pixel AUROC "
+            f"{chosen.pixel_auroc:.3f}\n"
+            f"# on planted defects (not yours), {chosen.milliseconds:.1f} ms per image on {chosen.device}, "
+            f"{chosen.megabytes:.1f} MB.\n"
         )
+        return head + yaml.safe_dump(content, sort_keys=False)
 
-    def deal(samples: Sequence[Any], share: float) -> Split:
-        own = replace(index, samples=tuple(samples))
-        return split(own, calibration_fraction=share, test_fraction=0.0, group=group, seed=seed)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        front, outcome = self.front, self.outcome
+        return {
+            "chosen": self.chosen.settings,
+            "within_latency": self.within_latency,
+            "latency_limit_ms": self.latency,
+            "rule": RULE,
+            "images": self.images,
+            "trials": [{**trial.to_dict(), "pareto": trial in front} for trial in outcome.trials],
+            "failed": [{"settings": configuration, "error": error} for configuration, error in outcome.failed],
+            "not_tried": outcome.not_tried,
+            "seconds": round(outcome.seconds, 1),
+            "warnings": self.warnings,
+        }
 
-    if len(pool) > MOST:
-        pool = deal(pool, MOST / len(pool)).calibrate
-    outer = deal(pool, HELD_OUT)
-    inner = deal(outer.fit, CALIBRATE)
-    held = outer.calibrate
-    count = min(max(2 * len(held), PLANTED[0]), PLANTED[1])
-    region = None if roi is None else read_roi(roi)
-    planted = tuple(plant_files(held, folder, count=count, seed=seed, roi=region, max_pixels=max_pixels))
-    test = (*(replace(one, subset="test") for one in held), *planted)
-    return Split(inner.fit, inner.calibrate, (), test)
 
-
-def run(
-    candidates: Sequence[Settings],
-    sets: Split,
-    build: Build,
-    *,
+def recommend(
     root: Path,
+    common: Configuration,
+    *,
     budget: float,
-    accelerator: str = "auto",
-    on_progress: Callable[[Settings | None, float, float], None] = lambda settings, done, total: None,
-    **loading: Any,
-) -> Outcome:
-    """Tries settings, in order, within a time.
-
-    The first is always tried. Others are left out once the time they would probably take, by those before, isn't left.
-    Settings that can't be used are passed over.
+    latency: float | None = None,
+    backbones: Sequence[str] | None = None,
+    on_progress: Callable[[str, float, float | None], None] = lambda words, done, total: None,
+) -> Recommendation:
+    """Tries configurations on the good images of a folder, with defects planted into some of them.
 
     Args:
-        candidates: see `blemish.trials.grid.grid`.
-        sets: see `arrange`.
-        build: makes the detectors.
-        root: the user's folder, for messages.
-        budget: seconds.
-        accelerator: see `Engine`.
-        on_progress: called with the settings about to be tried (None at the end) and the work done and in all.
-        loading: batch_size, num_workers and max_pixels for `ImageDataModule`.
+        root: a folder, data set or manifest; its test set isn't touched.
+        common: keys that all trials share, such as `roi`, `group`, `seed` or `accelerator`.
+        budget: seconds after which no trial is started.
+        latency: most milliseconds per image; None for no limit.
+        backbones: to be tried; None for `local_backbones`.
+        on_progress: called with words, the work done, and all of it (None while that isn't known).
 
     Raises:
-        BlemishError: if every one failed: the error of the first.
+        DataError: for a folder with too few good images. BlemishError: if nothing could be tried: the first reason.
     """
     started = time.perf_counter()
-    total = sum(map(relative_cost, candidates))
-    done = tried = 0.0
-    trials: list[Trial] = []
-    failed: list[tuple[Settings, str]] = []
-    not_tried: list[Settings] = []
-    first_error: BlemishError | None = None
-    for settings in candidates:
-        on_progress(settings, done, total)
-        done += relative_cost(settings)
-        spent = time.perf_counter() - started
-        expected = spent / tried * relative_cost(settings) if tried else 0.0
-        if tried and spent + expected > budget:
-            not_tried.append(settings)
-            continue
-        tried += relative_cost(settings)
-        try:
-            data = ImageDataModule(root, **loading)
-            data.split = sets
-            trials.append(attempt(settings, data, build, accelerator))
-        except BlemishError as error:
-            first_error = first_error or error
-            failed.append((settings, str(error)))
-    on_progress(None, total, total)
-    if not trials:
-        raise first_error or UsageError("There is nothing to try: the list of settings is empty.")
-    return Outcome(trials, failed, not_tried, time.perf_counter() - started)
+    shared = fit_settings(common, DETECTORS)
+    on_progress("planting defects", 0.0, None)
+    with tempfile.TemporaryDirectory() as folder:
+        sets = arrange(
+            index_folder(root),
+            Path(folder),
+            group=shared.data.group,
+            seed=shared.data.seed,
+            roi=shared.model.roi,
+            max_pixels=shared.loading.max_pixels,
+        )
+        layers = {name: _layers(name) for name in (local_backbones() if backbones is None else backbones)}
+        outcome = run(
+            grid(layers, max(read_size(sets.fit[0].path))),
+            sets,
+            root=root,
+            budget=budget - (time.perf_counter() - started),
+            common=common,
+            on_progress=lambda tried, done, total: on_progress(
+                "done" if tried is None else describe(tried, layers), done, total
+            ),
+        )
+    chosen, met = choose(outcome.trials, latency)
+    return Recommendation(chosen, met, latency, outcome, _counts(sets), layers, common)
 
 
-def attempt(settings: Settings, data: ImageDataModule, build: Build, accelerator: str = "auto") -> Trial:
-    """Fits, calibrates and measures one detector on the split of `data`."""
-    started = time.perf_counter()
-    engine = Engine(accelerator, progress=False)
-    with peak_memory() as peak:
-        model = build(settings)
-        engine.fit(model, data)
-        result = engine.test(model, data)
-    price = cost(model, data.split.test, accelerator=accelerator)
-    return Trial(
-        settings=settings,
-        image_auroc=_value(result.image_auroc),
-        pixel_auroc=_value(result.pixel_auroc),
-        found=1.0 - _value(result.miss_rate),
-        false_alarm_rate=_value(result.false_alarm_rate),
-        milliseconds=price.milliseconds,
-        slowest=price.slowest,
-        megabytes=price.megabytes,
-        device=price.device,
-        memory=peak.process,
-        gpu_memory=peak.gpu,
-        seconds=time.perf_counter() - started,
-        per_defect={row.defect: row.image_auroc for row in result.per_defect},
-    )
+def local_backbones() -> list[str]:
+    """The usual backbone, and those that need no download."""
+    stored = sorted(file.stem for file in store().iterdir() if file.suffix in SUFFIXES) if store().is_dir() else []
+    return list(dict.fromkeys([options(DETECTORS)["backbone"].default, "filter_bank", *stored]))
 
 
-def _value(figure: Figure) -> float:
-    """Every figure exists: good and planted images are there, and every planted one has a mask."""
-    if figure.value is None:
-        raise DataError(f"The trial gave no figure: {figure.reason}.")
-    return figure.value
+def limits(images: Mapping[str, int], best: float) -> list[str]:
+    """What figures can't carry, in sentences.
+
+    Args:
+        images: see `Recommendation`.
+        best: the highest image AUROC.
+    """
+    good = images["fit"] + images["calibrate"] + images["held_out"]
+    found = []
+    if good < FEW:
+        steps = 1 / images["held_out"]
+        found.append(
+            f"{good} good images are few: false alarms come in steps of {steps:.0%} on {images['held_out']} held-out "
+            f"images, and a few hundredths of AUROC between two settings mean nothing. {FEW} or more give the choice a "
+            "better footing."
+        )
+    if best < HARDLY:
+        found.append(
+            f"Even the best image AUROC, {best:.2f}, is close to chance (0.5): among the differences of good images "
+            "planted defects don't stand out. Larger ones may. More good images, a steadier scene or another backbone "
+            "(--backbones) can help."
+        )
+    return found
+
+
+def _layers(backbone: str) -> list[str]:
+    """What the usual detector uses of a backbone; none where it can't be had, and the trial will say why."""
+    try:
+        return build_model(fit_settings({"backbone": backbone}, DETECTORS)).extractor.layers
+    except BlemishError:
+        return []
+
+
+def _counts(sets: Split) -> dict[str, int]:
+    good = sum(sample.label is False for sample in sets.test)
+    return {
+        "fit": len(sets.fit),
+        "calibrate": len(sets.calibrate),
+        "held_out": good,
+        "planted": len(sets.test) - good,
+    }

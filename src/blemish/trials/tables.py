@@ -13,8 +13,11 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from blemish.trials.jobs import Result
+from blemish.files import write_json, write_text
+from blemish.trials.jobs import JobResult
 
 COSTS = {"ms_per_image": "ms", "fit_seconds": "fit s", "file_mb": "MB", "memory_mb": "memory MB"}
 FIGURES = {
@@ -37,7 +40,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One recipe on one data set, or on the mean of them.
 
     Attributes:
@@ -56,12 +59,12 @@ class Row:
     error: str | None = None
 
 
-def summarize(results: Iterable[Result]) -> list[Row]:
+def summarize(results: Iterable[JobResult]) -> list[TableRow]:
     """Rows by recipe and data set, in the order of the results; a row of means ends a recipe of several data sets."""
-    by_recipe: dict[str, dict[str, list[Result]]] = {}
+    by_recipe: dict[str, dict[str, list[JobResult]]] = {}
     for result in results:
         by_recipe.setdefault(result["recipe"], {}).setdefault(result["name"], []).append(result)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for recipe, sets in by_recipe.items():
         own = [_row(recipe, name, jobs) for name, jobs in sets.items()]
         rows += [*own, *([_mean_row(recipe, sets)] if len(own) > 1 else [])]
@@ -77,7 +80,7 @@ def shown(value: tuple[float, float | None] | None, key: str) -> str:
     return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
-def to_csv(rows: Sequence[Row], results: Sequence[Result]) -> str:
+def to_csv(rows: Sequence[TableRow], results: Sequence[JobResult]) -> str:
     """One line a row; empty cells where there is no figure. The last columns hold what made it, as JSON."""
     text = io.StringIO()
     columns = [f"{key}_{part}" for key in FIGURES for part in ("mean", "sd")]
@@ -92,7 +95,7 @@ def to_csv(rows: Sequence[Row], results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
+def to_markdown(rows: Sequence[TableRow], results: Sequence[JobResult]) -> str:
     """The table, what failed, and everything needed to do it again."""
     head = ["recipe", "set", *FIGURES.values(), "done"]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
@@ -109,7 +112,22 @@ def to_markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", *_recipes(results)]) + "\n"
 
 
-def _recipes(results: Sequence[Result]) -> list[str]:
+def write_tables(folder: Path, results: Sequence[JobResult]) -> dict[str, Any]:
+    """Writes table.md, table.csv and results.json, and returns what the last one holds: plain values."""
+    rows = summarize(results)
+    content = {"table": [_plain(row) for row in rows], "jobs": results}
+    write_text(folder / "table.md", to_markdown(rows, results))
+    write_text(folder / "table.csv", to_csv(rows, results))
+    write_json(folder / "results.json", content)
+    return content
+
+
+def _plain(row: TableRow) -> dict[str, Any]:
+    spreads = {key: None if value is None else {"mean": value[0], "sd": value[1]} for key, value in row.values.items()}
+    return {**vars(row), "values": spreads}
+
+
+def _recipes(results: Sequence[JobResult]) -> list[str]:
     lines = ["## Recipes", ""]
     first = _first_done(results)
     for recipe, one in first.items():
@@ -118,19 +136,19 @@ def _recipes(results: Sequence[Result]) -> list[str]:
     return lines[:-1] if first else ["No job succeeded."]
 
 
-def _first_done(results: Sequence[Result]) -> dict[str, Result]:
+def _first_done(results: Sequence[JobResult]) -> dict[str, JobResult]:
     """Recipe -> the first of its jobs that succeeded."""
-    found: dict[str, Result] = {}
+    found: dict[str, JobResult] = {}
     for result in results:
         if result["error"] is None:
             found.setdefault(result["recipe"], result)
     return found
 
 
-def _row(recipe: str, name: str, jobs: Sequence[Result]) -> Row:
+def _row(recipe: str, name: str, jobs: Sequence[JobResult]) -> TableRow:
     good = [job for job in jobs if job["error"] is None]
     errors = [job["error"] for job in jobs if job["error"] is not None]
-    return Row(
+    return TableRow(
         recipe=recipe,
         name=name,
         values={key: _spread([figure(job, key) for job in good]) for key in FIGURES},
@@ -141,7 +159,7 @@ def _row(recipe: str, name: str, jobs: Sequence[Result]) -> Row:
     )
 
 
-def _mean_row(recipe: str, sets: dict[str, list[Result]]) -> Row:
+def _mean_row(recipe: str, sets: dict[str, list[JobResult]]) -> TableRow:
     done = [name for name, jobs in sets.items() if all(job["error"] is None for job in jobs)]
     values = {}
     for key in FIGURES:
@@ -149,10 +167,10 @@ def _mean_row(recipe: str, sets: dict[str, list[Result]]) -> Row:
         whole = [[value for value in one if value is not None] for one in by_set if None not in one]
         values[key] = _spread([statistics.fmean(over_sets) for over_sets in zip(*whole, strict=True)])
     oracle = any((job.get("calibration") or {}).get("oracle", False) for jobs in sets.values() for job in jobs)
-    return Row(recipe, MEAN, values, len(done), len(sets), oracle)
+    return TableRow(recipe, MEAN, values, len(done), len(sets), oracle)
 
 
-def figure(job: Result, key: str) -> float | None:
+def figure(job: JobResult, key: str) -> float | None:
     """A figure of a job, wherever it is kept; None where it has none."""
     value = (job.get("figures") or {}).get(key, (job.get("cost") or {}).get(key))
     return None if value is None else float(value)

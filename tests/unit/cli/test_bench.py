@@ -15,6 +15,7 @@ import typer
 
 from blemish.artifact import load
 from blemish.cli import app
+from blemish.cli.flags import OPTIONS
 from blemish.trials import jobs
 from conftest import Blemish
 
@@ -150,9 +151,7 @@ def test_a_missing_folder(blemish: Blemish, tmp_path: Path) -> None:
 
 
 def test_every_key_of_fit_is_a_flag_but_detector_and_seed() -> None:
-    from blemish.cli.config import FitConfig
-
     command = typer.main.get_command(app)
     assert isinstance(command, click.Group) or hasattr(command, "commands")
     names = {parameter.name for parameter in command.commands["bench"].params}  # type: ignore[attr-defined]
-    assert set(vars(FitConfig())) - names == {"detector", "seed"}
+    assert OPTIONS.keys() - names == {"detector", "seed"}

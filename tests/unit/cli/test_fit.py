@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,14 @@ from PIL import Image
 
 from blemish.artifact import load, read_manifest
 from blemish.cli import app
-from blemish.cli.config import (
-    DATA_KEYS,
-    MODEL_KEYS,
-    PADIM_ONLY,
-    PATCHCORE_ONLY,
-    PROCESSOR_KEYS,
-    FitConfig,
-    make_config,
-    parse_flag,
-)
-from blemish.cli.fit import build_data, build_model
+from blemish.cli.flags import OPTIONS, help_of, parse_flag
 from blemish.data.datamodule import ImageDataModule
-from blemish.engine import Engine
 from blemish.errors import UsageError
-from blemish.models import detectors
-from blemish.models.padim import Padim
+from blemish.models import DETECTORS
 from blemish.models.patchcore import Patchcore
-from blemish.post_processing import PostProcessor
+from blemish.settings import DataSettings, LoadingSettings, fit_settings
+from blemish.trials.work import build_data, build_model
 
-KEYS = {one.name for one in fields(FitConfig)}
 SMALL = ("--image-size", "64,96")
 
 
@@ -52,75 +38,25 @@ def test_flags_are_the_keys() -> None:
     assert isinstance(command, click.Group) or hasattr(command, "commands")
     fit = command.commands["fit"]  # type: ignore[attr-defined]
     own = {"directory", "output", "config", "as_json"}
-    assert {p.name for p in fit.params} - own == KEYS
+    assert {p.name for p in fit.params} - own == OPTIONS.keys()
     for parameter in fit.params:
-        if parameter.name in KEYS:
+        if parameter.name in OPTIONS:
             assert f"--{parameter.name.replace('_', '-')}" in parameter.opts
             assert parameter.default is None  # an absent flag must not overrule the file
 
 
-def test_every_key_is_used() -> None:
-    assert {"detector", "accelerator", *MODEL_KEYS, *PROCESSOR_KEYS, *DATA_KEYS} == KEYS
-
-
-def defaults(kind: Any) -> dict[str, Any]:
-    return {name: p.default for name, p in inspect.signature(kind).parameters.items()}
-
-
-@pytest.mark.parametrize(
-    ("kind", "keys"),
-    [
-        (Padim, set(MODEL_KEYS) - set(PATCHCORE_ONLY)),
-        (Patchcore, set(MODEL_KEYS) - set(PADIM_ONLY)),
-        (PostProcessor, PROCESSOR_KEYS),
-        (ImageDataModule, DATA_KEYS),
-        (Engine, ["accelerator"]),
-    ],
-)
-def test_defaults_are_those_of_the_classes(kind: Any, keys: set[str]) -> None:
-    """None says: whatever the class does by itself."""
-    of_class, config = defaults(kind), FitConfig()
-    for key in keys:
-        if getattr(config, key) is not None:
-            assert of_class[key] == getattr(config, key) or (of_class[key] is None and key.endswith("sensitivity")), key
-
-
-@pytest.mark.parametrize("kind", detectors().values(), ids=detectors())
-def test_every_constructor_option_is_a_key(kind: Any) -> None:
-    assert set(defaults(kind)) - {"post_processor"} <= KEYS
-
-
-def test_defaults_in_the_help_are_true() -> None:
-    of_class = {**defaults(Padim), **defaults(Patchcore)}
-    for one in fields(FitConfig):
-        text = one.metadata["help"]
-        if "Default: " in text and isinstance(of_class.get(one.name), (int, float, str)):
-            assert text.endswith(f"Default: {of_class[one.name]}."), one.name
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"image_sise": 64}, r"Unknown configuration key 'image_sise'. Did you mean 'image_size'\?"),
-        ({"zzz": 1}, r"Unknown configuration key 'zzz'. Known keys: detector, backbone, "),
-        ({7: 1}, r"Unknown configuration key 7."),
-        ({"detector": "patchcorr"}, r"detector: Input should be 'patchcore' or 'padim'. Got 'patchcorr'."),
-        ({"sigma": "wide"}, r"sigma: Input should be a valid number.* Got 'wide'."),
-        ({"image_size": "64;96"}, r"image_size: .* Got '64;96'."),
-        ({"layers": "layer1"}, r"layers: Input should be a valid list. Got 'layer1'."),
-        ({"n_features": 5}, r"n_features has no meaning for detector 'patchcore'. Drop it, or choose the other"),
-        ({"detector": "padim", "bank_size": 5}, r"bank_size has no meaning for detector 'padim'."),
-    ],
-)
-def test_make_config_refuses(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        make_config(values)
+def test_help_says_whose_a_flag_is_its_choices_and_its_default() -> None:
+    assert help_of(OPTIONS["bank_size"]) == "PatchCore: most patches to keep; 0 sets no limit. Default: 10000."
+    assert help_of(OPTIONS["fit_mode"]).endswith("to that size. One of stretch, letterbox. Default: stretch.")
+    assert help_of(OPTIONS["image_size"]).endswith("the backbone sees. Default: 256.")
+    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim. Default: patchcore."
+    assert help_of(OPTIONS["group"]).endswith("stay in one set.")
 
 
 def test_parse_flag() -> None:
     assert parse_flag("layers", "layer1, layer2") == ["layer1", "layer2"]
     assert parse_flag("image_size", "64") == 64
-    assert parse_flag("tile_size", "64,96") == (64, 96)
+    assert parse_flag("tile_size", "64,96") == [64, 96]
     assert parse_flag("backbone", "a,b") == "a,b"
     with pytest.raises(UsageError, match=r"tile_stride must be a number, or HEIGHT,WIDTH. Got '64x96'."):
         parse_flag("tile_stride", "64x96")
@@ -147,7 +83,7 @@ GIVEN: dict[str, Any] = {
     ],
 )
 def test_keys_reach_the_detector(own: dict[str, Any]) -> None:
-    model = build_model(make_config({**GIVEN, **own}))
+    model = build_model(fit_settings({**GIVEN, **own}, DETECTORS))
     arguments = model.arguments()
     for key, value in {**GIVEN, **own}.items():
         if key != "detector":
@@ -178,7 +114,7 @@ def test_a_region_of_interest(blemish: Any, tiles: Path, inside: Path) -> None:
 
 def test_keys_reach_post_processor_and_data(tmp_path: Path) -> None:
     given: dict[str, Any] = {"max_false_alarm_rate": 0.25, "image_sensitivity": 0.75, "pixel_sensitivity": 0.25}
-    processor = build_model(make_config({**given, "image_size": 64})).post_processor
+    processor = build_model(fit_settings({**given, "image_size": 64}, DETECTORS)).post_processor
     assert {key: getattr(processor, key) for key in given} == given
     given = {
         "batch_size": 3,
@@ -190,15 +126,15 @@ def test_keys_reach_post_processor_and_data(tmp_path: Path) -> None:
         "calibrate_on": "test",
         "max_pixels": 99,
     }
-    module = build_data(make_config(given), tmp_path)
+    module = build_data(fit_settings(given, DETECTORS), tmp_path)
     assert {key: getattr(module, key) for key in given} == given
-    assert set(given) == set(DATA_KEYS)
+    assert given.keys() == DataSettings.model_fields.keys() | LoadingSettings.model_fields.keys()
 
 
 # -------------------------------------------------------------------------------------------------------------- running
 
 
-@pytest.mark.parametrize("detector", detectors())
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_fit(detector: str, blemish: Any, tiles: Path, inside: Path) -> None:
     ran = blemish("fit", tiles, "-o", "out/model.safetensors", "--detector", detector, *SMALL)
     assert ran.code == 0, ran.err
@@ -251,12 +187,12 @@ def test_oracle_is_shouted(blemish: Any, tiles: Path, inside: Path) -> None:
 USAGE: list[tuple[list[str], str]] = [
     (["--image-sise", "64"], "No such option"),
     (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH. Got 'big'."),
-    (["--detector", "x"], "detector: Input should be 'patchcore' or 'padim'. Got 'x'."),
+    (["--detector", "x"], "detector must be 'patchcore' or 'padim'. Got 'x'."),
     (["--n-features", "5"], "n_features has no meaning for detector 'patchcore'."),
     (["--sigma", "0"], "sigma must be above 0"),
     (["--sigma", "wide"], "Invalid value for '--sigma'"),
     (["--max-false-alarm-rate", "2"], "max_false_alarm_rate must be between 0 and 1"),
-    (["--calibration-fraction", "1"], "calibration_fraction must lie between 0 and 1"),
+    (["--calibration-fraction", "1"], "calibration_fraction must be between 0 and 1"),
     (["--batch-size", "0"], "batch_size must be at least 1. Got 0."),
     (["--backbone", "resnet19"], "Did you mean 'resnet"),
     (["--accelerator", "abacus"], "accelerator 'abacus' can't be used"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 
 from blemish.cli import app
-from blemish.synthetic import products as synthetic
+from blemish.trials import demo as story
 
 # Not here: export, recommend and bench, whose own tests read the whole of stdout as JSON; they take longer.
 VERBS = {
@@ -54,12 +55,8 @@ def test_stdout_is_one_json_object(verb: str, blemish: Any, model_file: Path, ti
 
 
 def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = sys.modules["blemish.cli.demo"]  # the package's name `demo` is the verb
-    write = synthetic.write_dataset
-    monkeypatch.setattr(synthetic, "write_dataset", lambda *a, **k: write(*a, **{**k, "size": (96, 96)}))
-    monkeypatch.setattr(synthetic, "PRODUCTS", {"tile": synthetic.PRODUCTS["tile"]})
-    for name, value in (("GOOD_TRAIN", 4), ("HELD_OUT", 1), ("GOOD_TEST", 1), ("PER_DEFECT", 1)):
-        monkeypatch.setattr(demo, name, value)
+    small = {"good": 4, "held_out": 1, "good_test": 1, "per_defect": 1, "size": (96, 96)}
+    monkeypatch.setattr(story, "demonstrate", partial(story.demonstrate, products=("tile",), **small))
     ran = blemish("demo", "--json")
     assert ran.code == 0, ran.err
     assert set(json.loads(ran.out)["products"]) == {"tile"}

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from blemish.cli.config import make_config, read_config
-from blemish.cli.recommend import _warnings, local_backbones, parse_time
-from blemish.data.index import Sample
-from blemish.data.splits import Split
+from blemish.cli.flags import read_config
+from blemish.cli.recommend import parse_time
 from blemish.errors import UsageError
+from blemish.models import DETECTORS
+from blemish.settings import fit_settings
 from blemish.trials import grid as grid_module
-from blemish.trials import recommend as trying
+from blemish.trials import recommend as recommending
+from blemish.trials import trying
 from conftest import Blemish
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "PLANTED", (12, 12))
+    monkeypatch.setattr(recommending, "arrange", partial(trying.arrange, planted=(12, 12)))
     monkeypatch.setattr(grid_module, "USUAL", 96)
     monkeypatch.setattr(grid_module, "SMALL", 64)
-    whole = grid_module.grid
-    monkeypatch.setattr(grid_module, "grid", lambda *given: whole(*given)[:3])
+    monkeypatch.setattr(recommending, "grid", lambda *given: grid_module.grid(*given)[:3])
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_recommend_then_fit(blemish: Blemish, good: Path, tmp_path: Path) -> Non
     assert f"blemish fit {good} --config {config} -o model.safetensors" in ran.out
     settings = read_config(config)
     assert settings["seed"] == 3
-    assert make_config(settings).backbone == "filter_bank"
+    assert fit_settings(settings, DETECTORS).model.backbone == "filter_bank"
     assert config.read_text().startswith("# Chosen by blemish recommend: image AUROC 0.")
     assert blemish("fit", good, "--config", config, "-o", tmp_path / "m.safetensors").code == 0
 
@@ -103,23 +104,6 @@ def test_too_few_images(blemish: Blemish, good: Path, tmp_path: Path) -> None:
     assert "6 good images to choose settings with; at least 8 are needed" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("images", "best", "said"),
-    [
-        (40, 0.9, []),
-        (39, 0.9, ["39 good images are few: false alarms come in steps of 10% on 10 held-out images"]),
-        (40, 0.6, ["Even the best image AUROC, 0.60, is close to chance"]),
-        (39, 0.6, ["39 good images are few", "Even the best"]),
-    ],
-)
-def test_what_the_figures_cannot_carry_is_said(images: int, best: float, said: list[str]) -> None:
-    good = [Sample(Path(f"{number}.png"), f"{number}.png", False, "good") for number in range(images)]
-    planted = Sample(Path("p.png"), "p.png", True, "hole")
-    found = _warnings(Split(tuple(good[18:]), tuple(good[10:18]), (), (*good[:10], planted)), best)
-    assert len(found) == len(said)
-    assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
-
-
 @pytest.mark.parametrize(("text", "seconds"), [("50ms", 0.05), ("2s", 2), ("1.5m", 90), ("2h", 7200)])
 def test_times(text: str, seconds: float) -> None:
     assert parse_time("latency", text) == pytest.approx(seconds)
@@ -129,13 +113,3 @@ def test_times(text: str, seconds: float) -> None:
 def test_times_without_meaning(text: str) -> None:
     with pytest.raises(UsageError, match=r"--budget must be a number above 0 with a unit out of ms, s, m, h"):
         parse_time("budget", text)
-
-
-def test_backbones_that_need_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("resnet18.pth", "notes.txt", "wide_resnet50_2.tv_in1k.safetensors"):
-        (tmp_path / name).touch()
-    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path))
-    found = local_backbones()
-    assert found[-2:] == ["resnet18", "wide_resnet50_2.tv_in1k"]
-    assert "filter_bank" in found
-    assert len(set(found)) == len(found)

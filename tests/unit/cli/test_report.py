@@ -15,6 +15,7 @@ from blemish.artifact import load, read_manifest, save
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.models import detectors
+from blemish.report.assemble import fit_command
 
 HOSTILE = "<script>window.hacked=1<script>\"'&.png"
 
@@ -109,8 +110,6 @@ def test_an_uncalibrated_model(blemish: Any, model_file: Path, tiles: Path, insi
 def test_the_printed_command_fits_the_same_model(
     blemish: Any, tiles: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blemish.cli.report import fit_command
-
     model = detectors()["patchcore"].build(image_size=(64, 96), bank_size=None, num_neighbors=3, sigma=2.5, seed=7)
     data = ImageDataModule(tiles, num_workers=0, calibration_fraction=0.4, seed=7)
     Engine("cpu", progress=False).fit(model, data)

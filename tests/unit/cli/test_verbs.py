@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from blemish import __version__
 from blemish.artifact import load
 from blemish.synthetic.products import PRODUCTS
+from blemish.trials import demo as story
 
 REQUIRED = [
     *("image_auroc", "pixel_auroc", "image_ap", "image_f1", "image_f1_max"),
@@ -172,14 +174,8 @@ def test_doctor(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On two products and a handful of small pictures; the whole demo is for people."""
-    from blemish.data import synthetic
-
-    demo = sys.modules["blemish.cli.demo"]  # the package's name `demo` is the verb
-    write = synthetic.write_dataset
-    monkeypatch.setattr(synthetic, "write_dataset", lambda *a, **k: write(*a, **{**k, "size": (96, 96)}))
-    monkeypatch.setattr(synthetic, "PRODUCTS", {name: PRODUCTS[name] for name in ("fabric", "tile")})
-    for name, value in (("GOOD_TRAIN", 4), ("HELD_OUT", 2), ("GOOD_TEST", 2), ("PER_DEFECT", 1)):
-        monkeypatch.setattr(demo, name, value)
+    small = {"good": 4, "held_out": 2, "good_test": 2, "per_defect": 1, "size": (96, 96)}
+    monkeypatch.setattr(story, "demonstrate", partial(story.demonstrate, products=("fabric", "tile"), **small))
     ran = blemish("demo", "-o", "shown")
     assert ran.code == 0, ran.err
     assert "fabric" in ran.out

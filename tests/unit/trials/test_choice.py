@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blemish.cli.config import make_config
+from blemish.models import DETECTORS
+from blemish.settings import fit_settings
 from blemish.trials.choice import MARGIN, Trial, choose, pareto
 from blemish.trials.grid import LARGE, SMALL, USUAL, describe, grid, relative_cost
 
@@ -27,7 +28,7 @@ def trial(auroc: float, milliseconds: float = 10.0, megabytes: float = 1.0) -> T
 def test_settings_are_distinct_and_those_of_a_configuration() -> None:
     found = grid({"filter_bank": ["scale1", "scale2"], "resnet18": ["layer2", "layer3"]}, longest_side=1000)
     for one in found:
-        make_config(one)
+        fit_settings(one, DETECTORS)
     assert all(one != other for one, other in itertools.combinations(found, 2))
     assert {one["detector"] for one in found} == {"patchcore", "padim"}
     assert [one for one in found if one["backbone"] == "filter_bank"] == found[: len(found) - 3]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from blemish.cli.config import make_config
+from blemish.models import DETECTORS
+from blemish.settings import fit_settings
 from blemish.trials.presets import PRESETS
-from blemish.trials.tables import COSTS, FIGURES, Row, shown, summarize, to_csv, to_markdown
+from blemish.trials.tables import COSTS, FIGURES, TableRow, shown, summarize, to_csv, to_markdown
 
 
 def done(name: str, seed: int, auroc: float | None, recipe: str = "r", oracle: bool = False) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def failed(name: str, seed: int, recipe: str = "r") -> dict[str, Any]:
     return {"name": name, "recipe": recipe, "seed": seed, "error": "no memory", "settings": {}}
 
 
-def value(row: Row, key: str = "image_auroc") -> tuple[float, float | None] | None:
+def value(row: TableRow, key: str = "image_auroc") -> tuple[float, float | None] | None:
     return row.values[key]
 
 
@@ -102,7 +103,7 @@ def test_a_table_without_any_success() -> None:
 
 @pytest.mark.parametrize(("preset", "recipe"), [(p, r) for p in PRESETS for r in PRESETS[p]])
 def test_recipes_are_configurations(preset: str, recipe: str) -> None:
-    make_config(PRESETS[preset][recipe])
+    fit_settings(PRESETS[preset][recipe], DETECTORS)
 
 
 def test_the_papers_recipes() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,16 @@ import numpy as np
 import pytest
 
 from blemish.artifact import load
-from blemish.cli.fit import build_model, make_config
-from blemish.data.datamodule import ImageDataModule
 from blemish.data.index import index_folder
 from blemish.data.splits import Split
 from blemish.errors import DataError, UsageError, WeightsError
-from blemish.models.base import Detector
-from blemish.trials import measure, recommend
+from blemish.settings import Configuration
+from blemish.trials import measure, trying
 from blemish.trials.choice import Trial
-from blemish.trials.grid import Settings
-from blemish.trials.recommend import FEW, HELD_OUT, LEAST, PLANTED, arrange, attempt, run
+from blemish.trials.trying import FEW, HELD_OUT, LEAST, PLANTED, arrange, attempt, run
 
 PIXELS = 10**8
-SETTINGS: Settings = {"detector": "patchcore", "backbone": "filter_bank", "image_size": 64}
-
-
-def build(settings: Mapping[str, Any]) -> Detector:
-    return build_model(make_config(settings))
+SETTINGS: Configuration = {"detector": "patchcore", "backbone": "filter_bank", "image_size": 64}
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +67,15 @@ def test_too_few_images_are_an_error_that_says_how_many(tiles: Path, tmp_path: P
         arrange(index_folder(tmp_path), tmp_path / "out", max_pixels=PIXELS)
 
 
-def test_many_images_are_not_all_used(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recommend, "MOST", 10)
-    sets = arrange(index_folder(tiles), tmp_path, max_pixels=PIXELS)
+def test_many_images_are_not_all_used(tiles: Path, tmp_path: Path) -> None:
+    sets = arrange(index_folder(tiles), tmp_path, max_pixels=PIXELS, most=10)
     good = sum(not sample.label for sample in sets.test)
     assert len(sets.fit) + len(sets.calibrate) + good == 10
     assert good == np.ceil(HELD_OUT * 10)
 
 
 def test_a_trial_measures_everything(sets: Split) -> None:
-    data = ImageDataModule(".", num_workers=0)
-    data.split = sets
-    found = attempt(SETTINGS, data, build, "cpu")
+    found = attempt(SETTINGS, sets, Path(), {"num_workers": 0, "accelerator": "cpu"})
     assert 0.5 < found.image_auroc <= 1
     assert 0.5 < found.pixel_auroc <= 1
     assert found.false_alarm_rate in (0, 1 / 3, 2 / 3, 1)
@@ -101,11 +90,11 @@ def test_a_trial_measures_everything(sets: Split) -> None:
 
 
 @pytest.fixture
-def no_fits(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+def no_fits(monkeypatch: pytest.MonkeyPatch) -> list[Configuration]:
     """Trials take no time; the settings that were tried."""
-    tried: list[Settings] = []
+    tried: list[Configuration] = []
 
-    def pretended(settings: Settings, *_: Any) -> Trial:
+    def pretended(settings: Configuration, *_: Any) -> Trial:
         tried.append(settings)
         if settings.get("fails"):
             raise WeightsError("no weights here")
@@ -113,32 +102,31 @@ def no_fits(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         values = dict.fromkeys(list(Trial.__annotations__)[1:], 0.5)
         return Trial(settings, **values)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recommend, "attempt", pretended)
+    monkeypatch.setattr(trying, "attempt", pretended)
     return tried
 
 
-def test_what_the_budget_leaves_no_time_for_is_named(sets: Split, no_fits: list[Settings]) -> None:
+def test_what_the_budget_leaves_no_time_for_is_named(sets: Split, no_fits: list[Configuration]) -> None:
     """0.2 s for the first; the second would take four times that, the third a quarter of it."""
     candidates = [{"image_size": 256, "seconds": 0.2}, {"image_size": 512}, {"image_size": 128}]
-    found = run(candidates, sets, build, root=Path(), budget=0.6)
+    found = run(candidates, sets, root=Path(), budget=0.6)
     assert no_fits == [candidates[0], candidates[2]]
     assert found.not_tried == [candidates[1]]
     assert [trial.settings for trial in found.trials] == no_fits
     assert found.seconds >= 0.2
 
 
-def test_the_first_is_tried_even_without_time(sets: Split, no_fits: list[Settings]) -> None:
-    found = run([{"image_size": 64, "seconds": 0.01}, {"image_size": 64}], sets, build, root=Path(), budget=0)
+def test_the_first_is_tried_even_without_time(sets: Split, no_fits: list[Configuration]) -> None:
+    found = run([{"image_size": 64, "seconds": 0.01}, {"image_size": 64}], sets, root=Path(), budget=0)
     assert (len(found.trials), len(found.not_tried)) == (1, 1)
 
 
-def test_settings_that_cannot_be_used_do_not_end_the_others(sets: Split, no_fits: list[Settings]) -> None:
-    bad: Settings = {"image_size": 64, "fails": True}
+def test_settings_that_cannot_be_used_do_not_end_the_others(sets: Split, no_fits: list[Configuration]) -> None:
+    bad: Configuration = {"image_size": 64, "fails": True}
     steps: list[tuple[float, float]] = []
     found = run(
         [bad, {"image_size": 64}],
         sets,
-        build,
         root=Path(),
         budget=60,
         on_progress=lambda settings, done, total: steps.append((done, total)),
@@ -147,9 +135,9 @@ def test_settings_that_cannot_be_used_do_not_end_the_others(sets: Split, no_fits
     assert len(found.trials) == 1
     assert steps == [(0, 0.125), (0.0625, 0.125), (0.125, 0.125)]
     with pytest.raises(WeightsError, match="no weights here"):
-        run([bad, bad], sets, build, root=Path(), budget=60)
+        run([bad, bad], sets, root=Path(), budget=60)
     with pytest.raises(UsageError, match="There is nothing to try"):
-        run([], sets, build, root=Path(), budget=60)
+        run([], sets, root=Path(), budget=60)
 
 
 # --------------------------------------------------------------------------------------------------------------- costs
@@ -164,7 +152,9 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def run(self, image: Any) -> None:
+    decision = None
+
+    def run(self, image: Any, decision: Any) -> None:
         self.now += self.steps[min(self.seen, len(self.steps) - 1)] / 1000
         self.seen += 1
 

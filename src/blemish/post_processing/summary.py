@@ -1,0 +1,32 @@
+"""What a threshold rests on, in words: for people who were not there when it was chosen. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blemish.functional.conformal import conditional_rate
+
+if TYPE_CHECKING:
+    from blemish.post_processing.decision import CalibrationRecord
+
+
+def calibration_summary(record: CalibrationRecord, threshold: float) -> str:
+    """A few sentences: the policy, the images, what they certify, and which one decided.
+
+    Args:
+        record: of a calibrated model.
+        threshold: its raw image threshold.
+    """
+    images = f"{record.normal} good" + (f" and {record.anomalous} anomalous" if record.anomalous else "") + " images"
+    text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({record.source.replace('_', ' ')})."
+    rate = record.certified_false_alarm_rate
+    if rate is not None:
+        n = record.normal
+        unlucky = conditional_rate(n, n + 1 - round(rate * (n + 1)))
+        text += (
+            f" {n} images certify at most {rate:.2%} false alarms on average, on parts of the same kind;"
+            f" one such calibration in 20 may give more than {unlucky:.2%}."
+        )
+    if record.decided_by is not None and record.next_score is not None:
+        text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."
+    return text + (" ORACLE: test images chose the threshold, so test figures flatter." if record.oracle else "")

@@ -1,0 +1,114 @@
+"""Every image of a list inspected, its row and its pictures written, batch by batch; a run that was cut off goes on.
+
+Rows and pictures of a batch are on the disk before the next batch is inspected. An image that can't be inspected is a
+failure, which is written down like a row, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from blemish.predictions.pictures import PictureFolder
+from blemish.predictions.rows import PredictionRow, row_of
+from blemish.predictions.streaming import FailedRow, PredictionFile, is_interrupted
+from blemish.runtime.session import Failure, Session
+
+
+@dataclass
+class PredictionRun:
+    """Iterating inspects the images that are left and gives their rows and failures, in order, a batch at a time.
+
+    Attributes:
+        session, images, model, mm_per_pixel, pictures: see `prediction_run`. file: of `output`.
+        done: how many images have a row or a failure. anomalous: how many of them are anomalous.
+        failures: those that could not be inspected.
+    """
+
+    session: Session
+    images: Sequence[tuple[Path, Path]]
+    model: str
+    mm_per_pixel: float | None = None
+    pictures: PictureFolder | None = None
+    file: PredictionFile | None = None
+    done: int = 0
+    anomalous: int = 0
+    failures: list[FailedRow] = field(default_factory=list)
+
+    @property
+    def inspected(self) -> int:
+        """How many images have a row."""
+        return self.done - len(self.failures)
+
+    def __iter__(self) -> Iterator[list[PredictionRow | FailedRow]]:
+        left = self.images[self.done :]
+        waiting = iter(left)
+        for results in self.session.batches(path for path, _ in left):
+            batch: list[PredictionRow | FailedRow] = []
+            for result, (path, relative) in zip(results, waiting, strict=False):
+                if isinstance(result, Failure):
+                    self.failures.append({"path": str(path), "reason": result.reason})
+                    batch.append(self.failures[-1])
+                    continue
+                cut = self.session.pixel_cut
+                batch.append(row_of(result, model=self.model, pixel_threshold=cut, mm_per_pixel=self.mm_per_pixel))
+                self.anomalous += result.label == "anomalous"
+                if self.pictures is not None:
+                    self.pictures.write(result, relative)
+            self.done += len(results)
+            if self.file is not None:
+                self.file.write(batch)
+            yield batch
+
+
+@contextmanager
+def prediction_run(
+    session: Session,
+    images: Sequence[tuple[Path, Path]],
+    *,
+    model: str,
+    mm_per_pixel: float | None = None,
+    pictures: PictureFolder | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[PredictionRun]:
+    """A run, as a context manager: `output` is complete when the block ends without an error.
+
+        with prediction_run(session, images, model=fingerprint(path), output=Path("rows.csv")) as run:
+            for batch in run:
+                print(run.done, "of", len(run.images))
+
+    Args:
+        session: the model.
+        model: its fingerprint, see `rows.fingerprint`.
+        images: files, each with its path relative to what was named, under which its pictures are kept.
+        mm_per_pixel: see `rows.row_of`.
+        pictures: where pictures go; None writes none.
+        output: file of predictions, see `PredictionFile`; None keeps no rows.
+        resume: go on with an unfinished `output`, for the same images.
+        settings: what else, beside what is known here, a run that goes on must share with the one that was cut off.
+
+    Raises:
+        UsageError: as `PredictionFile` and `PictureFolder.prepare`. MissingExtraError: for Parquet without pyarrow.
+    """
+    relatives = [relative for _, relative in images]
+    run = PredictionRun(session, images, model, mm_per_pixel, pictures)
+    interrupted = output is not None and is_interrupted(output, resume=resume)
+    if pictures is not None and not interrupted:
+        pictures.prepare(relatives)
+    with ExitStack() as stack:
+        if output is not None:
+            same = {"model": model, "mm_per_pixel": mm_per_pixel, **settings}
+            same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area")}
+            same |= {"save": pictures and ",".join(pictures.kinds), "save_dir": pictures and str(pictures.folder)}
+            run.file = file = stack.enter_context(PredictionFile(output, same, resume=resume))
+            file.skip([str(path) for path, _ in images])
+            run.done, run.anomalous, run.failures = file.images, file.anomalous, list(file.failures)
+            if pictures is not None and interrupted:
+                pictures.prepare(relatives[run.done :], again=session.batch_size)
+        yield run

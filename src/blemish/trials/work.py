@@ -1,0 +1,73 @@
+"""What settings stand for: an unfitted detector, the images of a folder, and a whole job of a benchmark."""
+
+from __future__ import annotations
+
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from blemish.artifact import manifest_of
+from blemish.data.datamodule import ImageDataModule
+from blemish.engine import Engine
+from blemish.models import DETECTORS, detectors
+from blemish.models.base import Detector, build_parts
+from blemish.post_processing.post_processor import DecisionModule
+from blemish.settings import FitSettings, fit_settings
+from blemish.trials.jobs import Job
+from blemish.trials.measure import cost, machine, peak_memory
+
+LIBRARIES = ("numpy", "torch", "torchvision", "timm", "lightning")
+"""Whose versions a job notes down beside those of the model file."""
+
+
+def build_model(settings: FitSettings) -> Detector:
+    """The unfitted detector that settings describe.
+
+    Raises:
+        UsageError: if its parts don't fit together. WeightsError: if the backbone's weights can't be had.
+    """
+    kind = detectors()[settings.model.name]
+    return kind(settings.model, build_parts(settings.model), DecisionModule(**dict(settings.decision)))
+
+
+def build_data(settings: FitSettings, root: Path) -> ImageDataModule:
+    """The images of a folder, dealt and loaded as settings say."""
+    return ImageDataModule(root, **dict(settings.data), **dict(settings.loading))
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Fits, tests and measures; what it returns is all that a table or a reader may want to know."""
+    settings = fit_settings(job.settings, DETECTORS)
+    accelerator = settings.run.accelerator
+    data, engine = build_data(settings, job.root), Engine(accelerator, progress=False)
+    split = data.split
+    started = time.perf_counter()
+    with peak_memory() as peak:
+        model = build_model(settings)
+        engine.fit(model, data)
+        fitted = time.perf_counter()
+        result = engine.test(model, data)
+        tested = time.perf_counter()
+    price = cost(model, split.test, accelerator=accelerator)
+    manifest = manifest_of(model).model_dump(mode="json")
+    return {
+        "figures": result.to_dict(),
+        "calibration": manifest["calibration"] and {**manifest["calibration"], "oracle": split.policy == "test"},
+        "cost": {
+            "fit_seconds": fitted - started,
+            "test_seconds": tested - fitted,
+            "ms_per_image": price.milliseconds,
+            "slowest_ms": price.slowest,
+            "file_mb": price.megabytes,
+            "memory_mb": peak.process,
+            "gpu_memory_mb": peak.gpu,
+            "device": price.device,
+        },
+        "images": {"fit": len(split.fit), "calibrate": len(split.calibration), "test": len(split.test)},
+        "arguments": manifest["arguments"],
+        "weights": manifest["weights"],
+        "data": {"layout": data.index.layout, **manifest["data"]},
+        "versions": {**manifest["versions"], **{name: metadata.version(name) for name in LIBRARIES}},
+        "machine": machine(),
+    }
