@@ -26,7 +26,7 @@ def compare(patches: Any, images: list[Any], rows: int) -> dict[str, Any]:
     from blemish.models.patchcore.bank import MemoryBank
 
     exact = MemoryBank(ratio=1.0, size=rows)
-    exact.observe(patches)
+    exact.observe(patches[None])
     exact.finish()
     approximate = MemoryBank(neighbor_search="faiss")
     approximate.load_state_dict(exact.state_dict())

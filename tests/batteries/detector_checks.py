@@ -21,7 +21,7 @@ from torch import Tensor
 
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
-from blemish.errors import NonFiniteError, NotCalibratedError, NotFittedError
+from blemish.errors import NonFiniteError, NotCalibratedError, NotFittedError, UsageError
 from blemish.models.base import Detector
 from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.post_processing.calibration import Evidence
@@ -261,6 +261,59 @@ def check_verdict_is_the_threshold_rule(make: Make) -> None:
     assert torch.equal(done.pred_label, done.raw_score >= model.post_processor.effective_image_threshold)
     assert int(done.pred_label[:6].sum()) == 1  # the highest normal score is the threshold, and reaches it
     assert done.pred_label[6:].all()
+
+
+# -------------------------------------------------------------------------------------------------------------- merging
+
+
+def watching(make: Make, images: Tensor, first: int, **arguments: Any) -> Detector:
+    """A detector that has observed images with numbers from `first`, and isn't finished."""
+    model = make(**arguments)
+    model.start()
+    with torch.no_grad():
+        for at in range(0, len(images), 4):
+            batch = images[at : at + 4]
+            numbers = range(first + at, first + at + len(batch))
+            model.observe(model.features(model.pre_processor(batch)), numbers)
+    return model
+
+
+def check_two_halves_merged_equal_one_pass(make: Make) -> None:
+    """In either order, as detectors and as plain tensors; the half that was merged stays as it was."""
+    images = parts(12)
+    expected = fitted(make, images)
+    first, second = watching(make, images[:4], 0), watching(make, images[4:], 4)
+    together = make()
+    together.start()
+    for half in (second, first):
+        together.merge({name: tensor.clone() for name, tensor in half.observed_state().items()})
+    before = second.observed_state()
+    first.merge(second)
+    for model in (first, together):
+        model.finish()
+        assert same_state(model, expected)
+    after = second.observed_state()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def check_merging_refuses_what_does_not_belong_together(make: Make) -> None:
+    model, other = watching(make, parts(4), 0), watching(make, parts(4), 4, sigma=3.0)
+    with pytest.raises(UsageError, match=r"Only detectors of one kind with the same settings can be merged."):
+        model.merge(other)
+    with pytest.raises(UsageError, match=r"Parts that are merged must have seen different images."):
+        model.merge(watching(make, parts(4), 0))
+    done = fitted(make, parts(4))
+    with pytest.raises(UsageError, match=r"Only a detector that observes can merge another."):
+        done.merge(model)
+
+
+def check_a_detector_that_saw_nothing_merges_to_nothing(make: Make) -> None:
+    model, nothing = watching(make, parts(4), 0), watching(make, parts(4)[:0], 0)
+    model.merge(nothing)
+    nothing.merge(model)
+    for one in (model, nothing):
+        one.finish()
+        assert same_state(one, fitted(make, parts(4)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- state

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,41 @@ def test_misspelt_argument() -> None:
         Patchcore(bank_sise=3)  # type: ignore[call-arg]
 
 
+# ------------------------------------------------------------------------------------------------------------- merging
+
+# What makes a few hundred images fill more than one block.
+SMALL_BLOCKS: dict[str, tuple[dict[str, Any], Callable[[Any], None]]] = {
+    "padim": ({"n_features": 5}, lambda model: None),
+    "patchcore": ({"bank_size": 60}, lambda model: setattr(model.bank, "buffer_bytes", 4 * model.channels * 7000)),
+}
+
+
+@pytest.mark.parametrize("detector", detectors())
+def test_any_number_of_parts_gives_the_same_bytes(detector: str) -> None:
+    """Also of sets with several blocks: 300 images are two for PaDiM, and five here for PatchCore."""
+    arguments, prepare = SMALL_BLOCKS[detector]
+    features = torch.cat(list(stream(75)))
+
+    def part(first: int, stop: int) -> Detector:
+        model = maker(detector, "filter_bank")(**arguments)
+        prepare(model)
+        model.start()
+        for image in range(first, stop, 4):
+            batch = features[image : min(image + 4, stop)]
+            model.observe(batch, range(image, image + len(batch)))
+        return model
+
+    whole = part(0, 300)
+    whole.finish()
+    for count in (1, 2, 3, 5, 8):
+        cuts = [300 * i // count for i in range(count + 1)]
+        together = part(0, 0)
+        for first, stop in pairwise(cuts):
+            together.merge(part(first, stop).observed_state())
+        together.finish()
+        assert same_state(together, whole), count
+
+
 # ------------------------------------------------------------------------------------------------------ bounded memory
 
 
@@ -175,21 +211,27 @@ def stream(count: int) -> Iterator[torch.Tensor]:
         yield torch.randn(4, 75, 8, 12, generator=generator)
 
 
-def test_patchcore_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.models.patchcore.bank.BUFFER_BYTES", 4 * 75 * 500)
+def held(model: Detector) -> int:
+    """How many numbers a detector holds of what it observes."""
+    return sum(tensor.numel() for tensor in model.observed_state().values())
+
+
+def test_patchcore_memory_is_bounded() -> None:
     model = Patchcore(image_size=MODEL_SIZE, bank_size=100)
+    model.bank.buffer_bytes = 4 * 75 * 500
     model.start()
     for features in stream(14):  # 5376 rows, ten times the capacity
         model.observe(features)
-        assert model.bank._buffer.shape == (500, 75)
+        assert len(model.observed_state()["patches"]) <= 500
+        assert held(model) <= (500 + 4 * 100) * 77
     model.finish()
     assert model.bank.rows.shape == (100, 75)
-    assert len(model.bank._buffer) == 0
+    assert held(model) == 4
 
 
-def test_patchcore_without_limit_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.models.patchcore.bank.BUFFER_BYTES", 4 * 75 * 500)
+def test_patchcore_without_limit_keeps_its_share() -> None:
     model = Patchcore(image_size=MODEL_SIZE, bank_size=None, coreset_sampling_ratio=0.25)
+    model.bank.buffer_bytes = 4 * 75 * 500
     model.start()
     for features in stream(4):
         model.observe(features)
@@ -204,12 +246,13 @@ def test_padim_memory_does_not_grow_with_images() -> None:
         model.start()
         for features in stream(count):
             model.observe(features)
-            assert len(model.gaussians._pending) < 32
-        held = sum(t.numel() for t in (model.gaussians.mean, model.gaussians.whitening))
+            assert len(model.observed_state()["images"]) < 32
+            parts = len(model.observed_state()["mean"])
         model.finish()
-        sizes.append((held, sum(t.numel() for t in model.state_dict().values())))
-        assert model.gaussians._pending == []
+        sizes.append((parts <= 1, sum(t.numel() for t in model.state_dict().values())))
+        assert held(model) == 4
     assert sizes[0] == sizes[1]
+    assert sizes[0][0]
 
 
 def test_padim_needs_two_images() -> None:

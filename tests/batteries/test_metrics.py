@@ -100,6 +100,26 @@ def check_merge_equals_a_single_pass(case: Case) -> None:
     assert same(other.compute(), case.fed(batches[1:]).compute())
 
 
+def check_any_number_of_parts_gives_the_same_state(case: Case) -> None:
+    """As plain tensors, in their own memory. To the last bit, but for sums of weights, which are rounded."""
+    batches = case.batches(8)
+    whole = case.fed(batches)
+    for parts in (1, 2, 3, 5, 8):
+        together = case.make()
+        for i in range(parts):
+            state = case.fed(batches[8 * i // parts : 8 * (i + 1) // parts]).state()
+            together.merge({name: tensor.clone() for name, tensor in state.items()})
+        assert same(together.compute(), whole.compute())
+        expected, got = whole.state(), together.state()
+        assert got.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert got[name].dtype == tensor.dtype
+            if name.endswith("weight"):
+                torch.testing.assert_close(got[name], tensor, rtol=1e-14, atol=0)
+            else:
+                assert torch.equal(got[name], tensor), name
+
+
 def check_order_of_updates_does_not_matter(case: Case) -> None:
     batches = case.batches()
     assert same(case.fed(batches[::-1]).compute(), case.fed(batches).compute())

@@ -10,7 +10,7 @@ memory. Here each round
    the bound. Every such choice is the global farthest point, so the selection is the textbook's;
 3. updates all n distances with *one* matrix-matrix product for all choices of the round.
 
-Precision: the product runs in float32 on centerd points and only decides which points *may* have come closer, by lower
+Precision: the product runs in float32 on centered points and only decides which points *may* have come closer, by lower
 bounds below its rounding error. Distances are then taken from float64 differences, so the selection is that of the
 textbook loop in float64. (Only where more than `TRIES` choices of one round are equally near within float32, a squared
 distance may be up to 1e-5 |x|^2 too large.) Memory: O(n) beside the points, plus blocks of about `BLOCK_BYTES`.

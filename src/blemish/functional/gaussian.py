@@ -8,12 +8,16 @@ and a test embedding the Mahalanobis distance (equation 2) M(x) = sqrt((x - mu)^
 factor Sigma = L L^T and the whitening W = L^-1 that distance is the Euclidean norm |W (x - mu)|: one triangular
 product, always real, where the product with an explicit inverse can turn negative under the root.
 
-Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centerd on its own mean, so that large
+Moments are merged chunk by chunk (Chan, Golub and LeVeque 1983), each chunk centered on its own mean, so that large
 feature means don't cancel and memory depends on the number of positions, not of images. Axes: P positions, D channels,
 n images.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,22 +25,74 @@ from torch import Tensor
 from blemish.errors import UsageError
 
 
+@dataclass(frozen=True)
+class Moments:
+    """What n images say about P Gaussians, as a value that can be sent and combined.
+
+    Attributes:
+        count: how many vectors each position has seen.
+        mean: (P, D).
+        scatter: (P, D (D + 1) / 2), lower triangles of the sums of centered outer products, see `pack`.
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+
+def combine_moments(first: Moments, second: Moments) -> Moments:
+    """The moments of the images of both, which are not changed (Chan, Golub and LeVeque 1983, equation 2.1).
+
+    Rounding depends on the order of the two and on how images were divided between them.
+    """
+    total = first.count + second.count
+    shift = second.mean - first.mean  # (P, D)
+    scatter = first.scatter + second.scatter
+    rows, columns = torch.tril_indices(shift.shape[1], shift.shape[1], device=shift.device)
+    for part in _blocks(scatter):
+        delta = shift[part]
+        scatter[part].addcmul_(delta[:, rows], delta[:, columns], value=first.count * second.count / total)
+    return Moments(total, first.mean + shift * (second.count / total), scatter)
+
+
+def pack(matrices: Tensor) -> Tensor:
+    """Lower triangles (P, D (D + 1) / 2) of (P, D, D) matrices, row by row."""
+    rows, columns = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
+    return matrices[:, rows, columns]
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """The inverse of `pack`: (P, D, D), with zeros above the diagonal.
+
+    Raises:
+        ValueError: if the rows are no triangles.
+    """
+    channels = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
+    rows, columns = torch.tril_indices(channels, channels, device=packed.device)
+    if len(rows) != packed.shape[1]:
+        raise ValueError(f"Packed triangles must have D (D + 1) / 2 numbers. Got {packed.shape[1]}.")
+    matrices = packed.new_zeros(len(packed), channels, channels)
+    matrices[:, rows, columns] = packed
+    return matrices
+
+
 def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> int:
     """Adds a chunk of images to running moments, in place.
 
     Args:
         count: images seen so far, 0 or more.
-        mean: (P, D) float32, changed in place.
-        scatter: (P, D, D) float32, sum of centerd outer products, changed in place.
-        chunk: (n, P, D) float32, n at least 1.
+        mean: (P, D) floating, changed in place.
+        scatter: (P, D, D), sum of centered outer products, changed in place. What is read and written of the lower
+            triangle doesn't depend on the upper one.
+        chunk: (n, P, D), n at least 1.
 
     Returns:
         The new count.
     """
     new = chunk.shape[0]
     chunk_mean = chunk.mean(dim=0)  # (P, D)
-    centerd = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
-    scatter.baddbmm_(centerd.mT, centerd)
+    centered = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
+    scatter.baddbmm_(centered.mT, centered)
     shift = chunk_mean - mean  # (P, D)
     total = count + new
     if count:
@@ -61,7 +117,8 @@ def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
     identity = torch.eye(scatter.shape[-1], device=scatter.device)
-    for block in scatter.split(max(1, 2**22 // scatter.shape[-1] ** 2)):
+    for part in _blocks(scatter):
+        block = scatter[part]
         covariance = block / (count - 1) + epsilon * identity
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if bool(failed.any()):
@@ -78,15 +135,15 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     deviations. Factors may be float16; arithmetic is float32.
     """
     # A product per position with the images as rows, both sides contiguous: other layouts take up to four times longer.
-    centerd = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    distance: Tensor = torch.linalg.vector_norm(centerd @ whitening.float().mT, dim=2)  # (P, N)
+    centered = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    distance: Tensor = torch.linalg.vector_norm(centered @ whitening.float().mT, dim=2)  # (P, N)
     return distance.mT
 
 
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
-    centerd = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    return (centerd * (centerd @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
+    centered = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
+    return (centered * (centered @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
 
 
 def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Tensor:
@@ -95,3 +152,9 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Ten
     factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
     scatter: Tensor = (factor @ factor.mT - epsilon * identity) * (count - 1)
     return scatter
+
+
+def _blocks(tensor: Tensor) -> Iterator[slice]:
+    """Ranges of positions whose part of (P, ...) takes some 16 MiB."""
+    step = max(1, 2**22 // max(1, tensor[:1].numel()))
+    return (slice(start, start + step) for start in range(0, len(tensor), step))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from blemish.data.gather import add_up, gather_rows
+from blemish.data.gather import decode_names, encode_names
 from blemish.errors import UsageError
 from blemish.functional.curves import auroc
 from blemish.functional.histogram import check_finite, check_shapes, tally_labels
@@ -67,13 +66,13 @@ class Decisions:
         normal = labels.numel() - anomalous
         self._counts += torch.tensor([normal - (flagged - both), flagged - both, anomalous - both, both])
 
-    def merge(self, other: Self) -> None:
-        """Add the counts of another instance."""
-        self._counts += other._counts
+    def state(self) -> dict[str, Tensor]:
+        """`counts` (4,) int64."""
+        return {"counts": self._counts.clone()}
 
-    def gather(self, device: torch.device) -> None:
-        """Add the counts of all other processes, which then hold the same."""
-        self._counts = add_up(self._counts, device)
+    def merge(self, other: Self | Mapping[str, Tensor]) -> None:
+        """Add the counts of another instance, or of its state."""
+        self._counts += (other if isinstance(other, Mapping) else other.state())["counts"]
 
     def compute(self) -> DecisionFigures:
         """Counts and rates over all updates; a rate without a base has a reason instead."""
@@ -136,21 +135,28 @@ class PerDefect:
             else:
                 self._normal.append(score)
 
-    def merge(self, other: Self) -> None:
-        """Add what another instance has seen."""
-        self._normal += other._normal
-        for defect, scores in other._scores.items():
-            self._add(defect, scores, other._missed[defect])
+    def state(self) -> dict[str, Tensor]:
+        """`normal` (n,) float64, scores of normal images. Of k kinds of defect `defects` (k, width) uint8, their names;
+        `images` (k,) int64; `missed` (k,) int64, -1 without verdicts. `scores` float64, kind by kind.
+        """
+        missed = [-1 if missed is None else missed for missed in self._missed.values()]
+        return {
+            "normal": torch.tensor(self._normal, dtype=torch.float64),
+            "defects": encode_names(list(self._scores)),
+            "images": torch.tensor([len(scores) for scores in self._scores.values()], dtype=torch.int64),
+            "missed": torch.tensor(missed, dtype=torch.int64),
+            "scores": torch.tensor(
+                [score for scores in self._scores.values() for score in scores], dtype=torch.float64
+            ),
+        }
 
-    def gather(self, device: torch.device) -> None:
-        """Add what all other processes have seen, which then hold the same."""
-        line = torch.tensor(list((json.dumps(vars(self)) + "\n").encode()), dtype=torch.uint8)
-        rows, _ = gather_rows(line[:, None], None, device)
-        self.reset()
-        for text in bytes(rows.flatten().tolist()).splitlines():
-            other = PerDefect()
-            vars(other).update(json.loads(text))
-            self.merge(other)
+    def merge(self, other: Self | Mapping[str, Tensor]) -> None:
+        """Add what another instance has seen, or what its state holds."""
+        state = other if isinstance(other, Mapping) else other.state()
+        self._normal += state["normal"].tolist()
+        each = state["scores"].split(state["images"].tolist())
+        for defect, scores, missed in zip(decode_names(state["defects"]), each, state["missed"].tolist(), strict=True):
+            self._add(defect, scores.tolist(), None if missed < 0 else missed)
 
     def compute(self) -> list[DefectRow]:
         """Rows in alphabetical order; empty where no anomalous image was seen."""

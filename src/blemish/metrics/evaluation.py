@@ -6,7 +6,7 @@ masks has no pixel figures, a set of good images has no AUROC, but both have som
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from blemish.data.batch import InferenceBatch
-from blemish.data.gather import add_up, together
+from blemish.data.gather import gather
 from blemish.errors import DataError, NonFiniteError, UsageError
 from blemish.functional.histogram import BITS, check_finite
 from blemish.metrics.decisions import Decisions, DefectRow, PerDefect
 from blemish.metrics.figure import Figure
 from blemish.metrics.overlap import AUPRO, region_weights
 from blemish.metrics.ranking import AUROC, AveragePrecision, F1Max
-from blemish.metrics.stores import BinnedScores, ExactScores
+from blemish.metrics.stores import BinnedScores, ExactScores, below, under
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,27 +126,37 @@ class Evaluator:
         if self.watch is not None:
             self.watch(batch)
 
-    def merge(self, other: Self) -> None:
-        """Add what another evaluator with the same arguments has seen."""
-        self._images.merge(other._images)
-        self._pixels.merge(other._pixels)
-        self._image_decisions.merge(other._image_decisions)
-        self._pixel_decisions.merge(other._pixel_decisions)
-        self._defects.merge(other._defects)
-        self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
-        self._has_maps = self._has_maps or other._has_maps
+    def state(self) -> dict[str, Tensor]:
+        """The states of all parts under their names, and `counts` (5,) int64."""
+        counts = torch.tensor([*self._counts.values(), int(self._has_maps)])
+        parts = [under(name, part.state()) for name, part in self._parts.items()]
+        return {key: tensor for state in [*parts, {"counts": counts}] for key, tensor in state.items()}
+
+    def merge(self, other: Self | Mapping[str, Tensor]) -> None:
+        """Add what another evaluator with the same arguments has seen, or what its state holds."""
+        state = other if isinstance(other, Mapping) else other.state()
+        for name, part in self._parts.items():
+            part.merge(below(name, state))
+        *counts, has_maps = state["counts"].tolist()
+        self._counts = {name: own + more for (name, own), more in zip(self._counts.items(), counts, strict=True)}
+        self._has_maps = self._has_maps or has_maps > 0
 
     def gather(self, device: torch.device) -> None:
         """Add what the evaluators of all other processes have seen, so that each gives the figures of the whole set.
 
         All processes of the group must call it, once. `device` is one that their backend can send from.
         """
-        if together():
-            for part in (self._images, self._pixels, self._image_decisions, self._pixel_decisions, self._defects):
-                part.gather(device)
-            counts = add_up(torch.tensor([*self._counts.values(), self._has_maps]), device).tolist()
-            self._counts = dict(zip(self._counts, counts, strict=False))
-            self._has_maps = counts[-1] > 0
+        gather(self, device)
+
+    @property
+    def _parts(self) -> dict[str, ExactScores | BinnedScores | Decisions | PerDefect]:
+        return {
+            "images": self._images,
+            "pixels": self._pixels,
+            "image_decisions": self._image_decisions,
+            "pixel_decisions": self._pixel_decisions,
+            "defects": self._defects,
+        }
 
     @property
     def images(self) -> int:

@@ -6,7 +6,7 @@ hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ from blemish.functional.histogram import (
 )
 from blemish.functional.regions import label_components
 from blemish.metrics.figure import Figure
-from blemish.metrics.stores import BinnedScores, ExactScores, Scores
+from blemish.metrics.stores import BinnedScores, ExactScores, Scores, State, below, under
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -72,9 +72,13 @@ class AUPRO:
             check_shapes(scores, mask)
             self._scores.add(scores, mask, region_weights(mask))
 
-    def merge(self, other: Self) -> None:
-        """Add what another instance with the same arguments has seen."""
-        self._scores.merge(other._scores)
+    def state(self) -> dict[str, Tensor]:
+        """The scores, as their store gives them, see `metrics.stores`."""
+        return self._scores.state()
+
+    def merge(self, other: Self | State) -> None:
+        """Add what another instance with the same arguments has seen, or what its state holds."""
+        self._scores.merge(other if isinstance(other, Mapping) else other._scores)
 
     def compute(self) -> Figure:
         """The figure over all updates."""
@@ -129,10 +133,26 @@ class AUPIMO:
                 weight = torch.tensor([1 / scores.numel()], dtype=torch.float64).expand(scores.numel())
                 self._normal.add(scores, torch.ones_like(mask, dtype=torch.bool), weight)
 
-    def merge(self, other: Self) -> None:
-        """Add what another instance with the same arguments has seen; its images follow the own ones."""
-        self._normal.merge(other._normal)
-        self._defects += other._defects
+    def state(self) -> dict[str, Tensor]:
+        """`normal.` and the names of the store's state; of k anomalous images `lengths` (k,) int64, how many distinct
+        values each has, and one image after the other `values` float32 and `counts` int64.
+        """
+        empty = (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        values, counts = (torch.cat(column) for column in zip(empty, *self._defects, strict=True))
+        lengths = torch.tensor([len(value) for value, _ in self._defects], dtype=torch.int64)
+        return {**under("normal", self._normal.state()), "lengths": lengths, "values": values, "counts": counts}
+
+    def merge(self, other: Self | State) -> None:
+        """Add what another instance with the same arguments has seen, or what its state holds; its images follow the
+        own ones.
+        """
+        if isinstance(other, Mapping):
+            lengths = other["lengths"].tolist()
+            self._normal.merge(below("normal", other))
+            self._defects += zip(other["values"].split(lengths), other["counts"].split(lengths), strict=True)
+        else:
+            self._normal.merge(other._normal)
+            self._defects += other._defects
 
     def per_image(self) -> list[float]:
         """AUPIMO of each anomalous image, in the order of updates. Needs a normal image to have been seen."""

@@ -6,6 +6,7 @@ scores are more abnormal; raw scores are meant, since clipped ones tie.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from blemish.functional import curves
 from blemish.functional.histogram import BITS, Ranked, Tally, ranked
 from blemish.metrics.figure import Figure, Level
-from blemish.metrics.stores import BinnedScores, ExactScores, Scores
+from blemish.metrics.stores import BinnedScores, ExactScores, Scores, State
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,9 +52,13 @@ class Ranking:
         """
         self._scores.add(scores, labels)
 
-    def merge(self, other: Self) -> None:
-        """Add what another instance with the same arguments has seen."""
-        self._scores.merge(other._scores)
+    def state(self) -> dict[str, Tensor]:
+        """The scores, as their store gives them, see `metrics.stores`."""
+        return self._scores.state()
+
+    def merge(self, other: Self | State) -> None:
+        """Add what another instance with the same arguments has seen, or what its state holds."""
+        self._scores.merge(other if isinstance(other, Mapping) else other._scores)
 
     @staticmethod
     def formula(tally: Tally | Ranked) -> float:

@@ -6,14 +6,13 @@ either. Pixels of defects may also carry weights, which per-region figures need 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from blemish.data.gather import add_up, gather_rows
 from blemish.errors import UsageError
 from blemish.functional.histogram import (
     BITS,
@@ -21,6 +20,8 @@ from blemish.functional.histogram import (
     Tally,
     accumulate,
     accumulate_weights,
+    bin_edge,
+    bin_index,
     check_finite,
     check_shapes,
     empty_histogram,
@@ -35,10 +36,10 @@ _UNEQUAL = "Only metrics of one kind can be merged: give both the same `exact` a
 
 
 class ExactScores:
-    """Every score, on the CPU. Memory: 13 bytes for each of some IN_MEMORY; more are sorted into a temporary file."""
+    """Every score, on the CPU. Memory: 14 bytes for each of some IN_MEMORY; more are sorted into a temporary file."""
 
     def __init__(self) -> None:
-        self._recent: list[tuple[Tensor, Tensor, Tensor]] = []  # scores, labels, weights; in no order
+        self._recent: list[Scored] = []  # in no order
         self._runs = SortedRuns()
         self._counts = {"negative": 0.0, "positive": 0.0, "weight": 0.0}
 
@@ -54,26 +55,24 @@ class ExactScores:
         weight = torch.zeros(len(labels), dtype=torch.float64)
         if weights is not None:
             weight[labels] = weights.cpu()
-        self._take(scores.detach().float().flatten().cpu(), labels, weight)
+        self._take(Scored(scores.detach().float().flatten().cpu(), ~labels, labels, weight))
 
-    def merge(self, other: Scores) -> None:
-        """Add the scores of another exact store."""
-        if not isinstance(other, ExactScores):
+    def state(self) -> dict[str, Tensor]:
+        """Every distinct score with its amounts, as `Scored`, and `bits` = 0. All of it in memory."""
+        columns = zip(*self._distinct(), strict=True)
+        return {**dict(zip(Scored._fields, map(torch.cat, columns), strict=True)), "bits": torch.tensor(0)}
+
+    def merge(self, other: Scores | State) -> None:
+        """Add the scores of another exact store, or of its state."""
+        if isinstance(other, ExactScores):
+            self._runs.extend(other._runs)
+            self._recent += other._recent
+            self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
+            self._spill_above(IN_MEMORY)
+        elif isinstance(other, BinnedScores) or int(other["bits"]):
             raise UsageError(_UNEQUAL)
-        self._runs.extend(other._runs)
-        self._recent += other._recent
-        self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
-        self._spill_above(IN_MEMORY)
-
-    def gather(self, device: torch.device) -> None:
-        """Add the scores of all other processes, which then hold the same. For scores of images: without weights."""
-        parts = [torch.stack([column.double() for column in part], dim=1) for part in self.tally().parts]
-        rows, _ = gather_rows(torch.cat(parts), None, device)  # (K, 3): score, negatives, positives
-        everyone = ExactScores()
-        for positive in (False, True):
-            scores = rows[:, 0].repeat_interleave(rows[:, 1 + positive].long())
-            everyone.add(scores, torch.full(scores.shape, positive))
-        vars(self).update(vars(everyone))
+        else:
+            self._take(Scored(*(other[name] for name in Scored._fields)))
 
     def tally(self) -> Ranked:
         """Negatives and positives at each distinct score."""
@@ -83,26 +82,26 @@ class ExactScores:
         """Negatives and the weights of positives at each distinct score."""
         return self._ranked("weight")
 
-    def _take(self, *columns: Tensor) -> None:
-        for scores, labels, weight in zip(*(column.split(IN_MEMORY) for column in columns), strict=True):
-            self._recent.append((scores, labels, weight))
-            amounts = (len(labels) - int(labels.sum()), int(labels.sum()), float(weight.sum()))
-            self._counts = {
-                name: count + more for (name, count), more in zip(self._counts.items(), amounts, strict=True)
-            }
+    def _take(self, rows: Scored) -> None:
+        for part in map(Scored._make, zip(*(column.split(IN_MEMORY) for column in rows), strict=True)):
+            self._recent.append(part)
+            self._counts = {name: count + float(getattr(part, name).sum()) for name, count in self._counts.items()}
             self._spill_above(IN_MEMORY)
 
     def _spill_above(self, limit: int) -> None:
         """Sorts everything recent into a run if there is more of it than `limit`."""
-        if sum(len(scores) for scores, _, _ in self._recent) > limit:
-            self._runs.append(_scored(self._recent))
+        if sum(len(part.value) for part in self._recent) > limit:
+            self._runs.append(_joined(self._recent))
             self._recent = []
 
-    def _ranked(self, positive: Literal["positive", "weight"]) -> Ranked:
+    def _distinct(self) -> Iterable[Scored]:
+        """Every value once, in falling parts."""
         if len(self._runs):
             self._spill_above(0)
-        parts = _Parts(self._runs if len(self._runs) else [_scored(self._recent).distinct()], positive)
-        return Ranked(parts, self._counts["negative"], self._counts[positive])
+        return self._runs if len(self._runs) else [_joined(self._recent).distinct()]
+
+    def _ranked(self, positive: Literal["positive", "weight"]) -> Ranked:
+        return Ranked(_Parts(self._distinct(), positive), self._counts["negative"], self._counts[positive])
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,7 @@ class BinnedScores:
     """Counts in a histogram, on the device of the scores. Memory: 24 bytes for each of 2 ** bits bins."""
 
     def __init__(self, bits: int = BITS) -> None:
+        self.bits = bits
         self.counts = empty_histogram(bits)
         # Floats are summed on the CPU, where the order of additions, and so the last digit, is always the same.
         self.weights = torch.zeros(1 << bits, dtype=torch.float64)
@@ -131,16 +131,26 @@ class BinnedScores:
         if weights is not None:
             accumulate_weights(self.weights, scores[positive != 0], weights)
 
-    def merge(self, other: Scores) -> None:
-        """Add the counts of another bounded store, which must have as many bins."""
-        if not isinstance(other, BinnedScores) or other.counts.shape != self.counts.shape:
-            raise UsageError(_UNEQUAL)
-        self.counts += other.counts.to(self.counts.device)
-        self.weights += other.weights
+    def state(self) -> dict[str, Tensor]:
+        """Every occupied bin with its amounts, as `Scored` with the bin's lower edge as value, and `bits`."""
+        counts = self.counts.cpu()
+        index = torch.nonzero(counts.any(dim=0)).flatten()
+        edges = bin_edge(index, self.bits)
+        return {
+            **Scored(edges, counts[0, index], counts[1, index], self.weights[index])._asdict(),
+            "bits": torch.tensor(self.bits),
+        }
 
-    def gather(self, device: torch.device) -> None:
-        """Add the counts of all other processes, which then hold the same."""
-        self.counts, self.weights = add_up(self.counts, device), add_up(self.weights, device)
+    def merge(self, other: Scores | State) -> None:
+        """Add the counts of another bounded store, or of its state, with as many bins."""
+        state = other if isinstance(other, Mapping) else other.state() if isinstance(other, BinnedScores) else None
+        if state is None or int(state["bits"]) != self.bits:
+            raise UsageError(_UNEQUAL)
+        index = bin_index(state["value"], self.bits).long()
+        self.weights[index] += state["weight"]
+        self.counts[:, index.to(self.counts.device)] += torch.stack([state["negative"], state["positive"]]).to(
+            self.counts
+        )
 
     def tally(self) -> Tally:
         """Negatives and positives in each occupied bin."""
@@ -153,9 +163,19 @@ class BinnedScores:
 
 
 Scores: TypeAlias = ExactScores | BinnedScores
+State: TypeAlias = Mapping[str, Tensor]
 
 
-def _scored(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scored:
-    empty = (torch.zeros(0), torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.float64))
-    scores, labels, weight = (torch.cat(column) for column in zip(empty, *parts, strict=True))
-    return Scored(scores, (~labels).long(), labels.long(), weight)
+def _joined(parts: list[Scored]) -> Scored:
+    none = Scored(torch.zeros(0), *(torch.zeros(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.float64)))
+    return Scored(*(torch.cat(column) for column in zip(none, *parts, strict=True)))
+
+
+def under(name: str, state: State) -> dict[str, Tensor]:
+    """A part's state, as it is called in the state of the whole: "name.key"."""
+    return {f"{name}.{key}": tensor for key, tensor in state.items()}
+
+
+def below(name: str, state: State) -> dict[str, Tensor]:
+    """The inverse of `under`: the state of one part."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

@@ -199,21 +199,56 @@ class Detector(nn.Module, ABC):
         self._resumed = False
 
     @abstractmethod
-    def observe(self, features: Tensor) -> None:
-        """Takes patch features (N, D, gh, gw) float32 of good images."""
+    def observe(self, features: Tensor, images: Sequence[int] | None = None) -> None:
+        """Takes a batch of good images.
+
+        Args:
+            features: (N, D, gh, gw) float32.
+            images: the numbers that the N images have in the whole set, rising from 0; needed where several detectors
+                observe parts of it. None numbers them on from the last one.
+
+        Raises:
+            UsageError: if numbers don't rise.
+        """
+
+    def observed_state(self) -> dict[str, Tensor]:
+        """What was observed since `start` or `resume`, as plain tensors for `merge` in another process.
+
+        Raises:
+            UsageError: if this kind of detector can't.
+        """
+        raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
 
     def finish(self) -> None:
         """Turns what was observed into the fitted model."""
         self._observing = False
 
-    def merge(self, other: Self) -> None:
-        """Takes what another detector of the same settings has observed of the images that follow; both before
-        `finish`.
+    def merge(self, other: Detector | Mapping[str, Tensor]) -> None:
+        """Adds what another detector of the same settings has observed; both before `finish`.
+
+        Parts of consecutive images, cut anywhere and merged in any order, give the same bytes as one pass. Other parts
+        (every second image, say) give the same bytes while they are small, and beyond that the same up to rounding, or
+        another selection that covers as well.
+
+        Args:
+            other: a detector that has observed other images of the same set, by their numbers; or its
+                `observed_state`.
 
         Raises:
-            UsageError: if this kind of detector can't, or the two differ in their settings.
+            UsageError: if this kind of detector can't, if this one doesn't observe, if the two differ in their
+                settings, or if both have seen the same images.
         """
-        raise UsageError(f"{type(self).__name__} has no merge(other), so one process has to observe all images.")
+        if not self._observing:
+            raise UsageError("Only a detector that observes can merge another. Call start() or resume() first.")
+        if isinstance(other, Detector):
+            if (other.name, other.arguments()) != (self.name, self.arguments()):
+                raise UsageError("Only detectors of one kind with the same settings can be merged.")
+            other = other.observed_state()
+        self.merge_state(other)
+
+    def merge_state(self, state: Mapping[str, Tensor]) -> None:
+        """Adds an `observed_state`: what `merge` does, without its checks."""
+        raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
 
     @abstractmethod
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:

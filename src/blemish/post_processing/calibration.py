@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blemish.data.batch import InferenceBatch, PerImage
-from blemish.data.gather import gather_rows
+from blemish.data.gather import decode_names, encode_names, gather_states
 from blemish.errors import CalibrationError, NonFiniteError
 from blemish.functional.conformal import certified_rate
 from blemish.functional.histogram import accumulate, empty_histogram
@@ -63,19 +63,27 @@ class Evidence:
                 truth = batch.gt_mask[i] if batch.roi is None else batch.gt_mask[i][batch.roi[i]]
                 accumulate(self._histogram, values, truth)
 
+    def state(self) -> dict[str, Tensor]:
+        """`rows` (n, 4) float64, `names` (n, width) uint8, `histogram` (2, bins) int64, or of shape (0, 0) without."""
+        none = torch.empty(0, 0, dtype=torch.int64)
+        return {
+            "rows": torch.stack(self._rows) if self._rows else torch.empty(0, 4, dtype=torch.float64),
+            "names": encode_names(self._names),
+            "histogram": none if self._histogram is None else self._histogram,
+        }
+
     def collected(self, device: torch.device) -> Collected:
         """What all processes have seen."""
-        rows = torch.stack(self._rows) if self._rows else torch.empty(0, 4, dtype=torch.float64)
-        merged, histogram = gather_rows(rows, self._histogram, device)
-        score, label, high, low = merged.unbind(dim=1)
-        alone = len(merged) == len(rows)
+        states = gather_states(self.state(), device)
+        score, label, high, low = torch.cat([state["rows"] for state in states]).unbind(dim=1)
+        histograms = [state["histogram"] for state in states if state["histogram"].numel()]
         return Collected(
             score=score.float(),
             label=label.bool(),
             map_high=high.float(),
             map_low=low.float(),
-            histogram=histogram,
-            names=tuple(self._names) if alone else ("",) * len(merged),
+            histogram=torch.stack(histograms).sum(dim=0) if histograms else None,
+            names=tuple(name for state in states for name in decode_names(state["names"])),
         )
 
 

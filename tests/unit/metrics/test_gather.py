@@ -15,6 +15,7 @@ import torch
 
 from blemish import Engine, ImageDataModule, Padim
 from blemish.data.batch import InferenceBatch
+from blemish.data.gather import decode_names, encode_names
 from blemish.metrics import Evaluator
 from blemish.synthetic.products import write_dataset
 
@@ -92,6 +93,82 @@ def test_two_processes_measure_like_one(tmp_path: Path) -> None:
     assert alone[1]["reasons"]["image_f1"] == "no verdicts: the model is not calibrated"
     for rank in (0, 1):
         assert_same(json.loads((tmp_path / f"rank{rank}.json").read_text()), alone)
+
+
+STATES = """
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from blemish.data.gather import decode_names, encode_names, gather, gather_states
+from blemish.metrics import AUPIMO, AUROC, PerDefect
+
+
+def state(rank):
+    return {
+        "table": torch.full((2 + rank, 3 - rank), rank + 0.1, dtype=torch.float64),
+        "flags": torch.tensor([True, False, True][: 3 * rank], dtype=torch.bool),
+        "half": torch.tensor(rank + 0.5, dtype=torch.float16),
+        "names": encode_names(["", "löchrig", "x"][rank:]),
+    }
+
+
+def fed(metric, rank):
+    generator = torch.Generator().manual_seed(rank)
+    if isinstance(metric, AUPIMO):
+        masks = torch.zeros(2 + rank, 8, 8, dtype=torch.bool)
+        masks[1:, 2:4, 3:5] = True
+        metric.update(torch.rand(2 + rank, 8, 8, generator=generator), masks)
+        return metric
+    scores = torch.rand(5 + rank, generator=generator)
+    labels = torch.arange(5 + rank) % 2 == 0
+    names = [["dent", "kratzer", "größer"][i % (2 + rank)] for i in range(5 + rank)]
+    metric.update(scores, labels, *([names] if isinstance(metric, PerDefect) else []))
+    return metric
+
+
+rank, port = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group(
+    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+)
+for other, got in enumerate(gather_states(state(rank), torch.device("cpu"))):
+    expected = state(other)
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert got[name].dtype == tensor.dtype, name
+        assert torch.equal(got[name], tensor), name
+    assert decode_names(got["names"]) == ["", "löchrig", "x"][other:]
+for make in (AUROC, lambda: AUROC("pixel"), PerDefect, AUPIMO, lambda: AUPIMO(exact=True)):
+    together, both = fed(make(), rank), fed(make(), 0)
+    both.merge(fed(make(), 1))
+    gather(together, torch.device("cpu"))
+    assert together.compute() == both.compute(), (together.compute(), both.compute())
+dist.destroy_process_group()
+"""
+
+
+def test_states_of_two_processes(tmp_path: Path) -> None:
+    """Any type and shape, also of different shapes, without a value, and with none at all."""
+    script = tmp_path / "states.py"
+    script.write_text(STATES, encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(script)]
+    ranks = [subprocess.Popen([*command, str(rank), port], env=environment, stderr=subprocess.PIPE) for rank in (0, 1)]
+    errors = [process.communicate(timeout=180)[1].decode()[-3000:] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], errors
+
+
+def test_names_as_rows() -> None:
+    for names in ([], [""], ["löchrig", "", "a b"], ["\u4e2d" * 40, "x"]):
+        rows = encode_names(names)
+        assert rows.dtype == torch.uint8
+        assert rows.shape == (len(names), max((len(name.encode()) for name in names), default=0))
+        assert decode_names(rows) == names
 
 
 def test_first_images_of_a_batch() -> None:

@@ -84,3 +84,5 @@ def test_only_like_metrics_merge() -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             one.merge(other)
+        with pytest.raises(UsageError, match=message):
+            one.merge(other.state())

@@ -117,9 +117,9 @@ def test_memory_holds_no_more_than_it_should(tiny: Callable[[], None]) -> None:
     store = ExactScores()
     for batch in torch.randn(40, 33, generator=torch.Generator().manual_seed(0)):
         store.add(batch, batch > 1)
-        assert sum(len(scores) for scores, _, _ in store._recent) <= 50
+        assert sum(len(part.value) for part in store._recent) <= 50
     store.add(torch.randn(1000, generator=torch.Generator().manual_seed(1)), torch.ones(1000))
-    assert sum(len(scores) for scores, _, _ in store._recent) <= 50
+    assert sum(len(part.value) for part in store._recent) <= 50
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows the open files of a process")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 
-from blemish.errors import DataError
+from blemish.errors import DataError, UsageError
 from blemish.models.padim.gaussians import PatchGaussians
 
 
@@ -61,3 +64,127 @@ def test_update_equals_one_fit() -> None:
 def test_one_image_is_not_enough() -> None:
     with pytest.raises(DataError, match=r"PaDiM needs at least 2 good images to estimate a covariance. Got 1."):
         filled(embedding(1))
+
+
+# -------------------------------------------------------------------------------------------------------------- merging
+
+
+def pieces(seen: torch.Tensor, ends: Sequence[int]) -> list[PatchGaussians]:
+    found = []
+    for a, b in pairwise([0, *ends, len(seen)]):
+        gaussians = PatchGaussians(0.01)
+        gaussians.start()
+        for first in range(a, b, 7):
+            images = range(first, min(first + 7, b))
+            gaussians.observe(seen[images.start : images.stop], images)
+        found.append(gaussians)
+    return found
+
+
+def merged(parts: Sequence[PatchGaussians]) -> PatchGaussians:
+    gaussians = PatchGaussians(0.01)
+    gaussians.start()
+    for part in parts:
+        gaussians.merge(part.observed_state())
+    gaussians.finish()
+    return gaussians
+
+
+def assert_same(one: PatchGaussians, other: PatchGaussians) -> None:
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "ends", [[1100], [1], [256, 512, 2048], [100, 200, 300], [31, 33, 250, 260, 1500], range(170, 2200, 170)], ids=str
+)
+def test_pieces_merge_to_the_gaussians_of_one_pass(ends: Sequence[int]) -> None:
+    """Bit for bit, wherever they are cut, in any order; 2,200 images have a tree of two levels."""
+    seen = embedding(2200)
+    whole = filled(seen)
+    assert_same(merged(pieces(seen, ends)), whole)
+    assert_same(merged(pieces(seen, ends)[::-1]), whole)
+    own, *others = pieces(seen, ends)
+    for other in others:
+        own.merge(other)
+    own.finish()
+    assert_same(own, whole)
+    covariance = torch.linalg.inv(whole.whitening.mT @ whole.whitening).double() - 0.01 * torch.eye(4)
+    for position in range(5):
+        expected = np.cov(seen[:, position].double().numpy(), rowvar=False)
+        np.testing.assert_allclose(covariance[position].numpy(), expected, atol=1e-4)
+
+
+def every(seen: torch.Tensor, step: int) -> list[PatchGaussians]:
+    found = []
+    for r in range(step):
+        gaussians = PatchGaussians(0.01)
+        gaussians.start()
+        for first in range(r, len(seen), 4 * step):
+            images = range(first, min(first + 4 * step, len(seen)), step)
+            gaussians.observe(seen[list(images)], images)
+        found.append(gaussians)
+    return found
+
+
+def test_every_second_image_merges_to_one_pass_while_few_wait() -> None:
+    seen = embedding(400)
+    assert_same(merged(every(seen, 2)), filled(seen))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_every_nth_image_of_many_is_the_same_up_to_rounding(step: int) -> None:
+    seen, new = embedding(3000), embedding(4, seed=4)
+    parts = every(seen, step)
+    for part in parts:
+        state = part.observed_state()
+        assert len(state["images"]) <= 256 + 32
+        assert len(state["parts"]) <= 2 * 8
+    torch.testing.assert_close(merged(parts).distance(new), filled(seen).distance(new), rtol=1e-3, atol=1e-3)
+
+
+def test_one_pass_holds_few_results() -> None:
+    gaussians = PatchGaussians(0.01)
+    gaussians.start()
+    for batch in embedding(2000).split(50):
+        gaussians.observe(batch)
+        state = gaussians.observed_state()
+        assert len(state["images"]) < 32
+        assert len(state["parts"]) <= 2  # the running block, and one result
+
+
+def test_merging_leaves_the_other_as_it_was() -> None:
+    first, second = pieces(embedding(700), [300])
+    before = {name: tensor.clone() for name, tensor in second.observed_state().items()}
+    first.merge(second)
+    first.observe(embedding(300, seed=5))
+    after = second.observed_state()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_pieces_are_added_to_fitted_gaussians_once() -> None:
+    first, second = embedding(30), embedding(90, seed=3) + 1
+    one, other = filled(first), filled(first)
+    for gaussians in (one, other):
+        gaussians.resume()
+    one.observe(second)
+    for piece in pieces(second, [40]):
+        other.merge(piece)
+    for gaussians in (one, other):
+        gaussians.finish()
+    assert int(other.count) == 120
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize("count", [5, 40, 300])
+def test_parts_that_overlap_are_refused(count: int) -> None:
+    """Images that wait, that are folded, whose block is complete."""
+    first, second = (pieces(embedding(count), [])[0] for _ in range(2))
+    with pytest.raises(UsageError, match=r"must have seen different images. Got .*: give `observe` the numbers"):
+        first.merge(second)
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    first = pieces(embedding(9), [])[0]
+    with pytest.raises(UsageError, match=r"features of one shape. Got \(5, 4\), \[5, 3\]."):
+        first.merge(pieces(embedding(9, channels=3), [])[0])

@@ -71,6 +71,12 @@ class MapMaker(nn.Module):
         patches = features.flatten(2).mT
         return patches if self.kept is None else patches[:, self.kept]
 
+    @property
+    def cells(self) -> Tensor:
+        """(P, 2) int64, row and column in the grid of each patch inside."""
+        inside = torch.arange(self.grid[0] * self.grid[1]) if self.kept is None else self.kept
+        return torch.stack([inside // self.grid[1], inside % self.grid[1]], dim=1)
+
     def forward(self, scores: Tensor) -> Tensor:
         """Scores (N, P) of the patches inside -> maps (N, 1, h, w). Meaningless where `pixels` is False."""
         if self.place is not None:

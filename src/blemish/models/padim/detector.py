@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,6 @@ from blemish.functional.patches import join_layers
 from blemish.models.base import Detector, Parts
 from blemish.models.padim.gaussians import PatchGaussians
 from blemish.models.padim.settings import PadimSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class PadimDetector(Detector):
@@ -73,13 +69,17 @@ class PadimDetector(Detector):
         super().resume()
         self.gaussians.resume()
 
-    def observe(self, features: Tensor) -> None:
+    def observe(self, features: Tensor, images: Sequence[int] | None = None) -> None:
         """See `Detector.observe`."""
-        self.gaussians.observe(self.map_maker.patches(features))
+        self.gaussians.observe(self.map_maker.patches(features), images)
 
-    def merge(self, other: Self) -> None:
-        """See `Detector.merge`."""
-        self.gaussians.merge(other.gaussians)
+    def observed_state(self) -> dict[str, Tensor]:
+        """See `Detector.observed_state`."""
+        return self.gaussians.observed_state()
+
+    def merge_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Detector.merge_state`."""
+        self.gaussians.merge(state)
 
     def finish(self) -> None:
         """Factors the covariances."""

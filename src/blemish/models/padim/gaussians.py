@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from blemish.errors import DataError
-from blemish.functional.gaussian import mahalanobis, merge_moments_, scatter_from_whitening, whitening_
+from blemish.functional.gaussian import Moments, mahalanobis, pack, scatter_from_whitening, unpack, whitening_
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
-
-CHUNK_BYTES = 64 * 2**20
-CHUNK_IMAGES = 32
+from blemish.models.components.moments import MomentStream
 
 
 class PatchGaussians(DynamicBufferModule):
     """Means and whitening factors of P positions with D features; see `functional.gaussian`.
 
-    Images are merged in chunks whose size depends on P and D alone, so the result doesn't depend on the batch size. The
-    state dict holds the lower triangles alone, (P, D (D + 1) / 2): half of the largest tensor of the model.
+    The result depends on the images and their order alone, not on batches, nor on how many workers observed pieces of
+    consecutive images; see `components.moments`. The state dict holds the lower triangles alone, (P, D (D + 1) / 2):
+    half of the largest tensor of the model.
 
     Args:
         epsilon: added to every covariance's diagonal, greater than 0.
@@ -42,31 +42,35 @@ class PatchGaussians(DynamicBufferModule):
         self.register_buffer("mean", torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=self.dtype))
         self.register_buffer("count", torch.tensor(0))
-        self._pending: list[Tensor] = []
-        self._seen = 0
+        self._stream = MomentStream()
 
     def start(self) -> None:
         """Forgets everything."""
-        self.mean = self.mean.new_empty(0, 0)
-        self.whitening = torch.empty(0, 0, 0, dtype=self.dtype, device=self.mean.device)
-        self._pending, self._seen = [], 0
+        self._stream = MomentStream()
+        self._forget()
 
     def resume(self) -> None:
-        """Goes back from whitening factors to scatter matrices, so that more images can be merged."""
-        self._seen = int(self.count)
-        self.whitening = scatter_from_whitening(self._seen, self.whitening.float(), self.epsilon)
+        """Goes back from whitening factors to moments, so that more images can be added. Their numbers begin at 0."""
+        count = int(self.count)
+        scatter = scatter_from_whitening(count, self.whitening.float(), self.epsilon)
+        self._stream = MomentStream(base=Moments(count, self.mean, pack(scatter)))
+        self._forget()
 
-    def observe(self, embedding: Tensor) -> None:
-        """Takes (N, P, D) float32."""
-        if not len(self.mean):
-            positions, channels = embedding.shape[1:]
-            self.mean = embedding.new_zeros(positions, channels)
-            self.whitening = embedding.new_zeros(positions, channels, channels)  # holds the scatter until `finish`
-        self._pending.extend(embedding)
-        chunk = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (4 * embedding[0].numel())))
-        while len(self._pending) >= chunk:
-            self._merge(self._pending[:chunk])
-            del self._pending[:chunk]
+    def observe(self, embedding: Tensor, images: Sequence[int] | None = None) -> None:
+        """Takes (N, P, D) float32, and the numbers of the images within the whole set, see `MomentStream.observe`."""
+        self._stream.observe(embedding, images)
+
+    def observed_state(self) -> dict[str, Tensor]:
+        """What was observed since `start` or `resume`, as tensors to send, see `MomentStream.state`."""
+        return self._stream.state()
+
+    def merge(self, other: PatchGaussians | Mapping[str, Tensor]) -> None:
+        """Adds what another instance, or one whose `observed_state` is given, has observed of the same set.
+
+        Raises:
+            UsageError: if both have seen the same images, or features of different shapes.
+        """
+        self._stream.merge(other.observed_state() if isinstance(other, PatchGaussians) else other)
 
     def finish(self) -> None:
         """Factors the covariances.
@@ -74,33 +78,30 @@ class PatchGaussians(DynamicBufferModule):
         Raises:
             DataError: if fewer than 2 images were seen.
         """
-        if self._pending:
-            self._merge(self._pending)
-            self._pending = []
-        if self._seen < 2:
-            raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {self._seen}.")
-        self.whitening = whitening_(self._seen, self.whitening, self.epsilon).to(self.dtype)
-        self.count.fill_(self._seen)
+        moments = self._stream.finish()
+        self._stream = MomentStream()
+        if moments is None or moments.count < 2:
+            seen = 0 if moments is None else moments.count
+            raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
+        self.mean = moments.mean
+        self.whitening = whitening_(moments.count, unpack(moments.scatter), self.epsilon).to(self.dtype)
+        self.count.fill_(moments.count)
 
     def distance(self, embedding: Tensor) -> Tensor:
         """(N, P, D) -> Mahalanobis distances (N, P)."""
         return mahalanobis(embedding, self.mean, self.whitening)
 
+    def _forget(self) -> None:
+        self.mean = self.mean.new_empty(0, 0)
+        self.whitening = self.whitening.new_empty(0, 0, 0)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        rows, columns = torch.tril_indices(*self.whitening.shape[1:], device=self.whitening.device)
-        destination[f"{prefix}whitening"] = self.whitening[:, rows, columns]
+        destination[f"{prefix}whitening"] = pack(self.whitening)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         packed = state_dict.get(f"{prefix}whitening")
         if isinstance(packed, Tensor) and packed.ndim == 2:
-            channels = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
-            rows, columns = torch.tril_indices(channels, channels)
-            if len(rows) == packed.shape[1]:  # else the shapes don't fit, and loading says so
-                whitening = packed.new_zeros(len(packed), channels, channels)
-                whitening[:, rows, columns] = packed
-                state_dict = {**state_dict, f"{prefix}whitening": whitening}
+            with suppress(ValueError):  # the shapes don't fit, and loading says so
+                state_dict = {**state_dict, f"{prefix}whitening": unpack(packed)}
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _merge(self, images: list[Tensor]) -> None:
-        self._seen = merge_moments_(self._seen, self.mean, self.whitening, torch.stack(images))

@@ -1,14 +1,15 @@
 """The memory bank: what good patches look like, within a fixed number of rows.
 
-Patches stream through a buffer of bounded size. While it doesn't overflow, the bank is the plain greedy k-center
-selection of all patches. When it does, it is reduced to the largest bank that is allowed, and filled on (merge and
-reduce): memory never depends on the number of images. Every reduction can add its own coverage radius to that of the
-bank, which is why the buffer is large.
+Patches stream through a buffer of bounded size, see `patch_stream`. While it doesn't overflow, the bank is the plain
+greedy k-center selection of all patches. When it does, complete blocks of patches are reduced to the largest bank that
+is allowed (merge and reduce): memory never depends on the number of images. Every reduction can add its own coverage
+radius to that of the bank, which is why the buffer is large.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -28,10 +29,8 @@ from blemish.functional.distances import (
 )
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.patchcore.approximate import ApproximateIndex
+from blemish.models.patchcore.patch_stream import PatchStream
 from blemish.progress import Progress, silent
-
-BUFFER_BYTES = 256 * 2**20
-"""Size of the buffer, unless twice the bank is more."""
 
 
 class MemoryBank(DynamicBufferModule):
@@ -45,6 +44,7 @@ class MemoryBank(DynamicBufferModule):
         dtype: how rows are stored; arithmetic is float32 either way.
         seed: draws the first row of the coreset.
         neighbor_search: "exact", or "faiss" for an approximate search, see `approximate`.
+        buffer_bytes: size of the buffer, unless twice the bank is more.
 
     Raises:
         MissingExtraError: for "faiss" where it isn't installed.
@@ -53,12 +53,15 @@ class MemoryBank(DynamicBufferModule):
         center: (D,) float32, mean of the patches; rows and queries are taken relative to it, for precision.
         rows: (M, D), centerd; M = 0 before fitting. norms: (M,) float32, their squared lengths.
         radius: () float32, largest distance of a patch that was reduced last to the bank.
+        origin: (M, 3) int32, where every row comes from: number of the image, row and column of the grid; -1 where that
+            isn't known. Not in the state dict when nothing is known of any row.
     """
 
     center: Tensor
     rows: Tensor
     norms: Tensor
     radius: Tensor
+    origin: Tensor
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class MemoryBank(DynamicBufferModule):
         dtype: Literal["float32", "float16"] = "float32",
         seed: int = 0,
         neighbor_search: Literal["exact", "faiss"] = "exact",
+        buffer_bytes: int = 256 * 2**20,
     ) -> None:
         super().__init__()
         if neighbor_search == "faiss":
@@ -75,15 +79,16 @@ class MemoryBank(DynamicBufferModule):
         self.neighbor_search = neighbor_search
         self.ratio, self.size, self.seed = ratio, size, seed
         self.selection_channels = selection_channels
+        self.buffer_bytes = buffer_bytes
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
         self.register_buffer("center", torch.empty(0))
         self.register_buffer("rows", torch.empty(0, 0, dtype=self.dtype))
         self.register_buffer("norms", torch.empty(0))
         self.register_buffer("radius", torch.tensor(0.0))
-        self._buffer = torch.empty(0, 0)
-        self._filled = 0
-        self._seen = 0
-        self._kept: Tensor | None = None
+        self.register_buffer("origin", torch.empty(0, 3, dtype=torch.int32))
+        self._stream: PatchStream | None = None
+        self._kept: tuple[Tensor, Tensor] | None = None  # rows with their origins, to which others are added
+        self._progress: Progress = silent
         # With the rows it was made for.
         self._indexed: tuple[Tensor, SearchIndex | ApproximateIndex | None] | None = None
 
@@ -93,44 +98,73 @@ class MemoryBank(DynamicBufferModule):
         self.resume()
 
     def resume(self) -> None:
-        """Observes more patches, to be added to the rows there are."""
-        self._buffer = torch.empty(0, 0)
-        self._filled = self._seen = 0
-        self._kept = self.rows.float() + self.center if len(self.rows) else None
+        """Observes more patches, to be added to the rows there are. Their images are numbered from 0."""
+        self._stream = None
+        self._kept = (self.rows.float() + self.center, self.origin) if len(self.rows) else None
 
-    def observe(self, patches: Tensor, progress: Progress = silent) -> None:
-        """Takes (n, D) float32 patches. Reduces the buffer when it is full, in the phase "coreset" of `progress`."""
-        if not len(self._buffer):
-            self._buffer = patches.new_empty(self._capacity(patches.shape[1]), patches.shape[1])
-        self._seen += len(patches)
-        while len(patches):
-            if self._filled == len(self._buffer):
-                self._make_room(progress)
-            take = patches[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(take)] = take
-            self._filled += len(take)
-            patches = patches[len(take) :]
+    def observe(self, patches: Tensor, progress: Progress = silent, *, images: Sequence[int] | None = None) -> None:
+        """Takes a batch.
 
-    def finish(self, progress: Progress = silent) -> None:
+        Args:
+            patches: (N, P, D) float32.
+            progress: told about the phase "coreset" when the buffer overflows.
+            images: N numbers of the images within the whole set, rising; None numbers them on from the last one.
+
+        Raises:
+            UsageError: if numbers don't rise.
+        """
+        self._streaming(progress).observe(patches, images)
+
+    def observed_state(self) -> dict[str, Tensor]:
+        """What was observed since `start` or `resume`, as tensors to send, see `PatchStream.state`."""
+        return self._streaming().state()
+
+    def merge(self, other: MemoryBank | Mapping[str, Tensor], progress: Progress = silent) -> None:
+        """Adds what another instance with the same arguments, or one whose `observed_state` is given, has observed of
+        the same set.
+
+        Raises:
+            UsageError: if both have seen the same images, or features of different shapes.
+        """
+        state = other.observed_state() if isinstance(other, MemoryBank) else other
+        self._streaming(progress).merge(state)
+
+    def finish(self, progress: Progress = silent, *, cells: Tensor | None = None, first: int | None = None) -> None:
         """Reduces what was observed to the bank.
+
+        Args:
+            progress: told about the phase "coreset".
+            cells: (P, 2) row and column in the grid of each patch of an image; None if nobody will ask for `origin`.
+            first: what the origin shall call image 0. None is 0 after `start`, and unknown after `resume`.
 
         Raises:
             DataError: if no patch was observed.
         """
-        if not self._filled:
+        stream = self._streaming(progress)
+        rows = stream.finish()
+        self._stream = None
+        if not rows.seen:
             raise DataError(
                 "No good image was seen, so there is nothing to compare with. Give at least one batch of good images."
             )
-        observed = self._buffer[: self._filled]
-        if self._kept is not None:
-            bank = self._extend(self._kept, observed, progress)
+        first = 0 if first is None and self._kept is None else first
+        features, origin = rows.features, rows.number.new_full((len(rows.number), 3), -1).int()
+        if cells is not None and first is not None:
+            image, patch = rows.number // stream.patches + first, rows.number % stream.patches
+            origin = torch.cat([image[:, None], cells.cpu()[patch]], dim=1).int()
+        if self._kept is None:
+            wanted = max(1, math.ceil(self.ratio * rows.seen))
+            chosen = self._select(features, min(wanted, self.size or wanted))
         else:
-            wanted = max(1, math.ceil(self.ratio * self._seen))
-            bank = self._reduce(observed, min(wanted, self.size or wanted), progress)
+            kept, kept_origin = self._kept
+            features, origin = torch.cat([kept, features]), torch.cat([kept_origin.cpu(), origin])
+            chosen = self._extend(features, len(kept))
+        bank = features[chosen]
         self.center = bank.mean(dim=0)
         self.rows = (bank - self.center).to(self.dtype)
         self.norms = square_norms(self.rows)
-        self._buffer, self._kept, self._filled = torch.empty(0, 0), None, 0
+        self.origin = origin[chosen.cpu()].to(self.rows.device)
+        self._kept, self._progress = None, silent
 
     def nearest(self, patches: Tensor) -> Neighbors:
         """The nearest row of each of (Q, D) patches, see `functional.distances`; exact in a graph, whatever is wanted
@@ -172,26 +206,31 @@ class MemoryBank(DynamicBufferModule):
         neighbors = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
         return reweighted_score(distance, neighbors)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if bool((self.origin < 0).all()):
+            del destination[f"{prefix}origin"]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rows = state_dict.get(f"{prefix}rows")
+        if isinstance(rows, Tensor) and f"{prefix}origin" not in state_dict:
+            unknown = self.origin.new_full((len(rows), 3), -1)
+            state_dict = {**state_dict, f"{prefix}origin": unknown}
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._indexed = None
 
-    def _capacity(self, channels: int) -> int:
-        rows = BUFFER_BYTES // (4 * channels)
-        return max(rows, 2 * (self.size or 0), 2)
+    def _streaming(self, progress: Progress = silent) -> PatchStream:
+        self._progress = progress
+        if self._stream is None:
+            self._stream = PatchStream(self.buffer_bytes, self._select, self.size)
+        return self._stream
 
-    def _make_room(self, progress: Progress) -> None:
-        if self.size is None:
-            self._buffer = torch.cat([self._buffer, torch.empty_like(self._buffer)])
-            return
-        kept = self._reduce(self._buffer, self.size, progress)
-        self._buffer[: len(kept)] = kept
-        self._filled = len(kept)
+    def _select(self, patches: Tensor, k: int) -> Tensor:
+        """Indices of a coreset of k rows of (n, D)."""
 
-    def _reduce(self, patches: Tensor, k: int, progress: Progress) -> Tensor:
         def watch(done: int, total: int, radius: float) -> None:
             self.radius.fill_(radius)
-            progress("coreset", done, total)
+            self._progress("coreset", done, total)
 
         generator = torch.Generator().manual_seed(self.seed)
         points = patches
@@ -199,19 +238,19 @@ class MemoryBank(DynamicBufferModule):
             shape = (patches.shape[1], self.selection_channels)
             projection = torch.randn(shape, generator=generator) / self.selection_channels**0.5
             points = patches @ projection.to(patches.device)
-        return patches[greedy_k_center(points, min(k, len(points)), generator=generator, on_round=watch)]
+        return greedy_k_center(points, min(k, len(points)), generator=generator, on_round=watch)
 
-    def _extend(self, bank: Tensor, observed: Tensor, progress: Progress) -> Tensor:
-        """Adds the patches that lie farther from the bank than its radius; reduces again if that makes it too large."""
-        together = torch.cat([bank, observed])
-        own = torch.arange(len(bank))
+    def _extend(self, together: Tensor, own: int) -> Tensor:
+        """Indices of the first `own` rows and of those that lie farther from them than the radius; of a coreset of
+        these if that makes the bank too large.
+        """
         chosen = greedy_k_center(
             together,
             len(together),
-            start=own,
+            start=torch.arange(own),
             radius=float(self.radius),
-            on_round=lambda done, total, _: progress("coreset", done, total),
+            on_round=lambda done, total, _: self._progress("coreset", done, total),
         )
         if self.size is not None and len(chosen) > self.size:
-            return self._reduce(together[chosen], self.size, progress)
-        return together[chosen]
+            return chosen[self._select(together[chosen], self.size)]
+        return chosen

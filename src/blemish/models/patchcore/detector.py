@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -11,9 +10,6 @@ from blemish.functional.patches import average_neighborhood, join_layers
 from blemish.models.base import Detector, Parts
 from blemish.models.patchcore.bank import MemoryBank
 from blemish.models.patchcore.settings import PatchcoreSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class PatchcoreDetector(Detector):
@@ -48,7 +44,13 @@ class PatchcoreDetector(Detector):
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         rows = len(self.bank.rows)
-        expected = {"center": (self.channels,), "rows": (rows, self.channels), "norms": (rows,), "radius": ()}
+        expected = {
+            "center": (self.channels,),
+            "rows": (rows, self.channels),
+            "norms": (rows,),
+            "radius": (),
+            "origin": (rows, 3),
+        }
         for name, shape in expected.items():
             if tuple(getattr(self.bank, name).shape) != shape:
                 raise ValueError(f"bank.{name} must be {shape}. Got {tuple(getattr(self.bank, name).shape)}.")
@@ -63,17 +65,21 @@ class PatchcoreDetector(Detector):
         super().resume()
         self.bank.resume()
 
-    def observe(self, features: Tensor) -> None:
+    def observe(self, features: Tensor, images: Sequence[int] | None = None) -> None:
         """See `Detector.observe`."""
-        self.bank.observe(self.map_maker.patches(features).flatten(0, 1), self.progress)
+        self.bank.observe(self.map_maker.patches(features), self.progress, images=images)
 
-    def merge(self, other: Self) -> None:
-        """See `Detector.merge`."""
-        self.bank.merge(other.bank)
+    def observed_state(self) -> dict[str, Tensor]:
+        """See `Detector.observed_state`."""
+        return self.bank.observed_state()
+
+    def merge_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Detector.merge_state`."""
+        self.bank.merge(state, self.progress)
 
     def finish(self) -> None:
         """Selects the coreset."""
-        self.bank.finish(self.progress)
+        self.bank.finish(self.progress, cells=self.map_maker.cells)
         super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
