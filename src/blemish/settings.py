@@ -122,6 +122,12 @@ class DetectorSettings(Settings):
     )  # all that `blemish.data.roi.read_roi` takes, which checks it
     tile_size: Size | None = option(None, "Inspect in tiles of this side, or HEIGHT,WIDTH.")
     tile_stride: Size | None = option(None, "Distance between tiles. Default: half a tile.")
+    grid_stride: int | None = option(
+        None, "Pixels per patch; finer layers are averaged. Default: the finest layer's.", ge=1
+    )
+    worst_share: Number | None = option(
+        None, "Image score: mean of this share of the worst patches. Default: the detector's own.", gt=0, le=1
+    )
     sigma: Number = option(
         4.0, "Blur of the map in pixels of the image size.", allowed="above 0, at most the longer side"
     )

@@ -102,13 +102,58 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     return total
 
 
-def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
-    """Turns scatter matrices into whitening factors W = L^-1 with L L^T = scatter / (count - 1) + epsilon I.
+def principal_directions(moments: Moments, components: int) -> Tensor:
+    """The directions along which scaled features of all positions together vary most, for few channels to say much.
+
+    Channels are divided by their standard deviation over all images and positions first, or the loudest would decide.
+
+    Args:
+        moments: of P positions with D channels.
+        components: d, how many.
+
+    Returns:
+        (D, d): a product with it scales and projects. Signs are such that each direction's largest entry is positive.
+    """
+    within = pooled_scatter(moments).double() / moments.count
+    means = moments.mean.double() - moments.mean.double().mean(dim=0)
+    total = within + means.mT @ means / len(means)  # (D, D)
+    deviation = total.diagonal().clamp(min=1e-12).sqrt()
+    directions = torch.linalg.eigh(total / torch.outer(deviation, deviation)).eigenvectors[:, -components:]
+    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+    scaled: Tensor = directions * largest.sign() / deviation[:, None]
+    return scaled.float()
+
+
+def pooled_scatter(moments: Moments) -> Tensor:
+    """Mean scatter matrix of all positions: (D, D)."""
+    lower = unpack(moments.scatter.mean(dim=0, keepdim=True))[0]
+    return lower + lower.tril(-1).mT
+
+
+def project_moments(moments: Moments, directions: Tensor) -> Moments:
+    """The moments of features times `directions` (D, d): exact, since both are linear in them."""
+    rows, columns = torch.tril_indices(directions.shape[1], directions.shape[1], device=directions.device)
+    packed = moments.scatter.new_empty(len(moments.scatter), len(rows))
+    for part in _blocks(moments.scatter):
+        lower = unpack(moments.scatter[part])  # (p, D, D)
+        full = lower + lower.tril(-1).mT
+        packed[part] = (directions.mT @ full @ directions)[:, rows, columns]
+    return Moments(moments.count, moments.mean @ directions, packed)
+
+
+def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
+    """Turns scatter matrices into whitening factors W = L^-1, L L^T = (1 - a) S + a mean(S) + epsilon I.
+
+    S = scatter / (count - 1) is the covariance of a position, mean(S) that of all positions and a the shrinkage (Ledoit
+    and Wolf 2004, toward the pooled covariance instead of a multiple of the identity): n images tell D (D + 1) / 2
+    numbers of each position badly where n is below D, and P n images tell those of all positions well.
 
     Args:
         count: images seen, at least 2.
-        scatter: (P, D, D) float32; overwritten, to hold one copy of the largest tensor of the model instead of three.
+        scatter: (P, D, D) float32, symmetric or lower triangular; overwritten, to hold one copy of the largest tensor
+            of the model instead of three.
         epsilon: added to the diagonal, greater than 0; keeps the factor finite when count <= D.
+        shrinkage: a in [0, 1).
 
     Returns:
         `scatter`, now holding (P, D, D) lower-triangular factors.
@@ -117,9 +162,12 @@ def whitening_(count: int, scatter: Tensor, epsilon: float) -> Tensor:
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
     identity = torch.eye(scatter.shape[-1], device=scatter.device)
+    pooled = scatter.mean(dim=0) / (count - 1) if shrinkage else None
     for part in _blocks(scatter):
         block = scatter[part]
         covariance = block / (count - 1) + epsilon * identity
+        if pooled is not None:
+            covariance = (1 - shrinkage) * block / (count - 1) + (shrinkage * pooled + epsilon * identity)
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if bool(failed.any()):
             raise UsageError(
@@ -146,12 +194,14 @@ def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -
     return (centered * (centered @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
 
 
-def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float) -> Tensor:
+def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
     """The inverse of `whitening_`, up to rounding: (P, D, D) factors back to scatter matrices of `count` images."""
     identity = torch.eye(whitening.shape[-1], device=whitening.device)
     factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
-    scatter: Tensor = (factor @ factor.mT - epsilon * identity) * (count - 1)
-    return scatter
+    covariance: Tensor = factor @ factor.mT - epsilon * identity
+    if shrinkage:  # the mean over positions is the same before and after
+        covariance = (covariance - shrinkage * covariance.mean(dim=0)) / (1 - shrinkage)
+    return covariance * (count - 1)
 
 
 def _blocks(tensor: Tensor) -> Iterator[slice]:

@@ -24,10 +24,27 @@ def average_neighborhood(features: Tensor, size: int = 3) -> Tensor:
     return F.avg_pool2d(features, size, stride=1, padding=size // 2, count_include_pad=False)
 
 
-def join_layers(layers: Sequence[Tensor]) -> Tensor:
-    """Layers (N, D_i, h_i, w_i), finest first -> (N, sum of D_i, h_0, w_0), coarser ones brought up bilinearly."""
-    size = (layers[0].shape[-2], layers[0].shape[-1])
-    return torch.cat([layers[0], *(resize(layer, size) for layer in layers[1:])], dim=1)
+def join_layers(layers: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+    """Layers (N, D_i, h_i, w_i), finest first -> (N, sum of D_i, h, w).
+
+    Args:
+        layers: at least one.
+        size: (h, w); None takes that of the first. Coarser layers are brought up bilinearly, finer ones averaged down.
+    """
+    size = (layers[0].shape[-2], layers[0].shape[-1]) if size is None else size
+    same = (layer if layer.shape[-2:] == size else resize(layer, size) for layer in layers)
+    return torch.cat(list(same), dim=1)
+
+
+def worst_mean(scores: Tensor, share: float) -> Tensor:
+    """Mean of the highest `share` of each image's patch scores, at least of one: (N, P) -> (N,).
+
+    One patch may be high by chance; a defect covers several. A score that isn't finite makes the result so, in every
+    runtime, however it sorts NaN.
+    """
+    count = max(1, round(share * scores.shape[1]))
+    total = scores.sum(dim=1)  # (N,)
+    return torch.where(total.abs() < torch.inf, scores.topk(count, dim=1).values.mean(dim=1), total)
 
 
 def to_rows(embedding: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from blemish.data.batch import DataRecord, InferenceBatch, PerImage, RawPredicti
 from blemish.data.roi import run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.extractor import FeatureExtractor
+from blemish.functional.patches import worst_mean
 from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
 from blemish.post_processing.calibration import Evidence
@@ -96,7 +97,7 @@ class Detector(nn.Module, ABC):
         super().__init__()
         self.extractor, self.pre_processor, self.tiler = parts
         self.post_processor = post_processor
-        self.grid = self._grid()
+        self.grid = self._grid(settings.grid_stride)
         cells, pixels = (self.pre_processor.cells(grid) for grid in (self.grid, self.pre_processor.image_size))
         self.map_maker = MapMaker(self.grid, self.pre_processor.image_size, settings.sigma, cells, pixels)
         self.channels = sum(self.extractor.channels)
@@ -256,6 +257,11 @@ class Detector(nn.Module, ABC):
         abnormal.
         """
 
+    def image_scores(self, scores: Tensor, usual: Tensor) -> Tensor:
+        """Patch scores (N, P) -> image scores (N,): the mean of the `worst_share`, where one is set, else `usual`."""
+        share = self.settings.worst_share
+        return usual if share is None else worst_mean(scores, share)
+
     @abstractmethod
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Feature maps of the backbone, finest first -> patch features (N, D, gh, gw)."""
@@ -342,8 +348,17 @@ class Detector(nn.Module, ABC):
                 f"This {self.Settings.title} has not seen any good images yet. Run Engine.fit(model, datamodule) first."
             )
 
-    def _grid(self) -> tuple[int, int]:
+    def _grid(self, stride: int | None) -> tuple[int, int]:
         if self.tiler is None:
-            return self.extractor.grid(self.pre_processor.image_size)
-        tile = self.extractor.grid(self.tiler.tile_size)
-        return self.tiler.grid(tile, self.extractor.strides)
+            rows, columns = self.extractor.grid(self.pre_processor.image_size)
+        else:
+            rows, columns = self.tiler.grid(self.extractor.grid(self.tiler.tile_size), self.extractor.strides)
+        if stride is None:
+            return rows, columns
+        finest = min(self.extractor.strides)
+        if stride < finest or stride > min(rows, columns) * finest:
+            raise UsageError(
+                f"grid_stride must be from {finest}, the stride of the finest layer, to {min(rows, columns) * finest}, "
+                f"one patch across the image. Got {stride}."
+            )
+        return -(-rows * finest // stride), -(-columns * finest // stride)

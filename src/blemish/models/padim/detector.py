@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from blemish.errors import UsageError
 from blemish.functional.patches import join_layers
 from blemish.models.base import Detector, Parts
 from blemish.models.padim.gaussians import PatchGaussians
 from blemish.models.padim.settings import PadimSettings
+
+MAX_CHANNELS = 512
+"""Of `reduction="components"`: their covariances are as many numbers per position as 512 * 513 / 2."""
 
 
 class PadimDetector(Detector):
@@ -37,11 +41,20 @@ class PadimDetector(Detector):
         super().__init__(settings, parts, post_processor)
         wanted = settings.features_of(self.channels)
         self.settings = self.settings.resolved(n_features=wanted)
+        by_components = settings.reduction == "components"
+        if by_components and self.channels > MAX_CHANNELS:
+            raise UsageError(
+                f"reduction 'components' needs the covariances of all channels, of which there may be {MAX_CHANNELS}; "
+                f"these layers have {self.channels}. Name fewer layers, or take reduction 'random'."
+            )
         generator = torch.Generator().manual_seed(settings.seed)
-        index = torch.randperm(self.channels, generator=generator)[:wanted].sort()[0]
+        observed = self.channels if by_components else wanted
+        index = torch.randperm(self.channels, generator=generator)[:observed].sort()[0]
         self.register_buffer("channel_index", index)
         self._shares = self._per_layer(index)
-        self.gaussians = PatchGaussians(settings.epsilon, settings.factor_dtype)
+        self.gaussians = PatchGaussians(
+            settings.epsilon, settings.factor_dtype, settings.shrinkage, wanted if by_components else None
+        )
 
     def _has_state(self) -> bool:
         return len(self.gaussians.mean) > 0
@@ -49,7 +62,11 @@ class PadimDetector(Detector):
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         positions, channels = self.map_maker.count, len(self.channel_index)
-        expected = {"mean": (positions, channels), "whitening": (positions, channels, channels), "count": ()}
+        expected: dict[str, tuple[int, ...]] = {"count": ()}
+        if self.gaussians.components is not None:
+            expected["projection"] = (channels, self.gaussians.components)
+            channels = self.gaussians.components
+        expected |= {"mean": (positions, channels), "whitening": (positions, channels, channels)}
         for name, shape in expected.items():
             if tuple(getattr(self.gaussians, name).shape) != shape:
                 raise ValueError(f"gaussians.{name} must be {shape}. Got {tuple(getattr(self.gaussians, name).shape)}.")
@@ -92,7 +109,7 @@ class PadimDetector(Detector):
         for layer, index in zip(layers, self.channel_index.split(self._shares), strict=True):
             chosen.append(layer[:, index - first])
             first += layer.shape[1]
-        return join_layers(chosen)
+        return join_layers(chosen, self.grid)
 
     def _per_layer(self, index: Tensor) -> list[int]:
         """How many of the rising channel numbers lie in each layer."""
@@ -101,6 +118,7 @@ class PadimDetector(Detector):
         return [int(one) - int(before) for one, before in zip(upto, [0, *upto], strict=False)]
 
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mahalanobis distance of every patch; the image score is the maximum of the smoothed map."""
-        maps = self.map_maker(self.gaussians.distance(self.map_maker.patches(features)))
-        return self.map_maker.peak(maps), maps
+        """Mahalanobis distance of every patch; the image score is the maximum of the smoothed map, or as wanted."""
+        distances = self.gaussians.distance(self.map_maker.patches(features))  # (N, P)
+        maps = self.map_maker(distances)
+        return self.image_scores(distances, self.map_maker.peak(maps)), maps

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from blemish.errors import DataError
-from blemish.functional.gaussian import Moments, mahalanobis, pack, scatter_from_whitening, unpack, whitening_
+from blemish.functional.gaussian import (
+    Moments,
+    mahalanobis,
+    pack,
+    principal_directions,
+    project_moments,
+    scatter_from_whitening,
+    unpack,
+    whitening_,
+)
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.components.moments import MomentStream
 
@@ -25,20 +34,31 @@ class PatchGaussians(DynamicBufferModule):
     Args:
         epsilon: added to every covariance's diagonal, greater than 0.
         dtype: how the factors are kept after fitting; arithmetic is float32 either way.
+        shrinkage: share of the mean covariance of all positions in each one's, in [0, 1).
+        components: d, how many principal components of the features to keep; None keeps the features as they are.
 
     Attributes:
+        projection: (D, d) float32, empty before fitting; None where features are kept. D is d in the following.
         mean: (P, D) float32. whitening: (P, D, D) `dtype`, lower triangular; both empty before fitting.
         count: () int64, images seen.
     """
 
+    projection: Tensor | None
     mean: Tensor
     whitening: Tensor
     count: Tensor
 
-    def __init__(self, epsilon: float, dtype: Literal["float32", "float16"] = "float32") -> None:
+    def __init__(
+        self,
+        epsilon: float,
+        dtype: Literal["float32", "float16"] = "float32",
+        shrinkage: float = 0.0,
+        components: int | None = None,
+    ) -> None:
         super().__init__()
-        self.epsilon = epsilon
+        self.epsilon, self.shrinkage, self.components = epsilon, shrinkage, components
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
+        self.register_buffer("projection", None if components is None else torch.empty(0, 0))
         self.register_buffer("mean", torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=self.dtype))
         self.register_buffer("count", torch.tensor(0))
@@ -48,17 +68,21 @@ class PatchGaussians(DynamicBufferModule):
         """Forgets everything."""
         self._stream = MomentStream()
         self._forget()
+        if self.projection is not None:
+            self.projection = self.projection.new_empty(0, 0)
 
     def resume(self) -> None:
-        """Goes back from whitening factors to moments, so that more images can be added. Their numbers begin at 0."""
+        """Goes back from whitening factors to moments, so that more images can be added. Their numbers begin at 0. The
+        projection stays.
+        """
         count = int(self.count)
-        scatter = scatter_from_whitening(count, self.whitening.float(), self.epsilon)
+        scatter = scatter_from_whitening(count, self.whitening.float(), self.epsilon, self.shrinkage)
         self._stream = MomentStream(base=Moments(count, self.mean, pack(scatter)))
         self._forget()
 
     def observe(self, embedding: Tensor, images: Sequence[int] | None = None) -> None:
         """Takes (N, P, D) float32, and the numbers of the images within the whole set, see `MomentStream.observe`."""
-        self._stream.observe(embedding, images)
+        self._stream.observe(self._projected(embedding), images)
 
     def observed_state(self) -> dict[str, Tensor]:
         """What was observed since `start` or `resume`, as tensors to send, see `MomentStream.state`."""
@@ -83,13 +107,23 @@ class PatchGaussians(DynamicBufferModule):
         if moments is None or moments.count < 2:
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
+        if self.projection is not None and self.components is not None and not len(self.projection):
+            self.projection = principal_directions(moments, self.components)
+            moments = project_moments(moments, self.projection)
         self.mean = moments.mean
-        self.whitening = whitening_(moments.count, unpack(moments.scatter), self.epsilon).to(self.dtype)
+        scatter = unpack(moments.scatter)
+        if self.shrinkage:
+            scatter += scatter.tril(-1).mT
+        self.whitening = whitening_(moments.count, scatter, self.epsilon, self.shrinkage).to(self.dtype)
         self.count.fill_(moments.count)
 
     def distance(self, embedding: Tensor) -> Tensor:
         """(N, P, D) -> Mahalanobis distances (N, P)."""
-        return mahalanobis(embedding, self.mean, self.whitening)
+        return mahalanobis(self._projected(embedding), self.mean, self.whitening)
+
+    def _projected(self, embedding: Tensor) -> Tensor:
+        """(N, P, D) -> (N, P, d), once there is a projection."""
+        return embedding if self.projection is None or not len(self.projection) else embedding @ self.projection
 
     def _forget(self) -> None:
         self.mean = self.mean.new_empty(0, 0)

@@ -84,12 +84,13 @@ class PatchcoreDetector(Detector):
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest."""
-        return join_layers([average_neighborhood(layer) for layer in layers])
+        return join_layers([average_neighborhood(layer) for layer in layers], self.grid)
 
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of every patch to the bank; the image score is that of the worst patch, re-weighted."""
         images = features.shape[0]
         patches = self.map_maker.patches(features).flatten(0, 1)  # (N * P, D)
         found = self.bank.nearest(patches)
-        maps = self.map_maker(found.distance.view(images, self.map_maker.count))
-        return self.bank.image_scores(patches, found, images, self.settings.num_neighbors), maps
+        distances = found.distance.view(images, self.map_maker.count)  # (N, P)
+        usual = self.bank.image_scores(patches, found, images, self.settings.num_neighbors)
+        return self.image_scores(distances, usual), self.map_maker(distances)
