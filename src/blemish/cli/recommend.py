@@ -150,10 +150,9 @@ def parse_time(name: str, text: str) -> float:
 
 def local_backbones() -> list[str]:
     """The usual backbone, and those that need no download."""
-    from blemish.features.weights import SUFFIXES, store
+    from blemish.features.backbones import local
 
-    stored = sorted(file.stem for file in store().iterdir() if file.suffix in SUFFIXES) if store().is_dir() else []
-    return list(dict.fromkeys([FitConfig().backbone, "filter_bank", *stored]))
+    return list(dict.fromkeys([FitConfig().backbone, *local()]))
 
 
 def _layers(backbone: str) -> list[str]:

@@ -27,6 +27,7 @@ from blemish.data.batch import DataRecord, ImageBatch, InferenceBatch, PerImage
 from blemish.data.gather import own_share
 from blemish.data.roi import Roi, run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
+from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.components.map_maker import MapMaker
@@ -53,7 +54,7 @@ class AnomalyModule(LightningModule, ABC):
 
     Args:
         backbone: "bundled", "filter_bank" or a timm name, see `FeatureExtractor`.
-        layers: layers of the backbone; None takes `default_layers`, or `bundled_layers` of the bundled backbone.
+        layers: layers of the backbone; None takes those at `layer_strides`, see `features.backbones.default_layers`.
         image_size: (h, w) at which images are inspected, or one number for a square.
         fit_mode, crop_from: "stretch" or "letterbox", and a center crop, see `PreProcessor`.
         roi: the region of interest, see `blemish.data.roi.read_roi`. What lies outside is never fitted, scored, marked
@@ -73,8 +74,7 @@ class AnomalyModule(LightningModule, ABC):
         data_record: which images the last fit used; None when it isn't known.
     """
 
-    default_layers: ClassVar[Sequence[str]]
-    bundled_layers: ClassVar[Sequence[str] | None] = None
+    layer_strides: ClassVar[Sequence[int]]
     name: ClassVar[str]
 
     def __init__(
@@ -97,8 +97,7 @@ class AnomalyModule(LightningModule, ABC):
         super().__init__()
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise UsageError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
-        if layers is None and backbone != "filter_bank":
-            layers = self.bundled_layers if backbone == "bundled" else self.default_layers
+        layers = default_layers(backbone, self.layer_strides) if layers is None else layers
         self.extractor = FeatureExtractor(backbone, layers, pretrained=pretrained, weights=weights, seed=seed)
         self.pre_processor = PreProcessor(image_size, self.extractor.mean, self.extractor.std, fit_mode, crop_from, roi)
         self.tiler = None if tile_size is None else Tiler(tile_size, tile_stride, self.pre_processor.image_size)

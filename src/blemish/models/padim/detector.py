@@ -42,8 +42,7 @@ class Padim(AnomalyModule):
         UsageError: for arguments outside their range.
     """
 
-    default_layers: ClassVar[Sequence[str]] = ("layer1", "layer2", "layer3")
-    bundled_layers: ClassVar[Sequence[str]] = ("layer1", "layer2", "filter_bank", "layer3")
+    layer_strides: ClassVar[Sequence[int]] = (4, 8, 16)
     name: ClassVar[str] = "padim"
     channel_index: Tensor
 

@@ -38,8 +38,7 @@ class Patchcore(AnomalyModule):
         UsageError: for arguments outside their range. MissingExtraError: for "faiss" where it isn't installed.
     """
 
-    default_layers: ClassVar[Sequence[str]] = ("layer2", "layer3")
-    bundled_layers: ClassVar[Sequence[str]] = ("layer2", "filter_bank", "layer3")
+    layer_strides: ClassVar[Sequence[int]] = (8, 16)
     name: ClassVar[str] = "patchcore"
 
     def __init__(
