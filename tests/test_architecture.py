@@ -84,6 +84,7 @@ SHIMS = {
     "models/patchcore/__init__.py",
     "models/patchcore/lightning_model.py",
     "models/patchcore/model.py",
+    "models/subspace/__init__.py",
     "post_processing/__init__.py",
     "post_processing/base.py",
     "post_processing/normalization/cdf.py",
@@ -198,6 +199,7 @@ def test_the_public_surface_is_what_we_meant_it_to_be() -> None:
             "Patchcore",
             "PostProcessor",
             "PreProcessor",
+            "Subspace",
             "load",
         ]
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blemish.engine.engine import Engine as Engine
     from blemish.engine.module import Padim as Padim
     from blemish.engine.module import Patchcore as Patchcore
+    from blemish.engine.module import Subspace as Subspace
     from blemish.engine.post_processor import PostProcessor as PostProcessor
     from blemish.errors import BlemishError as BlemishError
     from blemish.pre_processing import PreProcessor as PreProcessor
@@ -39,6 +40,7 @@ _HOME = {
     "Patchcore": "blemish.engine.module",
     "PostProcessor": "blemish.engine.post_processor",
     "PreProcessor": "blemish.pre_processing",
+    "Subspace": "blemish.engine.module",
     "load": "blemish.artifact",
 }
 

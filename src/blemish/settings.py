@@ -101,14 +101,12 @@ class DetectorSettings(Settings):
 
     Attributes:
         name: what configurations and model files call the detector. title: what texts call it.
-        timm_layers: the layers used by default of timm's backbones.
-        layers_of: the same for backbones that have other layers; None takes all of them.
+        layer_strides: input pixels per cell of the layers used by default, see `features.backbones.default_layers`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    timm_layers: ClassVar[tuple[str, ...]]
-    layers_of: ClassVar[Mapping[str, tuple[str, ...] | None]] = types.MappingProxyType({"filter_bank": None})
+    layer_strides: ClassVar[tuple[int, ...]]
 
     backbone: str = option("bundled", "'bundled', 'filter_bank', or the name of a timm model.")
     layers: Names | None = option(None, "Layers of the backbone, comma-separated. Default: the paper's.")
@@ -176,10 +174,6 @@ class DetectorSettings(Settings):
     def resolved(self, **found: Any) -> Self:
         """These settings with what building the detector found: its layers, the run lengths of its region..."""
         return type(self)(**{**dict(self), **found})
-
-    def layers_of_backbone(self) -> tuple[str, ...] | None:
-        """The layers to use: those given, or the detector's usual ones of this backbone; None takes all it has."""
-        return self.layers if self.layers is not None else self.layers_of.get(self.backbone, self.timm_layers)
 
 
 class DecisionSettings(Settings):

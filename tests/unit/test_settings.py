@@ -284,21 +284,6 @@ def test_arguments_without_a_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone", "layers"),
-    [
-        (PatchcoreSettings, "bundled", ("layer2", "filter_bank", "layer3")),
-        (PatchcoreSettings, "resnet18", ("layer2", "layer3")),
-        (PatchcoreSettings, "filter_bank", None),
-        (PadimSettings, "bundled", ("layer1", "layer2", "filter_bank", "layer3")),
-        (PadimSettings, "wide_resnet50_2.tv_in1k", ("layer1", "layer2", "layer3")),
-    ],
-)
-def test_layers_by_backbone(kind: type[DetectorSettings], backbone: str, layers: tuple[str, ...] | None) -> None:
-    assert kind(backbone=backbone).layers_of_backbone() == layers
-    assert kind(backbone=backbone, layers=["x"]).layers_of_backbone() == ("x",)
-
-
-@pytest.mark.parametrize(
     ("backbone", "given", "channels", "kept"),
     [
         ("resnet18.tv_in1k", None, 448, 100),

@@ -36,7 +36,7 @@ def examine() -> dict[str, Any]:
     """What `doctor` prints, as plain values."""
     packages = {name: _version(name) for name in PACKAGES}
     store = Path(os.environ.get("BLEMISH_WEIGHTS") or Path.home() / ".cache" / "blemish" / "weights")
-    weights = sorted(one.name for one in store.iterdir()) if store.is_dir() else []
+    weights = sorted(file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file())
     report: dict[str, Any] = {
         "blemish": __version__,
         "python": platform.python_version(),

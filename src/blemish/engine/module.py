@@ -26,6 +26,8 @@ from blemish.models.padim.detector import PadimDetector
 from blemish.models.padim.settings import PadimSettings
 from blemish.models.patchcore.detector import PatchcoreDetector
 from blemish.models.patchcore.settings import PatchcoreSettings
+from blemish.models.subspace.detector import SubspaceDetector
+from blemish.models.subspace.settings import SubspaceSettings
 from blemish.post_processing.post_processor import DecisionModule
 
 
@@ -190,6 +192,19 @@ class Padim(PadimDetector, AnomalyModule):
 
     def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
         checked = PadimSettings(**settings)
+        super().__init__(checked, build_parts(checked), _chosen(post_processor))
+
+
+class Subspace(SubspaceDetector, AnomalyModule):
+    """Subspace (arXiv 2602.23013) for `Engine` or a `lightning.Trainer`; see `SubspaceDetector`.
+
+    Args:
+        settings: fields of `SubspaceSettings`, by name.
+        post_processor: a `BasePostProcessor`; True or None for the default; False for none.
+    """
+
+    def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
+        checked = SubspaceSettings(**settings)
         super().__init__(checked, build_parts(checked), _chosen(post_processor))
 
 

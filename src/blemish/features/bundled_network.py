@@ -9,13 +9,18 @@ card beside the weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from blemish.features.filter_bank import FilterBank
+from blemish.errors import UsageError
+from blemish.features import timm_network
+from blemish.features.built import Built
+from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
 
 ARCHITECTURE = "resnet18"
 FILTERS = "filter_bank"
@@ -27,6 +32,7 @@ LEARNED_CHANNELS = {"layer2": 128, "layer3": 256}
 FILE = Path(__file__).parent / "bundled" / f"{ARCHITECTURE}.safetensors"
 """State dict of a timm `ARCHITECTURE` up to layer3, and `projections` of layers; float16."""
 
+LICENSE = "apache-2.0"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB in [0, 1]: ImageNet's, which timm's ResNets expect."""
 FILTER_SCALE = 32.0
@@ -81,3 +87,38 @@ def compress(maps: Tensor) -> Tensor:
     Distances between roots depend less on how strong a texture is. NaN stays NaN.
     """
     return (maps + FLOOR).sqrt()
+
+
+def build(layers: Sequence[str], *, pretrained: bool, weights: str | os.PathLike[str] | None, seed: int) -> Built:
+    """The bundled backbone, see `blemish.features.backbones.Builder`.
+
+    Raises:
+        UsageError: for weights of one's own.
+    """
+    if weights is not None:
+        raise UsageError(
+            f"backbone='bundled' has its weights. Drop weights=, or pass backbone={ARCHITECTURE!r} with it."
+        )
+    learned = [name for name in layers if name != FILTERS]
+    smallest = MINIMUM_SIDE if FILTERS in layers else None
+    with timm_network.private_random_state(seed):
+        if not (learned and pretrained):
+            network = timm_network.untrained(ARCHITECTURE, learned) if learned else None
+            source = "bundled" if pretrained else "random"
+            bundled = BundledNetwork(network, layers)
+            return Built(bundled, MEAN, STD, source, None, smallest, _full_precision(bundled))
+        with torch.device("meta"):  # drawing weights that are replaced at once would take longer than everything else
+            network = timm_network.untrained(ARCHITECTURE, learned)
+        bundled = BundledNetwork(network, layers)
+    stored = load_file(FILE)
+    network.load_state_dict({name: stored[name] for name in network.state_dict()}, assign=True)
+    network.float()
+    projections = bundled.projections
+    projections.load_state_dict({name: stored[f"projections.{name}"] for name in projections.state_dict()})
+    return Built(bundled, MEAN, STD, "bundled", LICENSE, smallest, _full_precision(bundled))
+
+
+def _full_precision(network: BundledNetwork) -> tuple[nn.Module, ...]:
+    """Differences of the filter bank and of projections are too fine for 8 bits."""
+    filters = () if network.filters is None else (network.filters,)
+    return (*filters, *network.projections.values())

@@ -11,10 +11,15 @@ computed from formulas.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from blemish.errors import UsageError
+from blemish.features.built import Built
 
 ORIENTATIONS = 6
 SCALES = 4
@@ -23,6 +28,8 @@ STRIDES = ((2, 4), (2, 2), (1, 2), (1, 1))
 STRIDE = 8
 MINIMUM_SIDE = 64
 """The coarsest octave is an eighth of the image and must be wider than the filters' mirrored border."""
+LAYERS = {**{f"scale{i + 1}": (3 * ORIENTATIONS, STRIDE) for i in range(SCALES)}, "colour": (3, STRIDE)}
+"""Channels and stride of each layer. The spelling of the last stands in model files."""
 WAVELENGTH = 4.0
 """Pixels per period on each octave: a quarter of the sampling rate, well inside the passband that halving leaves
 intact.
@@ -88,3 +95,17 @@ class FilterBank(nn.Module):
                 level = F.conv2d(F.pad(level, (2,) * 4, mode="reflect"), self.binomial, stride=2, groups=3)
         maps["colour"] = level  # three halvings: stride 8
         return maps
+
+
+def build(layers: Sequence[str], *, pretrained: bool, weights: str | os.PathLike[str] | None, seed: int) -> Built:
+    """The filter bank, see `blemish.features.backbones.Builder`; `pretrained` and `seed` change nothing.
+
+    Raises:
+        UsageError: for weights.
+    """
+    if weights is not None:
+        raise UsageError(
+            "backbone='filter_bank' is computed from formulas and takes no weights. Drop weights=, or name the timm "
+            "model."
+        )
+    return Built(FilterBank(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "formula", smallest=MINIMUM_SIDE)

@@ -40,7 +40,8 @@ def principal_components(scatter: Tensor, share: float) -> Tensor:
     enough = int((held < share * held[-1]).sum()) + 1
     chosen = directions[:, :enough]  # (D, K)
     largest = chosen.gather(0, chosen.abs().argmax(dim=0, keepdim=True))  # (1, K)
-    return chosen * torch.where(largest < 0, -1.0, 1.0)
+    turned: Tensor = chosen * torch.where(largest < 0, -1.0, 1.0)
+    return turned
 
 
 def residual_norm(queries: Tensor, mean: Tensor, components: Tensor) -> Tensor:

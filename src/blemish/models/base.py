@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from blemish.data.batch import DataRecord, InferenceBatch, PerImage, RawPrediction
 from blemish.data.roi import run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
+from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
 from blemish.functional.patches import worst_mean
 from blemish.models.components.map_maker import MapMaker
@@ -57,9 +58,10 @@ def build_parts(settings: DetectorSettings) -> Parts:
     Raises:
         UsageError: for settings that don't fit the backbone. WeightsError: where weights are missing or damaged.
     """
+    layers = settings.layers
     extractor = FeatureExtractor(
         settings.backbone,
-        settings.layers_of_backbone(),
+        default_layers(settings.backbone, settings.layer_strides) if layers is None else layers,
         pretrained=settings.pretrained,
         weights=settings.weights,
         seed=settings.seed,
@@ -103,6 +105,7 @@ class Detector(nn.Module, ABC):
         self.channels = sum(self.extractor.channels)
         roi, tiler = self.pre_processor.roi, self.tiler
         self.settings = settings.resolved(
+            backbone=self.extractor.backbone,
             layers=self.extractor.layers,
             roi=None if roi is None else run_lengths(roi.cpu().numpy()),
             tile_stride=None if tiler is None else tiler.tile_stride,

@@ -13,7 +13,7 @@ from blemish.data.image_io import read_size
 from blemish.data.index import index_folder
 from blemish.data.splits import Split
 from blemish.errors import BlemishError
-from blemish.features.weights import SUFFIXES, store
+from blemish.features.backbones import local
 from blemish.models import DETECTORS
 from blemish.settings import Configuration, LoadingSettings, fit_settings, options
 from blemish.trials.choice import RULE, Trial, choose, pareto
@@ -150,8 +150,7 @@ def recommend(
 
 def local_backbones() -> list[str]:
     """The usual backbone, and those that need no download."""
-    stored = sorted(file.stem for file in store().iterdir() if file.suffix in SUFFIXES) if store().is_dir() else []
-    return list(dict.fromkeys([options(DETECTORS)["backbone"].default, "filter_bank", *stored]))
+    return list(dict.fromkeys([options(DETECTORS)["backbone"].default, *local()]))
 
 
 def limits(images: Mapping[str, int], best: float) -> list[str]:

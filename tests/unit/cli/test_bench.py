@@ -101,8 +101,8 @@ def test_weights_that_cannot_be_had_fail_their_jobs_alone(
         raise OSError("no network")
 
     monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "store"))
-    monkeypatch.setattr("blemish.features.extractor.require_connection", refuse)
-    monkeypatch.setattr("blemish.features.extractor.find_cached", lambda _: None)
+    monkeypatch.setattr("blemish.features.weights.require_connection", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     options = ("--preset", "paper", "--recipes", "padim-r18", "--sets", "tile", "-o", tmp_path / "out")
     ran = blemish("bench", root, *options)
     assert ran.code == 4

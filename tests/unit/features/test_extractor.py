@@ -1,25 +1,19 @@
-"""Backbones from timm: truncation, randomness, and where weights come from. No test here uses a network."""
+"""The extractor over timm's backbones and the bundled one: truncation, order, randomness. No test uses a network."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import socket
-from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from blemish.errors import UsageError, WeightsError
-from blemish.features import weights as weights_module
+from blemish.errors import UsageError
 from blemish.features.bundled_network import FILE, FILTER_SCALE, FLOOR
 from blemish.features.extractor import FeatureExtractor
 from blemish.features.filter_bank import FilterBank
-from blemish.features.weights import checksum, find_local, store
 
 LAYERS = ["layer1", "layer2"]
 
@@ -31,32 +25,6 @@ def pictures(n: int = 2, height: int = 64, width: int = 64) -> Tensor:
 @pytest.fixture(scope="module")
 def random() -> FeatureExtractor:
     return FeatureExtractor("resnet18", LAYERS, pretrained=False)
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Tensor]:
-    """A whole state dict, classifier included, as a user has it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        state: dict[str, Tensor] = timm.create_model("resnet18", pretrained=False).state_dict()
-    return state
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Every attempt to look up a host or to connect fails, and is listed. Store and hub cache are empty."""
-    attempts: list[str] = []
-
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        attempts.append(repr(args))
-        raise OSError("the network is unreachable")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(weights_module, "getproxies", dict)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("BLEMISH_WEIGHTS", str(tmp_path / "store"))
-    return attempts
 
 
 def test_maps_are_timms(random: FeatureExtractor) -> None:
@@ -214,9 +182,8 @@ def test_unknown_layers_list_what_there_is(layers: list[str]) -> None:
         FeatureExtractor("resnet18", layers, pretrained=False)
 
 
-def test_layers_must_be_named() -> None:
-    with pytest.raises(UsageError, match=r"layers must be given for backbone 'resnet18'; it has \['act1', 'layer1'"):
-        FeatureExtractor("resnet18", pretrained=False)
+def test_layers_that_are_not_named_are_those_at_strides_4_to_16() -> None:
+    assert FeatureExtractor("resnet18", pretrained=False).layers == ["layer1", "layer2", "layer3"]
 
 
 def test_the_grid_and_an_image_that_is_too_small(random: FeatureExtractor) -> None:
@@ -232,117 +199,3 @@ def test_a_backbone_with_a_fixed_input_size_says_so() -> None:
     assert vit.grid((224, 224)) == (14, 14)
     with pytest.raises(UsageError, match=r"'vit_tiny_patch16_224' does not accept image_size \(256, 256\)"):
         vit.grid((256, 256))
-
-
-# --- weights
-
-
-def load(**arguments: Any) -> FeatureExtractor:
-    return FeatureExtractor("resnet18", LAYERS, **arguments)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("place", ["file", "store"])
-def test_local_weights(
-    tmp_path: Path, trained: dict[str, Tensor], no_network: list[str], suffix: str, place: str
-) -> None:
-    folder = tmp_path / place
-    folder.mkdir()
-    path = folder / f"resnet18{suffix}"
-    if suffix == ".pth":
-        torch.save(trained, path)
-    else:
-        save_file(trained, path)
-    state = torch.random.get_rng_state()
-    extractor = load(weights=path if place == "file" else None)
-    assert extractor.source == path.name
-    assert no_network == []
-    assert torch.equal(torch.random.get_rng_state(), state)
-    loaded = extractor.network.state_dict()
-    assert loaded
-    assert all(torch.equal(value, trained[name]) for name, value in loaded.items())
-
-
-def test_a_given_file_goes_before_the_store(tmp_path: Path, trained: dict[str, Tensor]) -> None:
-    (tmp_path / "store").mkdir()
-    save_file({name: value + 1 for name, value in trained.items()}, tmp_path / "store" / "resnet18.safetensors")
-    save_file(trained, tmp_path / "mine.safetensors")
-    assert load(weights=tmp_path / "mine.safetensors").source == "mine.safetensors"
-    assert load().source == "resnet18.safetensors"
-    assert load().checksum() != load(weights=tmp_path / "mine.safetensors").checksum()
-
-
-def test_the_store_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert store() == tmp_path / "store"
-    monkeypatch.delenv("BLEMISH_WEIGHTS")
-    assert store() == Path.home() / ".cache" / "blemish" / "weights"
-    with pytest.raises(WeightsError, match=r"There is no weight file at .*gone.pth. Give the path of a .safetensors"):
-        find_local("resnet18", tmp_path / "gone.pth")
-
-
-def test_files_that_do_not_fit(tmp_path: Path, trained: dict[str, Tensor]) -> None:
-    def message(name: str, state: dict[str, Tensor]) -> str:
-        save_file(state, tmp_path / name)
-        with pytest.raises(WeightsError) as caught:
-            load(weights=tmp_path / name)
-        return str(caught.value)
-
-    foreign = message("foreign.safetensors", {"something": torch.zeros(3)})
-    assert re.search(
-        r"foreign.safetensors is not a state dict of backbone 'resnet18': it has no weights for 10 of", foreign
-    )
-    partial = message("part.safetensors", {k: v for k, v in trained.items() if not k.startswith("layer2.0.conv2")})
-    assert "no weights for 1 of its parameters, first layer2.0.conv2.weight" in partial
-    other = {k: torch.zeros(3, 3) if k == "conv1.weight" else v for k, v in trained.items()}
-    assert "size mismatch for conv1.weight" in message("shape.safetensors", other)
-
-
-@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])
-def test_a_damaged_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x10\x00\x00\x00 this is no model")
-    with pytest.raises(WeightsError, match=rf"{name} is not a state dict of backbone 'resnet18'"):
-        load(weights=tmp_path / name)
-
-
-class _Trap:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-def test_a_pickle_is_read_as_tensors_only(tmp_path: Path) -> None:
-    torch.save({"conv1.weight": _Trap(tmp_path / "ran")}, tmp_path / "trap.pth")
-    with pytest.raises(WeightsError, match=r"trap.pth is not a state dict"):
-        load(weights=tmp_path / "trap.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_without_network_one_error_says_which_file_and_where_to_put_it(tmp_path: Path, no_network: list[str]) -> None:
-    state = torch.random.get_rng_state()
-    with pytest.raises(WeightsError) as caught:
-        load()
-    message = str(caught.value)
-    place = tmp_path / "store" / "resnet18.safetensors"
-    assert message.startswith("The weights of backbone 'resnet18' could not be downloaded (the network is unreachable)")
-    assert f"put it at {place}, or pass weights=FILE" in message
-    assert "BLEMISH_WEIGHTS" in message
-    assert len(no_network) == 1  # no minute of retries
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-def test_weights_and_random_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match=r"weights= was given together with pretrained=False. Give one of the two."):
-        load(weights="x.pth", pretrained=False)
-
-
-def test_the_checksum_covers_names_shapes_and_bytes() -> None:
-    module = torch.nn.Linear(2, 3)
-    with torch.no_grad():
-        module.weight.copy_(torch.arange(6.0).view(3, 2))
-        module.bias.zero_()
-    expected = hashlib.sha256()
-    expected.update(b"bias:(3,):torch.float32" + module.bias.detach().numpy().tobytes())
-    expected.update(b"weight:(3, 2):torch.float32" + module.weight.detach().numpy().tobytes())
-    assert checksum(module) == expected.hexdigest()

@@ -12,12 +12,11 @@ DEFAULT_FEATURES = 100
 
 
 class PadimSettings(DetectorSettings):
-    """Settings of PaDiM. Layers default to the paper's for timm's backbones."""
+    """Settings of PaDiM. Layers default to the paper's: those at strides of 4, 8 and 16."""
 
     name: ClassVar[str] = "padim"
     title: ClassVar[str] = "PaDiM"
-    timm_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
-    layers_of: ClassVar = {**DetectorSettings.layers_of, "bundled": ("layer1", "layer2", "filter_bank", "layer3")}
+    layer_strides: ClassVar[tuple[int, ...]] = (4, 8, 16)
 
     n_features: int | None = option(
         None, "Channels to keep. Default: the paper's, at most 100.", allowed="from 1 to the channels of the layers"

