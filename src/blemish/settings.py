@@ -121,7 +121,7 @@ class DetectorSettings(Settings):
     tile_size: Size | None = option(None, "Inspect in tiles of this side, or HEIGHT,WIDTH.")
     tile_stride: Size | None = option(None, "Distance between tiles. Default: half a tile.")
     grid_stride: int | None = option(
-        None, "Pixels per patch; finer layers are averaged. Default: the finest layer's.", ge=1
+        None, "Least pixels per patch; finer layers are averaged. Default: the finest layer's.", ge=1
     )
     worst_share: Number | None = option(
         None, "Image score: mean of this share of the worst patches. Default: the detector's own.", gt=0, le=1

@@ -102,45 +102,6 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     return total
 
 
-def principal_directions(moments: Moments, components: int) -> Tensor:
-    """The directions along which scaled features of all positions together vary most, for few channels to say much.
-
-    Channels are divided by their standard deviation over all images and positions first, or the loudest would decide.
-
-    Args:
-        moments: of P positions with D channels.
-        components: d, how many.
-
-    Returns:
-        (D, d): a product with it scales and projects. Signs are such that each direction's largest entry is positive.
-    """
-    within = pooled_scatter(moments).double() / moments.count
-    means = moments.mean.double() - moments.mean.double().mean(dim=0)
-    total = within + means.mT @ means / len(means)  # (D, D)
-    deviation = total.diagonal().clamp(min=1e-12).sqrt()
-    directions = torch.linalg.eigh(total / torch.outer(deviation, deviation)).eigenvectors[:, -components:]
-    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    scaled: Tensor = directions * largest.sign() / deviation[:, None]
-    return scaled.float()
-
-
-def pooled_scatter(moments: Moments) -> Tensor:
-    """Mean scatter matrix of all positions: (D, D)."""
-    lower = unpack(moments.scatter.mean(dim=0, keepdim=True))[0]
-    return lower + lower.tril(-1).mT
-
-
-def project_moments(moments: Moments, directions: Tensor) -> Moments:
-    """The moments of features times `directions` (D, d): exact, since both are linear in them."""
-    rows, columns = torch.tril_indices(directions.shape[1], directions.shape[1], device=directions.device)
-    packed = moments.scatter.new_empty(len(moments.scatter), len(rows))
-    for part in _blocks(moments.scatter):
-        lower = unpack(moments.scatter[part])  # (p, D, D)
-        full = lower + lower.tril(-1).mT
-        packed[part] = (directions.mT @ full @ directions)[:, rows, columns]
-    return Moments(moments.count, moments.mean @ directions, packed)
-
-
 def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
     """Turns scatter matrices into whitening factors W = L^-1, L L^T = (1 - a) S + a mean(S) + epsilon I.
 

@@ -12,6 +12,7 @@ asks whether the module is training.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 from abc import ABC, abstractmethod
@@ -186,6 +187,17 @@ class Detector(nn.Module, ABC):
         self._observing, self._resumed = True, False
         self._forget_thresholds()
 
+    def twin(self) -> Self:
+        """A detector of the same state and settings over the same backbone, without a post-processor: what either
+        observes from now on changes the other no more.
+        """
+        shared = ("extractor", "pre_processor", "tiler", "map_maker")
+        twin = copy.copy(self)
+        twin._modules = {name: part if name in shared else copy.deepcopy(part) for name, part in self._modules.items()}
+        twin._buffers = {name: None if part is None else part.clone() for name, part in self._buffers.items()}
+        twin.post_processor, twin.progress = None, silent
+        return twin
+
     def resume(self) -> None:
         """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
 
@@ -359,9 +371,9 @@ class Detector(nn.Module, ABC):
         if stride is None:
             return rows, columns
         finest = min(self.extractor.strides)
-        if stride < finest or stride > min(rows, columns) * finest:
+        stride = max(stride, finest)
+        if stride > min(rows, columns) * finest:
             raise UsageError(
-                f"grid_stride must be from {finest}, the stride of the finest layer, to {min(rows, columns) * finest}, "
-                f"one patch across the image. Got {stride}."
+                f"grid_stride must be at most {min(rows, columns) * finest}, one patch across the image. Got {stride}."
             )
         return -(-rows * finest // stride), -(-columns * finest // stride)

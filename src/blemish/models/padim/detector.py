@@ -9,14 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from blemish.errors import UsageError
 from blemish.functional.patches import join_layers
 from blemish.models.base import Detector, Parts
 from blemish.models.padim.gaussians import PatchGaussians
 from blemish.models.padim.settings import PadimSettings
-
-MAX_CHANNELS = 512
-"""Of `reduction="components"`: their covariances are as many numbers per position as 512 * 513 / 2."""
 
 
 class PadimDetector(Detector):
@@ -41,20 +37,11 @@ class PadimDetector(Detector):
         super().__init__(settings, parts, post_processor)
         wanted = settings.features_of(self.channels)
         self.settings = self.settings.resolved(n_features=wanted)
-        by_components = settings.reduction == "components"
-        if by_components and self.channels > MAX_CHANNELS:
-            raise UsageError(
-                f"reduction 'components' needs the covariances of all channels, of which there may be {MAX_CHANNELS}; "
-                f"these layers have {self.channels}. Name fewer layers, or take reduction 'random'."
-            )
         generator = torch.Generator().manual_seed(settings.seed)
-        observed = self.channels if by_components else wanted
-        index = torch.randperm(self.channels, generator=generator)[:observed].sort()[0]
+        index = torch.randperm(self.channels, generator=generator)[:wanted].sort()[0]
         self.register_buffer("channel_index", index)
         self._shares = self._per_layer(index)
-        self.gaussians = PatchGaussians(
-            settings.epsilon, settings.factor_dtype, settings.shrinkage, wanted if by_components else None
-        )
+        self.gaussians = PatchGaussians(settings.epsilon, settings.factor_dtype, settings.shrinkage)
 
     def _has_state(self) -> bool:
         return len(self.gaussians.mean) > 0
@@ -62,11 +49,7 @@ class PadimDetector(Detector):
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         positions, channels = self.map_maker.count, len(self.channel_index)
-        expected: dict[str, tuple[int, ...]] = {"count": ()}
-        if self.gaussians.components is not None:
-            expected["projection"] = (channels, self.gaussians.components)
-            channels = self.gaussians.components
-        expected |= {"mean": (positions, channels), "whitening": (positions, channels, channels)}
+        expected = {"mean": (positions, channels), "whitening": (positions, channels, channels), "count": ()}
         for name, shape in expected.items():
             if tuple(getattr(self.gaussians, name).shape) != shape:
                 raise ValueError(f"gaussians.{name} must be {shape}. Got {tuple(getattr(self.gaussians, name).shape)}.")

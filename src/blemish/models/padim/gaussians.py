@@ -14,8 +14,6 @@ from blemish.functional.gaussian import (
     Moments,
     mahalanobis,
     pack,
-    principal_directions,
-    project_moments,
     scatter_from_whitening,
     unpack,
     whitening_,
@@ -35,15 +33,12 @@ class PatchGaussians(DynamicBufferModule):
         epsilon: added to every covariance's diagonal, greater than 0.
         dtype: how the factors are kept after fitting; arithmetic is float32 either way.
         shrinkage: share of the mean covariance of all positions in each one's, in [0, 1).
-        components: d, how many principal components of the features to keep; None keeps the features as they are.
 
     Attributes:
-        projection: (D, d) float32, empty before fitting; None where features are kept. D is d in the following.
         mean: (P, D) float32. whitening: (P, D, D) `dtype`, lower triangular; both empty before fitting.
         count: () int64, images seen.
     """
 
-    projection: Tensor | None
     mean: Tensor
     whitening: Tensor
     count: Tensor
@@ -53,12 +48,10 @@ class PatchGaussians(DynamicBufferModule):
         epsilon: float,
         dtype: Literal["float32", "float16"] = "float32",
         shrinkage: float = 0.0,
-        components: int | None = None,
     ) -> None:
         super().__init__()
-        self.epsilon, self.shrinkage, self.components = epsilon, shrinkage, components
+        self.epsilon, self.shrinkage = epsilon, shrinkage
         self.dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
-        self.register_buffer("projection", None if components is None else torch.empty(0, 0))
         self.register_buffer("mean", torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=self.dtype))
         self.register_buffer("count", torch.tensor(0))
@@ -68,13 +61,9 @@ class PatchGaussians(DynamicBufferModule):
         """Forgets everything."""
         self._stream = MomentStream()
         self._forget()
-        if self.projection is not None:
-            self.projection = self.projection.new_empty(0, 0)
 
     def resume(self) -> None:
-        """Goes back from whitening factors to moments, so that more images can be added. Their numbers begin at 0. The
-        projection stays.
-        """
+        """Goes back from whitening factors to moments, so that more images can be added. Their numbers begin at 0."""
         count = int(self.count)
         scatter = scatter_from_whitening(count, self.whitening.float(), self.epsilon, self.shrinkage)
         self._stream = MomentStream(base=Moments(count, self.mean, pack(scatter)))
@@ -82,7 +71,7 @@ class PatchGaussians(DynamicBufferModule):
 
     def observe(self, embedding: Tensor, images: Sequence[int] | None = None) -> None:
         """Takes (N, P, D) float32, and the numbers of the images within the whole set, see `MomentStream.observe`."""
-        self._stream.observe(self._projected(embedding), images)
+        self._stream.observe(embedding, images)
 
     def observed_state(self) -> dict[str, Tensor]:
         """What was observed since `start` or `resume`, as tensors to send, see `MomentStream.state`."""
@@ -107,9 +96,6 @@ class PatchGaussians(DynamicBufferModule):
         if moments is None or moments.count < 2:
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
-        if self.projection is not None and self.components is not None and not len(self.projection):
-            self.projection = principal_directions(moments, self.components)
-            moments = project_moments(moments, self.projection)
         self.mean = moments.mean
         scatter = unpack(moments.scatter)
         if self.shrinkage:
@@ -119,11 +105,7 @@ class PatchGaussians(DynamicBufferModule):
 
     def distance(self, embedding: Tensor) -> Tensor:
         """(N, P, D) -> Mahalanobis distances (N, P)."""
-        return mahalanobis(self._projected(embedding), self.mean, self.whitening)
-
-    def _projected(self, embedding: Tensor) -> Tensor:
-        """(N, P, D) -> (N, P, d), once there is a projection."""
-        return embedding if self.projection is None or not len(self.projection) else embedding @ self.projection
+        return mahalanobis(embedding, self.mean, self.whitening)
 
     def _forget(self) -> None:
         self.mean = self.mean.new_empty(0, 0)

@@ -21,9 +21,6 @@ class PadimSettings(DetectorSettings):
     n_features: int | None = option(
         None, "Channels to keep. Default: the paper's, at most 100.", allowed="from 1 to the channels of the layers"
     )
-    reduction: Literal["random", "components"] = option(
-        "random", "Which channels are kept: drawn at random (the paper), or leading principal components."
-    )
     shrinkage: Number = option(
         0.0, "Share of the mean covariance of all positions in each one's; helps where images are few.", ge=0, lt=1
     )

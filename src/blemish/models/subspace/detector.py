@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,6 @@ from blemish.models.base import Detector, Parts
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.components.moments import MomentStream
 from blemish.models.subspace.settings import SubspaceSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class SubspaceDetector(Detector):
@@ -72,9 +68,13 @@ class SubspaceDetector(Detector):
         """See `Detector.observe`."""
         self.subspace.observe(self.map_maker.patches(features), images)
 
-    def merge(self, other: Self) -> None:
-        """See `Detector.merge`."""
-        self.subspace.merge(other.subspace)
+    def observed_state(self) -> dict[str, Tensor]:
+        """See `Detector.observed_state`."""
+        return self.subspace.observed_state()
+
+    def merge_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Detector.merge_state`."""
+        self.subspace.merge(state)
 
     def finish(self) -> None:
         """Finds the components."""
@@ -137,13 +137,13 @@ class PatchSubspace(DynamicBufferModule):
         """What was observed since `start` or `resume`, as tensors to send, see `MomentStream.state`."""
         return self._stream.state()
 
-    def merge(self, other: PatchSubspace) -> None:
-        """Adds what another instance has observed of the same set.
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Adds the `observed_state` of another instance on the same set.
 
         Raises:
             UsageError: if both have seen the same images, or features of different shapes.
         """
-        self._stream.merge(other.observed_state())
+        self._stream.merge(state)
 
     def finish(self) -> None:
         """Finds the components.
