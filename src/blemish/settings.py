@@ -187,8 +187,8 @@ class DecisionSettings(Settings):
 class DataSettings(Settings):
     """Which images fit, choose the thresholds, and test."""
 
-    calibrate_on: Literal["auto", "held_out", "validation", "test"] = option(
-        "auto", "Which images choose the threshold."
+    calibrate_on: Literal["auto", "cross", "held_out", "validation", "test"] = option(
+        "auto", "Which images choose the threshold; cross: all good ones, each scored by a model that didn't see it."
     )
     calibration_fraction: Number = option(0.2, "Share of the good images held out to choose the threshold.", gt=0, lt=1)
     test_fraction: Number = option(

@@ -54,7 +54,7 @@ class ImageDataModule(LightningDataModule):
         test_fraction: float = 0.2,
         group: str | None = None,
         seed: int = 0,
-        calibrate_on: Literal["auto", "held_out", "validation", "test"] = "auto",
+        calibrate_on: Literal["auto", "cross", "held_out", "validation", "test"] = "auto",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()

@@ -15,14 +15,17 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from blemish.data.index import Index, Sample
 from blemish.errors import DataError, UsageError
 
-Policy: TypeAlias = Literal["held_out", "validation", "test"]
-CALIBRATE_ON = ("auto", "held_out", "validation", "test")
+Policy: TypeAlias = Literal["cross", "held_out", "validation", "test"]
+CALIBRATE_ON = ("auto", "cross", "held_out", "validation", "test")
+
+FEW, MANY = 25, 250
+"""Groups of good images below which every group is a fold of its own, and from which there are 5 folds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Split:
         calibrate: good images held out from fitting to choose the thresholds; empty under the other policies.
         validation: labeled images the owner set aside for validation.
         test: labeled images to measure on.
-        policy: which set chooses the thresholds. "test" is an oracle: figures measured on that set flatter.
+        policy: which set chooses the thresholds: "cross" those fitted on, each scored by a detector that didn't see it.
+            "test" is an oracle: figures measured on that set flatter.
+        folds: under "cross", the fold of every image to fit on; images of one fold are scored by what the others gave.
     """
 
     fit: tuple[Sample, ...]
@@ -42,11 +47,25 @@ class Split:
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
     policy: Policy = "held_out"
+    folds: tuple[int, ...] = ()
 
     @property
     def calibration(self) -> tuple[Sample, ...]:
         """The samples on which thresholds are chosen, by the policy."""
+        if self.policy == "cross":
+            return tuple(self.fit[number] for number in self.by_fold)
         return {"held_out": self.calibrate, "validation": self.validation, "test": self.test}[self.policy]
+
+    @property
+    def by_fold(self) -> list[int]:
+        """Numbers of the images to fit on, fold by fold."""
+        return sorted(range(len(self.folds)), key=self.folds.__getitem__)
+
+    def of_new_images(self) -> Split:
+        """For a detector that is finished and has seen none of these: all that would be fitted on calibrates."""
+        if self.policy != "cross":
+            return self
+        return replace(self, fit=(), calibrate=self.fit, policy="held_out", folds=())
 
 
 def split(
@@ -72,8 +91,9 @@ def split(
             together (one part photographed several times). Groups are never divided, and good images in the group of an
             anomalous one are tested on with it.
         seed: another seed gives another, equally fixed, division.
-        calibrate_on: "held_out" good images, the "validation" set, the "test" set, or "auto": validation when it has
-            good and anomalous images, else held_out. Nothing is held out under the policies "validation" and "test".
+        calibrate_on: "cross": all good images fit, and each is scored by a detector that didn't see it; "held_out" good
+            images, the "validation" set, the "test" set, or "auto": validation when it has good and anomalous images,
+            else held_out. Only the policy "held_out" holds anything out.
 
     Raises:
         UsageError: an argument out of range.
@@ -118,7 +138,17 @@ def split(
     def ordered(chosen: set[Sample]) -> tuple[Sample, ...]:
         return tuple(s for s in samples if s in chosen)
 
-    return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy)
+    folds: tuple[int, ...] = ()
+    if policy == "cross":
+        groups = [members for members in free if fit.issuperset(members)]
+        of = {s: number % fold_count(len(groups)) for number, members in enumerate(groups) for s in members}
+        folds = tuple(of[s] for s in ordered(fit))
+    return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy, folds)
+
+
+def fold_count(groups: int) -> int:
+    """How many folds: each group its own where they are few, for every image counts; less work where they are many."""
+    return groups if groups < FEW else 10 if groups < MANY else 5
 
 
 def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:
@@ -144,8 +174,8 @@ def validate_arguments(calibration_fraction: float, test_fraction: float, group:
 def _policy(index: Index, calibrate_on: str, validation: set[Sample], test: set[Sample]) -> Policy:
     if calibrate_on == "auto":
         return "validation" if {s.label for s in validation} == {True, False} else "held_out"
-    if calibrate_on == "held_out":
-        return "held_out"
+    if calibrate_on in ("cross", "held_out"):
+        return "cross" if calibrate_on == "cross" else "held_out"
     chosen: tuple[Policy, set[Sample]] = ("test", test) if calibrate_on == "test" else ("validation", validation)
     if not chosen[1]:
         raise DataError(

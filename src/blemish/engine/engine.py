@@ -85,8 +85,9 @@ class Engine:
         self._fit(model, datamodule, model.resume)
 
     def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
-        """Calibrates a fitted detector again: new thresholds, same features."""
+        """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features."""
         self._prepare(model, datamodule)
+        datamodule.split = datamodule.split.of_new_images()
         with self._trainer() as trainer:
             trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
 

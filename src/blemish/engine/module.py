@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from blemish.data.batch import ImageBatch, InferenceBatch
 from blemish.data.gather import own_share
+from blemish.data.splits import Split
 from blemish.engine.post_processor import Calibration, PostProcessor
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
+from blemish.models.cross_fit import CrossFit
 from blemish.models.padim.detector import PadimDetector
 from blemish.models.padim.settings import PadimSettings
 from blemish.models.patchcore.detector import PatchcoreDetector
@@ -42,6 +44,8 @@ class AnomalyModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.evaluator = Evaluator()
+        self._cross: CrossFit | None = None
+        self._observed = self._scored = 0
 
     @property
     def detector(self) -> Detector:
@@ -90,15 +94,28 @@ class AnomalyModule(LightningModule):
     def on_train_start(self) -> None:
         """Starts observing: afresh, unless `resume` was called just before."""
         self.detector.begin()
+        folds = self._split().folds
+        self._cross = CrossFit(self.detector, folds) if folds else None
+        self._observed = 0
 
     @torch.no_grad()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Observes a batch of good images."""
-        self.detector.observe(self.detector.features(batch.image))
+        """Observes a batch of good images; those that calibrate as well, for their folds, too."""
+        features = self.detector.features(batch.image)
+        self.detector.observe(features)
+        if self._cross is not None:
+            self._cross.observe(features, self._observed)
+        self._observed += len(features)
 
     def on_validation_start(self) -> None:
         """Finishes fitting before calibration."""
         self._finish_once()
+        self._scored = 0
+
+    def on_validation_end(self) -> None:
+        """Lets go of the detectors of folds."""
+        if not self.trainer.sanity_checking:
+            self._cross = None
 
     def on_train_end(self) -> None:
         """Finishes fitting where there is no calibration."""
@@ -106,7 +123,13 @@ class AnomalyModule(LightningModule):
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Raw predictions with labels, for calibration; nothing while Lightning only checks its own plumbing."""
-        return None if self.trainer.sanity_checking else self.raw_step(batch)
+        if self.trainer.sanity_checking:
+            return None
+        if self._cross is None:
+            return self.raw_step(batch)
+        numbers = self._split().by_fold[self._scored : self._scored + len(batch)]
+        self._scored += len(batch)
+        return self._cross.inspect(batch.image, batch.size, numbers).batch(batch)
 
     def test_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Predictions with labels."""
@@ -146,6 +169,11 @@ class AnomalyModule(LightningModule):
         raw = self.raw_step(batch)
         decided: InferenceBatch = raw if self.detector.post_processor is None else self.detector.post_processor(raw)
         return decided
+
+    def _split(self) -> Split:
+        """How the trainer's data module divides its images; nothing where it isn't ours, or there is none."""
+        split = getattr(getattr(self.trainer, "datamodule", None), "split", None)
+        return split if isinstance(split, Split) else Split((), (), (), ())
 
     def _finish_once(self) -> None:
         if self.detector.is_observing and not self.trainer.sanity_checking:

@@ -23,14 +23,13 @@ class CrossFit:
     """The detectors of the folds.
 
     Args:
-        detector: one that has begun to observe; it isn't changed. What it knew before counts for every fold.
+        detector: one that has begun to observe, and hasn't yet; it isn't changed. What it knew before, where it was
+            resumed, counts for every fold.
         folds: fold number of every image that will be observed, from 0.
-        resumed: whether the detector adds to what it was fitted on.
     """
 
-    def __init__(self, detector: Detector, folds: Sequence[int], *, resumed: bool = False) -> None:
+    def __init__(self, detector: Detector, folds: Sequence[int]) -> None:
         self._blank = detector.twin()
-        self._resumed = resumed
         self._folds = list(folds)
         self._observers = [self._observer() for _ in range(max(self._folds) + 1)]
         self._merged: tuple[int, Detector] | None = None
@@ -68,10 +67,6 @@ class CrossFit:
         if self._merged is None or self._merged[0] != fold:
             self._merged = None  # its memory first
             merged = self._blank.twin()
-            if self._resumed:
-                merged.resume()
-            else:
-                merged.start()
             for other, observer in enumerate(self._observers):
                 if other != fold:
                     merged.merge(observer)

@@ -129,17 +129,19 @@ def calibrate(evidence: Collected, *, max_false_alarm_rate: float | None, source
     rank = int((normal < threshold).sum()) + 1  # with ties, the lowest of their ranks: certify less, not more
     below = normal[normal < threshold]
     deciding = (scores == threshold).nonzero()
+    expected = None if policy == "maximum F1" else certified_rate(len(normal), rank)
     record = CalibrationRecord(
         policy=policy,
         pixel_policy=pixel_policy,
         source=source,
         normal=len(normal),
         anomalous=int(anomalous.sum()),
-        certified_false_alarm_rate=None if policy == "maximum F1" else certified_rate(len(normal), rank),
+        certified_false_alarm_rate=None if source == "cross" else expected,
         f1=f1,
         decided_by=(evidence.names[int(deciding[0])] or None) if len(deciding) else None,
         next_score=float(below.max()) if len(below) else None,
         scores=tuple(normal.tolist()),
+        expected_false_alarm_rate=expected,
         names=tuple(name for name, label in zip(evidence.names, anomalous.tolist(), strict=True) if not label),
     )
     image = Scale(threshold, float(scores.min()), float(scores.max()))

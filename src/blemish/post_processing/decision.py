@@ -89,16 +89,20 @@ class CalibrationRecord:
     Attributes:
         policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
         pixel_policy: the same for the pixel threshold.
-        source: "held_out", "validation" or "test": which images; "test" is an oracle no one has in production.
+        source: "cross" (all good images, each scored by a detector that didn't see it), "held_out", "validation" or
+            "test": which images; "test" is an oracle no one has in production.
         normal, anomalous: how many images.
         certified_false_alarm_rate: the probability with which one more normal image from the same line is called
-            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing.
+            anomalous, at most, whatever the distribution of scores; None where the policy certifies nothing: under
+            "cross" the detector that is delivered is none of those that scored (Barber et al. 2021, section 1).
         f1: F1 at the image threshold on the calibration images; None without anomalous ones.
         decided_by: file name of the image whose score is the threshold; None where it isn't known.
         next_score: the highest score of a normal image below the threshold: far below, and one image, perhaps not a
             good part, decides alone. None without such an image.
         scores: raw scores of the normal calibration images; empty in files of earlier versions.
         names: their file names, "" where an image never was a file.
+        expected_false_alarm_rate: what one more normal image is called anomalous with, if its score is drawn like the
+            calibration's; under "cross" it is mostly less, since more images make scores lower. None for maximum F1.
     """
 
     policy: str
@@ -112,6 +116,7 @@ class CalibrationRecord:
     next_score: float | None = None
     scores: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    expected_false_alarm_rate: float | None = None
 
     @property
     def oracle(self) -> bool:

@@ -27,6 +27,12 @@ def calibration_summary(record: CalibrationRecord, threshold: float) -> str:
             f" {n} images certify at most {rate:.2%} false alarms on average, on parts of the same kind;"
             f" one such calibration in 20 may give more than {unlucky:.2%}."
         )
+    elif record.expected_false_alarm_rate is not None:
+        text += (
+            f" About {record.expected_false_alarm_rate:.0%} of good parts like these will be called anomalous, rather"
+            f" less: each image was scored by a model that had not seen it, and the one delivered has seen all. That is"
+            f" an estimate, no certificate; images held out (calibrate_on: held_out) give one."
+        )
     if record.decided_by is not None and record.next_score is not None:
         text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."
     return text + (" ORACLE: test images chose the threshold, so test figures flatter." if record.oracle else "")
