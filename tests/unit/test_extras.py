@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def test_the_table_is_that_of_the_package() -> None:
     extras = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for package, extra in EXTRAS.items():
         name = DISTRIBUTIONS.get(package, package)
-        assert any(one.partition(">")[0] == name for one in extras[extra]), f"{extra} doesn't install {package}"
+        assert any(re.match(rf"{name}\b(?!-)", one) for one in extras[extra]), f"{extra} doesn't install {package}"
 
 
 def test_what_is_installed_is_imported() -> None:

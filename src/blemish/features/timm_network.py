@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blemish.errors import MissingExtraError, UsageError, WeightsError
+from blemish.errors import UsageError, WeightsError
+from blemish.extras import require
 from blemish.features.built import Built, Layers
 from blemish.features.weights import find_local, from_hub, missing_message, read_state
 from blemish.features.wheels import Wheel
@@ -22,12 +23,12 @@ _LOADING_SEED = 0x1EAF5EED  # no weight file was ever drawn from it, see `_still
 
 def is_model(name: str) -> bool:
     """Whether timm has a model of this name, or of the part before a point: "resnet18.a1_in1k" names weights too."""
-    return bool(_timm().is_model(name.partition(".")[0]))
+    return bool(require("timm").is_model(name.partition(".")[0]))
 
 
 def names() -> list[str]:
     """All of timm's models."""
-    return list(_timm().list_models())
+    return list(require("timm").list_models())
 
 
 @cache
@@ -39,7 +40,7 @@ def layers_of(name: str) -> Layers:
     """
     try:
         with torch.device("meta"), private_random_state(0):
-            info = _timm().create_model(name, pretrained=False, features_only=True).feature_info
+            info = require("timm").create_model(name, pretrained=False, features_only=True).feature_info
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"backbone {name!r} can't return feature maps: {error}") from error
     return {
@@ -80,12 +81,12 @@ def build(
 def _parameter_names(name: str) -> list[str]:
     """Of the whole model, classifier included, in timm's order."""
     with torch.device("meta"), private_random_state(0):
-        return list(_timm().create_model(name, pretrained=False).state_dict())
+        return list(require("timm").create_model(name, pretrained=False).state_dict())
 
 
 def untrained(name: str, layers: Sequence[str]) -> nn.Module:
     """A timm model up to the last of `layers`, with weights from the global random state."""
-    network: nn.Module = _timm().create_model(name, pretrained=False, **_options(name, layers))
+    network: nn.Module = require("timm").create_model(name, pretrained=False, **_options(name, layers))
     return network
 
 
@@ -106,7 +107,7 @@ class _Trained:
 
 def _find(name: str, weights: str | os.PathLike[str] | None, wheel: Wheel | None) -> _Trained:
     """The weights from the first place that has them, see `blemish.features.weights`."""
-    config = _timm().get_pretrained_cfg(name)
+    config = require("timm").get_pretrained_cfg(name)
     license = None if config.license == "unknown" else config.license
     local = find_local(name, weights)
     if local is not None:  # in the store a name stands for timm's weights; a given file may hold anybody's
@@ -132,7 +133,7 @@ def _load(name: str, layers: Sequence[str], trained: _Trained) -> nn.Module:
     overlay = {"state_dict": state}
     with private_random_state(_LOADING_SEED):
         try:
-            network: nn.Module = _timm().create_model(
+            network: nn.Module = require("timm").create_model(
                 name, pretrained=True, pretrained_cfg_overlay=overlay, **_options(name, layers)
             )
         except Exception as error:  # conversions of a state dict that doesn't fit raise whatever they meet
@@ -172,11 +173,3 @@ def private_random_state(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.random.set_rng_state(state)
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("timm", "train") from error
-    return timm

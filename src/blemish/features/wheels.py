@@ -9,7 +9,6 @@ on, also on a machine it is copied to.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blemish.errors import WeightsError
+from blemish.errors import OutputError, WeightsError
 from blemish.features.weights import digest, read_state, store
+from blemish.files import replacing
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,8 @@ class Wheel:
 
     def _keep(self, state: Mapping[str, Tensor]) -> None:
         """Into the store. Where that can't be written to, the next time takes half a second longer."""
-        temporary = self.stored.with_suffix(f".{os.getpid()}.tmp")
-        with suppress(OSError, SafetensorError):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OutputError, SafetensorError), replacing(self.stored) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
-            temporary.replace(self.stored)
 
 
 def _compare(what: str, found: str, known: str, advice: str) -> None:

@@ -58,7 +58,9 @@ def test_parse_flag() -> None:
     assert parse_flag("image_size", "64") == 64
     assert parse_flag("tile_size", "64,96") == [64, 96]
     assert parse_flag("backbone", "a,b") == "a,b"
-    with pytest.raises(UsageError, match=r"tile_stride must be a number, or HEIGHT,WIDTH. Got '64x96'."):
+    with pytest.raises(
+        UsageError, match=r"tile_stride must be a number, or HEIGHT,WIDTH, each at least 1. Got '64x96'."
+    ):
         parse_flag("tile_stride", "64x96")
 
 
@@ -186,7 +188,7 @@ def test_oracle_is_shouted(blemish: Any, tiles: Path, inside: Path) -> None:
 
 USAGE: list[tuple[list[str], str]] = [
     (["--image-sise", "64"], "No such option"),
-    (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH. Got 'big'."),
+    (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH, each at least 1. Got 'big'."),
     (["--detector", "x"], "detector must be 'patchcore' or 'padim'. Got 'x'."),
     (["--n-features", "5"], "n_features has no meaning for detector 'patchcore'."),
     (["--sigma", "0"], "sigma must be above 0"),
