@@ -29,7 +29,7 @@ def write_openvino(graph: ModelProto | Model, path: Path, content: Mapping[str, 
         content: JSON values.
 
     Raises:
-        MissingExtraError: if openvino isn't installed.
+        MissingExtraError: if openvino isn't installed. OSError: if it can't write.
     """
     with needing_extras():
         import openvino
@@ -38,7 +38,10 @@ def write_openvino(graph: ModelProto | Model, path: Path, content: Mapping[str, 
         graph = openvino.Core().read_model(graph.SerializeToString())
     model: Any = graph
     model.set_rt_info(json.dumps(content, sort_keys=True, allow_nan=False), ["blemish"])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # its class for what the system has against a file
+        raise OSError(f"OpenVINO says: {str(error).strip()}") from error
 
 
 def read_openvino(path: Path) -> Model:

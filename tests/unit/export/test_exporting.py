@@ -28,8 +28,10 @@ from blemish.errors import (
 )
 from blemish.export import exporting
 from blemish.export.onnx import OPSET, describe
+from blemish.export.openvino import write_openvino
 from blemish.export.parity import compare, generated_images
 from blemish.export.report import Comparison, ParityReport
+from blemish.files import replacing
 from blemish.models import Padim
 from blemish.models.base import Detector
 from blemish.post_processing import BasePostProcessor, DecisionModule, PostProcessor
@@ -37,6 +39,7 @@ from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import Outputs, Session
 from blemish.synthetic.products import render
+from disks import files_end_at
 from exported import traced
 
 
@@ -354,6 +357,19 @@ def test_place_that_cannot_be_written(model: Detector, tmp_path: Path, traced_be
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"m.onnx can't be written: .*Choose another place"):
         model.export(tmp_path / "file" / "m.onnx")
+
+
+def test_openvino_on_a_full_disk(tmp_path: Path) -> None:
+    """The .bin doesn't fit."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13
+
+    image = opset13.parameter([1, 500], np.float64)
+    product = opset13.matmul(image, opset13.constant(np.random.default_rng(0).random((500, 500))), False, False)
+    message = r"m.xml can't be written: OpenVINO says: .*Choose another place."
+    with pytest.raises(OutputError, match=message), replacing(tmp_path / "m.xml") as temporary, files_end_at(100_000):
+        write_openvino(openvino.Model([product], [image]), temporary, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_describe_replaces(model_file: Path) -> None:
