@@ -133,7 +133,7 @@ def test_flags_win_and_meet_the_detectors_they_belong_to(blemish: Blemish, root:
         (("--sets", "bottle"), "--sets must be out of flawless, tile, unfit. Got 'bottle'."),
         (("--config", "a.yaml", "--preset", "paper"), "--config takes the place of --preset and --recipes."),
         (("--config", "a.yaml"), "The configuration a.yaml can't be read"),
-        (("--image-size", "x"), "image_size must be a number, or HEIGHT,WIDTH. Got 'x'."),
+        (("--image-size", "x"), "image_size must be a number, or HEIGHT,WIDTH, each at least 1. Got 'x'."),
     ],
 )
 def test_misuse_is_noticed_before_any_job(
