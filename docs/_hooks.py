@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from blemish.models import DETECTORS
+from blemish.options import Option, as_text
 from blemish.settings import (
     DataSettings,
     DecisionSettings,
     DetectorSettings,
     LoadingSettings,
-    Option,
     RunSettings,
-    as_text,
     options,
 )
 

@@ -23,6 +23,7 @@ RANK = {
     "extras": 0.5,
     "progress": 0.5,
     "_lazy": 0.6,
+    "options": 0.7,
     "functional": 1,
     "settings": 1,
     "data": 2,

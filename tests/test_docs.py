@@ -237,7 +237,8 @@ def test_the_reference_holds_every_module() -> None:
 
 def test_the_table_of_settings_holds_every_setting() -> None:
     from blemish.models import DETECTORS
-    from blemish.settings import as_text, options
+    from blemish.options import as_text
+    from blemish.settings import options
 
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/_hooks.py")
     assert spec is not None

@@ -17,16 +17,14 @@ from blemish.errors import UsageError
 from blemish.models import DETECTORS, detectors
 from blemish.models.padim.settings import PadimSettings
 from blemish.models.patchcore.settings import PatchcoreSettings
+from blemish.options import Names, Settings, Size
 from blemish.post_processing import PostProcessor
 from blemish.settings import (
     DataSettings,
     DecisionSettings,
     DetectorSettings,
     LoadingSettings,
-    Names,
     RunSettings,
-    Settings,
-    Size,
     fit_settings,
     options,
 )
@@ -203,8 +201,11 @@ def test_options_of_all_detectors() -> None:
         ({"image_sise": 64}, r"Unknown configuration key 'image_sise'. Did you mean 'image_size'\?"),
         ({"zzz": 1}, r"Unknown configuration key 'zzz'. Known keys: detector, backbone, "),
         ({7: 1}, r"Unknown configuration key 7."),
-        ({"detector": "patchcorr"}, r"detector must be 'patchcore' or 'padim'. Got 'patchcorr'. Did you mean 'patchc"),
-        ({"detector": ["padim"]}, r"detector must be 'patchcore' or 'padim'. Got \['padim'\]."),
+        (
+            {"detector": "patchcorr"},
+            r"detector must be one of patchcore, padim, .*\. Got 'patchcorr'. Did you mean 'patchc",
+        ),
+        ({"detector": ["padim"]}, r"detector must be one of .*\. Got \['padim'\]."),
         ({"sigma": "wide"}, r"sigma must be a number .* Got 'wide'."),
         (
             {"n_features": 5},
@@ -233,6 +234,8 @@ def test_nothing_means_the_default_and_zero_no_limit() -> None:
     found = fit_settings({"bank_size": 0}, DETECTORS).model
     assert isinstance(found, PatchcoreSettings)
     assert found.bank_size is None
+    with pytest.raises(UsageError, match="bank_size must be a whole number"):
+        fit_settings({"bank_size": False}, DETECTORS)
 
 
 # --------------------------------------------------------------------------------------------------------- model files

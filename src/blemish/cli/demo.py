@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from blemish.cli.console import out, print_json, remark, table
+from blemish.cli.flags import OPTIONS, given, with_flags
 
 COLUMNS = {
     "image_auroc": "AUROC",
@@ -19,17 +21,19 @@ COLUMNS = {
 }
 
 
+@with_flags("detector")
 def demo(
     output: Path = typer.Option(Path("demo-output"), "--output", "-o", help="Folder to leave images and models in."),
-    detector: str = typer.Option("patchcore", help="patchcore or padim."),
     seed: int = typer.Option(0, help="Draws other parts."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    **flags: Any,
 ) -> None:
     """Draw parts with planted defects, fit on good ones, calibrate on good ones, test, and leave pictures to look
     at.
     """
     from blemish.trials import demo as story
 
+    detector = given(flags).get("detector", OPTIONS["detector"].default)
     remark("Pictures are drawn, not photographed, and easier than real ones. Nothing is downloaded.")
     results = dict(story.demonstrate(output, detector, seed=seed))
     if as_json:

@@ -15,7 +15,8 @@ import typer
 from blemish.errors import UsageError
 from blemish.functional.pixels import height_width
 from blemish.models import DETECTORS
-from blemish.settings import Names, Option, Settings, Size, as_text, options
+from blemish.options import Names, Option, Settings, Size, as_text
+from blemish.settings import options
 
 OPTIONS = options(DETECTORS)
 
@@ -85,7 +86,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"The configuration {path} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"The configuration {path} must be a mapping of keys to values. Got {type(content).__name__}.")

@@ -11,11 +11,13 @@ from typing import Any
 import typer
 
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress
+from blemish.cli.flags import settings_of, with_flags
 from blemish.cli.paths import expand
-from blemish.data.image_io import MAX_PIXELS
 from blemish.errors import UsageError
+from blemish.settings import LoadingSettings
 
 
+@with_flags("batch_size", "max_pixels")
 def predict(
     model: Path = typer.Argument(..., help="Model file."),
     images: list[str] = typer.Argument(..., help="Files, folders, glob patterns."),
@@ -29,9 +31,8 @@ def predict(
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
-    batch_size: int = typer.Option(8, help="Images of equal size per step."),
-    max_pixels: int = typer.Option(MAX_PIXELS, help="Refuse larger images."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    **flags: Any,
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
     from blemish.predictions.pictures import PictureFolder
@@ -44,8 +45,12 @@ def predict(
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
+    loading = settings_of(LoadingSettings, flags)
     session = Session(
-        load(model, device=device).backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest
+        load(model, device=device).backend,
+        batch_size=loading.batch_size,
+        max_pixels=loading.max_pixels,
+        min_area=smallest,
     )
     pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi)
     rows: list[dict[str, Any]] = []

@@ -22,6 +22,7 @@ from blemish.errors import NotCalibratedError, UsageError
 from blemish.functional.verdict import is_anomalous, normalize_consistently, raw_threshold
 from blemish.post_processing.calibration import Evidence, calibrate, raw_of
 from blemish.post_processing.decision import SETTINGS, CalibrationRecord, Decision, checked_sensitivity
+from blemish.settings import DecisionSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,11 +61,7 @@ class DecisionModule(nn.Module):
         max_false_alarm_rate: float | None = None,
     ) -> None:
         super().__init__()
-        if max_false_alarm_rate is not None and not 0.0 < max_false_alarm_rate < 1.0:
-            raise UsageError(
-                f"max_false_alarm_rate must be between 0 and 1, both excluded. Got {max_false_alarm_rate}."
-            )
-        self.max_false_alarm_rate = max_false_alarm_rate
+        self.max_false_alarm_rate = DecisionSettings(max_false_alarm_rate=max_false_alarm_rate).max_false_alarm_rate
         for scale in _SCALES:
             for name in ("threshold", "min", "max"):
                 self.register_buffer(f"_{scale}_{name}", torch.tensor(torch.nan))

@@ -19,7 +19,7 @@ from blemish.cli.flags import OPTIONS, help_of, parse_flag
 from blemish.data.datamodule import ImageDataModule
 from blemish.errors import UsageError
 from blemish.models import DETECTORS
-from blemish.models.patchcore import Patchcore
+from blemish.models.patchcore.detector import PatchcoreDetector
 from blemish.settings import DataSettings, LoadingSettings, fit_settings
 from blemish.trials.work import build_data, build_model
 
@@ -49,7 +49,7 @@ def test_help_says_whose_a_flag_is_its_choices_and_its_default() -> None:
     assert help_of(OPTIONS["bank_size"]) == "PatchCore: most patches to keep; 0 sets no limit. Default: 10000."
     assert help_of(OPTIONS["fit_mode"]).endswith("to that size. One of stretch, letterbox. Default: stretch.")
     assert help_of(OPTIONS["image_size"]).endswith("the backbone sees. Default: 256.")
-    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim. Default: patchcore."
+    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim, subspace. Default: patchcore."
     assert help_of(OPTIONS["group"]).endswith("stay in one set.")
 
 
@@ -189,7 +189,7 @@ def test_oracle_is_shouted(blemish: Any, tiles: Path, inside: Path) -> None:
 USAGE: list[tuple[list[str], str]] = [
     (["--image-sise", "64"], "No such option"),
     (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH, each at least 1. Got 'big'."),
-    (["--detector", "x"], "detector must be 'patchcore' or 'padim'. Got 'x'."),
+    (["--detector", "x"], "detector must be one of patchcore, padim, subspace. Got 'x'."),
     (["--n-features", "5"], "n_features has no meaning for detector 'patchcore'."),
     (["--sigma", "0"], "sigma must be above 0"),
     (["--sigma", "wide"], "Invalid value for '--sigma'"),
@@ -279,10 +279,10 @@ def test_mask_of_another_size(blemish: Any, tiles: Path, inside: Path, tmp_path:
 def test_interrupted_fit_leaves_no_file(
     blemish: Any, tiles: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: Patchcore, features: Any) -> None:
+    def stop(self: PatchcoreDetector, features: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Patchcore, "observe", stop)
+    monkeypatch.setattr(PatchcoreDetector, "observe", stop)
     ran = blemish("fit", tiles, "-o", "m.safetensors", *SMALL)
     assert ran.code == 130
     assert listing(inside) == []

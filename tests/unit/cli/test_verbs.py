@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from blemish import __version__
+from blemish import cli as blemish_cli
 from blemish.artifact import load
 from blemish.synthetic.products import PRODUCTS
 from blemish.trials import demo as story
@@ -88,7 +90,7 @@ def test_test_without_verdicts(blemish: Any, model_file: Path, tiles: Path, insi
     model.save(tmp_path / "raw.safetensors")
     ran = blemish("test", tmp_path / "raw.safetensors", tiles)
     assert ran.code == 2
-    assert "This model has no post-processor, so it gives no verdicts to test." in ran.err
+    assert "This needs a detector with blemish.PostProcessor; this patchcore has none." in ran.err
 
 
 # -------------------------------------------------------------------------------------------------------------- inspect
@@ -201,6 +203,15 @@ def test_help(verb: str, blemish: Any) -> None:
     ran = blemish(verb, "--help")
     assert ran.code == 0
     assert "Usage:" in ran.out
+
+
+def test_verbs_do_no_work_of_their_own() -> None:
+    """They parse, call and print: what needs arrays belongs into the library."""
+    for path in Path(blemish_cli.__file__).parent.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert not {name.partition(".")[0] for name in named} & {"torch", "lightning", "numpy", "PIL"}, path
 
 
 def test_unknown_verb(blemish: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from blemish.data.layouts import Sample
+from blemish.post_processing.decision import Decision, Scale
 from blemish.report.html_gallery import NO_VERDICTS, PROBED, SIDE, Speed, choose, from_model, from_predictions
 from blemish.report.html_rows import ImageRow
 from blemish.runtime.session import Outputs
@@ -52,17 +53,14 @@ def test_an_empty_group_says_why() -> None:
 class FakeBackend:
     """Marks the left half of every image."""
 
-    threshold = CUT
-    pixel_cut = 0.5
+    decision = Decision(Scale(CUT, 0.0, 1.0), Scale(0.5, 0.0, 1.0))
     roi = None
+    fingerprint = None
 
     def __init__(self) -> None:
         self.inspected = 0
 
-    def set(self, **settings: float) -> None:
-        raise NotImplementedError
-
-    def run(self, images: npt.NDArray[Any]) -> Outputs:
+    def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         n, height, width = images.shape[:3]
         self.inspected += n
         marked = np.zeros((n, height, width), dtype=bool)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from blemish.errors import UsageError
-from blemish.settings import DetectorSettings, Number, option
+from blemish.options import Number, option
+from blemish.settings import DetectorSettings
 
 PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 DEFAULT_FEATURES = 100

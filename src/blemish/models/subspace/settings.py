@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from blemish.settings import DetectorSettings, Number, option
+from blemish.options import Number, option
+from blemish.settings import DetectorSettings
 
 
 class SubspaceSettings(DetectorSettings):
