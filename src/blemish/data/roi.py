@@ -166,6 +166,7 @@ def _from_polygons(polygons: Any, size: tuple[int, int], extent: tuple[int, int]
             "or give the region as an image, white inside."
         )
     windows = []
+    work = 0.0  # pixels of windows, and rows that edges cross, which take twenty times as long
     for part in parts:
         if not (np.isfinite(part).all() and part.min() >= 0 and (part <= extent).all()):
             raise UsageError(
@@ -175,10 +176,12 @@ def _from_polygons(polygons: Any, size: tuple[int, int], extent: tuple[int, int]
         scaled = part * (size[1] / extent[0], size[0] / extent[1])
         low, high = np.floor(scaled.min(axis=0)).astype(int), np.ceil(scaled.max(axis=0)).astype(int)
         windows.append((scaled - low, low, high))
-    if sum(int((high - low).prod()) for _, low, high in windows) > 2 * MAX_PIXELS:
+        work += (high - low).prod() + 20 * np.abs(scaled[:, 1] - np.roll(scaled[:, 1], 1)).sum()
+    if work > 2 * MAX_PIXELS:
         raise UsageError(
-            f"Polygons of this region of interest cover more than {2 * MAX_PIXELS:,} pixels together. Give fewer, or "
-            "the region as an image, white inside."
+            "The polygons of this region of interest are too large, together, to be drawn one by one: their boxes and "
+            f"twenty times the rows that their edges cross come to {work:,.0f} pixels, at most {2 * MAX_PIXELS:,} are "
+            "drawn. Give the region as an image, white inside."
         )
     mask = np.zeros(size, dtype=np.bool_)
     for points, (left, top), (right, bottom) in windows:
