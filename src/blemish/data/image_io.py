@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "file_sha256",
     "highest_sample",
+    "looks_like_a_mask",
     "read_header",
     "read_image",
     "read_mask",
@@ -44,6 +45,8 @@ __all__ = [
 LABELS = 32
 """Masks whose highest value is at most this number kinds of defects; in brighter ones gray is the edge of a white
 area."""
+
+_KINDS = 8  # of defects in one mask: a picture as dark as that has more values
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,25 @@ def read_mask_closely(path: Source, size: tuple[int, int]) -> MaskReading:
         if np.issubdtype(values.dtype, np.integer) and top <= LABELS:
             return MaskReading(values != 0)
         return MaskReading(values * 2.0 >= top, soft=len(np.unique(values)) > 2)
+
+
+def looks_like_a_mask(path: Source) -> bool:
+    """Whether a picture has two values at most, or small numbers that count kinds of defects. False if it can't be
+    read.
+    """
+    try:
+        with opened(path) as file:
+            values = decode(file, MAX_PIXELS, keep_unused_alpha=True).values
+    except ImageReadError:
+        return False
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            return False
+        values = values[..., 0]
+    low, high = values.min(), values.max()
+    if ((values == low) | (values == high)).all():
+        return True
+    return bool(low == 0 and high <= LABELS and len(np.unique(values)) <= _KINDS)
 
 
 def read_header(source: Source) -> ImageHeader:

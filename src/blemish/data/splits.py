@@ -14,7 +14,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -119,6 +119,31 @@ def split(
         return tuple(s for s in samples if s in chosen)
 
     return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy)
+
+
+def unseen(index: Index, sets: Split, seen: Callable[[Sample], bool]) -> Split:
+    """The sets of an index, with a test set on which a finished model may be measured.
+
+    A folder that has grown is dealt anew, and images that were fitted on could come to be tested on. Here those that
+    made the model stay where they are, and all others are free: where the owner made no test set, every labeled image
+    that hasn't been assigned and that the model hasn't seen is tested on.
+
+    Args:
+        index: what lies in the folder.
+        sets: how it would be divided for a fit.
+        seen: whether a model was made from an image.
+    """
+    known = {sample for sample in index.samples if sample.label is not None and seen(sample)}
+    own_test = any(sample.subset == "test" for sample in index.samples)
+    test = {s for s in index.samples if s.label is not None and s.subset == ("test" if own_test else None)}
+    test |= {sample for sample in index.samples if sample.label and sample.subset is None}
+    test -= known
+
+    def kept(members: Iterable[Sample]) -> tuple[Sample, ...]:
+        return tuple(sample for sample in members if sample in known)
+
+    tested = tuple(sample for sample in index.samples if sample in test)
+    return Split(kept(sets.fit), kept(sets.calibrate), sets.validation, tested, sets.policy)
 
 
 def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:
