@@ -28,8 +28,8 @@ def possible_workers(wanted: int) -> int:
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if wanted and _spawns() and not _is_guarded(script):
         warnings.warn(
-            f"Images are read without worker processes, which is slower: each would run {script} again. Put what it does "
-            'under if __name__ == "__main__":, or pass num_workers=0.',
+            f"Images are read without worker processes, which is slower: each would run {script} again. Put what it "
+            'does under if __name__ == "__main__":, or pass num_workers=0.',
             stacklevel=4,
         )
         return 0
