@@ -31,6 +31,7 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
     batch_size: int = typer.Option(8, help="Images of equal size per step."),
     max_pixels: int = typer.Option(MAX_PIXELS, help="Refuse larger images."),
+    frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, or take the first."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
@@ -45,9 +46,17 @@ def predict(
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
     session = Session(
-        load(model, device=device).backend, batch_size=batch_size, max_pixels=max_pixels, min_area=smallest
+        load(model, device=device).backend,
+        batch_size=batch_size,
+        max_pixels=max_pixels,
+        min_area=smallest,
+        frames=frames,  # type: ignore[arg-type]  # which checks it
     )
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi)
+    pictures = (
+        None
+        if save is None
+        else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi, session.reading)
+    )
     rows: list[dict[str, Any]] = []
     with (
         prediction_run(

@@ -52,6 +52,12 @@ class DataRecord:
         """Keyword arguments of `ImageDataModule` that read and deal a folder as for the fit."""
         return {key: value for key, value in vars(self).items() if key not in ("fingerprint", "digests")}
 
+    def after(self, earlier: DataRecord | None) -> DataRecord:
+        """This record of images that were added to a model, with those it was made from before."""
+        if earlier is None or not earlier.digests:
+            return self
+        return replace(self, digests=_pack(self.seen() | earlier.seen()))
+
     def seen(self) -> frozenset[bytes]:
         """What `short_digest` gives for the images that made the model."""
         packed = base64.b64decode(self.digests)
@@ -68,7 +74,11 @@ def short_digest(sha256: str) -> bytes:
 
 def pack_digests(digests: Iterable[str]) -> str:
     """Hex digests as `DataRecord.digests` holds them."""
-    return base64.b64encode(b"".join(sorted(set(map(short_digest, digests))))).decode("ascii")
+    return _pack(map(short_digest, digests))
+
+
+def _pack(short: Iterable[bytes]) -> str:
+    return base64.b64encode(b"".join(sorted(set(short)))).decode("ascii")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from blemish.data.depth import depth_sentence
-from blemish.data.image_io import MAX_PIXELS, MaskReading, file_sha256, read_header, read_image, read_mask_closely
+from blemish.data.image_io import AS_DECLARED, MaskReading, Reading, file_sha256, read_header, read_mask_closely
 from blemish.data.index import Index, Sample
 from blemish.data.masks import stem_of
 from blemish.data.splits import Split
@@ -93,9 +93,7 @@ def check(
     split: Split,
     *,
     min_size: int = 32,
-    max_pixels: int = MAX_PIXELS,
-    frame: int | None = None,
-    bit_depth: int | None = None,
+    reading: Reading = AS_DECLARED,
     progress: Progress = silent,
 ) -> CheckReport:
     """Read every image and mask once and report.
@@ -104,9 +102,7 @@ def check(
         index: what lies in the folder.
         split: how it would be divided.
         min_size: images with a side shorter than this are reported.
-        max_pixels: as in `read_image`.
-        frame: as in `read_image`.
-        bit_depth: as in `read_image`.
+        reading: how images are read.
         progress: called for each image, in the phase "data check".
     """
     members = {"fit": split.fit, "calibrate": split.calibrate, "validation": split.validation, "test": split.test}
@@ -125,7 +121,7 @@ def check(
         where = home.get(sample.relative, "unused")
         try:
             header = read_header(sample.path)
-            pixels = read_image(sample.path, max_pixels=max_pixels, frame=frame, bit_depth=bit_depth)
+            pixels = reading(sample.path)
             digest = file_sha256(sample.path)
         except ImageReadError as error:
             unreadable[sample.relative] = error.reason
@@ -168,7 +164,7 @@ def check(
     readable = sum(sample.relative not in unreadable for sample in split.fit)
     identical = readable > 1 and len(looks["fit"]) == 1
     odd.two_valued = odd.two_valued if len(odd.two_valued) < sum(sizes.values()) else []
-    findings = [*_trouble(report, odd, identical, min_size), *_plan(report, split, bit_depth)]
+    findings = [*_trouble(report, odd, identical, min_size), *_plan(report, split, reading.bit_depth)]
     rank = {"error": 0, "warning": 1, "note": 2}
     return replace(report, findings=sorted(findings, key=lambda finding: rank[finding.severity]))
 

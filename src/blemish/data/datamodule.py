@@ -24,8 +24,8 @@ from blemish.data.arrays import Arrays, index_arrays
 from blemish.data.batch import DataRecord, pack_digests, short_digest
 from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
-from blemish.data.depth import observed_bit_depth
-from blemish.data.image_io import MAX_PIXELS, file_sha256
+from blemish.data.depth import reading_of
+from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256
 from blemish.data.index import Index, Sample, index_folder
 from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
 from blemish.data.workers import default_workers, possible_workers
@@ -70,8 +70,8 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         calibrate_on: Literal["auto", "held_out", "validation", "test"] = "auto",
         max_pixels: int = MAX_PIXELS,
-        good: Sequence[str] = (),
-        bad: Sequence[str] = (),
+        good: Sequence[str] | None = None,
+        bad: Sequence[str] | None = None,
         all_good: bool = False,
         frames: Literal["refuse", "first"] = "refuse",
         bit_depth: int | None = None,
@@ -101,7 +101,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.calibrate_on = calibrate_on
         self.max_pixels = max_pixels
-        self.good, self.bad, self.all_good = tuple(good), tuple(bad), all_good
+        self.good, self.bad, self.all_good = tuple(good or ()), tuple(bad or ()), all_good
         self.frames = frames
         self.bit_depth = bit_depth
         self._depth_is_known = bit_depth is not None
@@ -191,6 +191,15 @@ class ImageDataModule(LightningDataModule):
         )
 
     @property
+    def reading(self) -> Reading:
+        """How files are read. Without a `bit_depth` it is found out now; `ImageReadError` where a good image can't be
+        read.
+        """
+        if not self._depth_is_known:
+            self.read_as(reading_of(self.split, max_pixels=self.max_pixels, frames=self.frames).bit_depth)
+        return self._reading
+
+    @property
     def policy(self) -> Policy:
         """Which set chooses the thresholds."""
         return self.split.policy
@@ -220,12 +229,10 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Good images to fit on, in the order of the index."""
-        self._find_out_depth()
         return self._loader(self.split.fit)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Images that choose the thresholds, by `policy`; with masks where every anomalous one has its own."""
-        self._find_out_depth()
         samples = self.split.calibration
         _warn_of_bare(samples, "The threshold of pixels is chosen without masks, as it needs them all")
         return self._loader(samples, with_masks=masks_complete(samples))
@@ -241,7 +248,6 @@ class ImageDataModule(LightningDataModule):
             raise DataError(
                 f"{self.root}: nothing to test on. Add labeled images, such as test/good/ and test/<defect>/, or bad/."
             )
-        self._find_out_depth()
         samples = self.split.test
         _warn_of_bare(samples, "Pixel figures are over the other images")
         masked = any(sample.label and sample.mask is not None for sample in samples)
@@ -265,7 +271,6 @@ class ImageDataModule(LightningDataModule):
 
     def record(self) -> DataRecord:
         """What a model remembers of this data; reads every file once for the fingerprint."""
-        self._find_out_depth()
         made_from = [*self.split.fit, *self.split.calibrate]
         made_from += self.split.validation if self.policy == "validation" else ()
         return DataRecord(
@@ -279,19 +284,13 @@ class ImageDataModule(LightningDataModule):
             bad=self.bad,
             all_good=self.all_good,
             frames=self.frames,
-            bit_depth=self.bit_depth,
+            bit_depth=self.reading.bit_depth,
             digests=pack_digests(map(self._digest, made_from)),
         )
 
     @property
-    def frame(self) -> int | None:
-        """Which picture of a file that holds several is read; None refuses such files."""
-        return 0 if self.frames == "first" else None
-
-    def _find_out_depth(self) -> None:
-        if not self._depth_is_known:
-            good = (*self.split.fit, *self.split.calibrate)
-            self.read_as(observed_bit_depth(good, max_pixels=self.max_pixels, frame=self.frame))
+    def _reading(self) -> Reading:
+        return Reading(self.max_pixels, 0 if self.frames == "first" else None, self.bit_depth)
 
     def _seen(self, record: DataRecord) -> Callable[[Sample], bool]:
         seen = record.seen()
@@ -320,12 +319,11 @@ class ImageDataModule(LightningDataModule):
             raise UsageError(
                 "ImageDataModule.transform is not set. Use Engine, which sets it, or assign model.pre_processor to it."
             )
+        reading = self._reading if from_files else self.reading  # images to predict alone show nothing
         dataset = ImageDataset(
             samples,
             self.transform,
-            max_pixels=self.max_pixels,
-            frame=self.frame,
-            bit_depth=self.bit_depth,
+            reading=reading,
             with_masks=with_masks,
             lenient=lenient,
             arrays=None if from_files else self.arrays,

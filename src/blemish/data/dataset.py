@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from blemish.data.arrays import Arrays
 from blemish.data.batch import ImageBatch, PerImage
-from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.data.image_io import AS_DECLARED, Reading, read_mask
 from blemish.data.index import Sample
 from blemish.errors import DataError, ImageReadError, UsageError
 
@@ -56,9 +56,7 @@ class ImageDataset(Dataset[Item]):
     Args:
         samples: what to read, in this order.
         transform: see `Transform`. It runs in loader workers and must therefore live on the CPU.
-        max_pixels: as in `read_image`.
-        frame: as in `read_image`.
-        bit_depth: as in `read_image`.
+        reading: how files are read.
         with_masks: give every item a mask. A good image without a mask file has an all-False one. For an anomalous
             image a missing mask would have to be made up, so such samples are refused; see
             `blemish.data.check.masks_complete`.
@@ -75,18 +73,14 @@ class ImageDataset(Dataset[Item]):
         samples: Sequence[Sample],
         transform: Transform,
         *,
-        max_pixels: int = MAX_PIXELS,
-        frame: int | None = None,
-        bit_depth: int | None = None,
+        reading: Reading = AS_DECLARED,
         with_masks: bool = False,
         lenient: bool = False,
         arrays: Arrays | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.transform = transform
-        self.max_pixels = max_pixels
-        self.frame = frame
-        self.bit_depth = bit_depth
+        self.reading = reading
         self.with_masks = with_masks
         self.lenient = lenient
         self.arrays = arrays
@@ -121,7 +115,7 @@ class ImageDataset(Dataset[Item]):
     def _read(self, sample: Sample) -> npt.NDArray[Any]:
         if self.arrays is not None:
             return self.arrays.images[sample.relative]
-        return read_image(sample.path, max_pixels=self.max_pixels, frame=self.frame, bit_depth=self.bit_depth)
+        return self.reading(sample.path)
 
 
 def collate(items: Sequence[Item]) -> ImageBatch:

@@ -9,25 +9,53 @@ and one that holds more is an error, never a verdict.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from blemish.data.image_io import MAX_PIXELS, highest_sample
+from blemish.data.image_io import MAX_PIXELS, Reading, highest_sample
 from blemish.data.layouts import Sample
+from blemish.data.splits import Split
+from blemish.errors import ImageReadError
 
 DEPTHS = (8, 10, 12, 14)
 """Bits of cameras whose pictures are stored in 16."""
 
 
-def observed_bit_depth(
-    samples: Iterable[Sample], *, max_pixels: int = MAX_PIXELS, frame: int | None = None
-) -> int | None:
+def reading_of(
+    sets: Split,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    frames: str = "refuse",
+    bit_depth: int | None = None,
+    lenient: bool = False,
+) -> Reading:
+    """How the images of a data set are read.
+
+    Args:
+        sets: the good images that fit, that are held out and that validate show the bit depth where none is given.
+        max_pixels: see `Reading`.
+        frames: "refuse" or "first", see `blemish.data.datamodule.ImageDataModule`.
+        bit_depth: see `Reading`; None finds it out.
+        lenient: pass over images that can't be read.
+
+    Raises:
+        ImageReadError: one of these images can't be read.
+    """
+    reading = Reading(max_pixels, 0 if frames == "first" else None, bit_depth)
+    if bit_depth is not None:
+        return reading
+    good = (*sets.fit, *sets.calibrate, *(sample for sample in sets.validation if sample.label is False))
+    return replace(reading, bit_depth=observed_bit_depth(good, reading, lenient=lenient))
+
+
+def observed_bit_depth(samples: Iterable[Sample], reading: Reading, *, lenient: bool = False) -> int | None:
     """The bits that 16-bit pictures use: the fewest of `DEPTHS` that hold them all.
 
     Reads the header of every picture, and the pixels of those of 16 bits until one has a sample above 14 bits.
 
     Args:
         samples: pictures of good parts.
-        max_pixels: as in `blemish.data.image_io.read_image`.
-        frame: as there.
+        reading: how they are read.
+        lenient: see `reading_of`.
 
     Returns:
         None where no picture has 16 bits of unknown use, or where they use them all.
@@ -37,7 +65,12 @@ def observed_bit_depth(
     """
     most = 0
     for sample in samples:
-        highest = highest_sample(sample.path, max_pixels=max_pixels, frame=frame)
+        try:
+            highest = highest_sample(sample.path, max_pixels=reading.max_pixels, frame=reading.frame)
+        except ImageReadError:
+            if not lenient:
+                raise
+            continue
         most = max(most, 0 if highest is None else highest)
         if most >= 2 ** DEPTHS[-1]:
             return None

@@ -27,9 +27,11 @@ from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.files import digest, is_image, replacing
 
 __all__ = [
+    "AS_DECLARED",
     "MAX_PIXELS",
     "ImageHeader",
     "MaskReading",
+    "Reading",
     "Source",
     "file_sha256",
     "highest_sample",
@@ -47,6 +49,23 @@ LABELS = 32
 area."""
 
 _KINDS = 8  # of defects in one mask: a picture as dark as that has more values
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the images of a model are read: whoever reads one for it must do the same. See `read_image`."""
+
+    max_pixels: int = MAX_PIXELS
+    frame: int | None = None
+    bit_depth: int | None = None
+
+    def __call__(self, source: Source) -> npt.NDArray[Any]:
+        """(H, W, 3) RGB, uint8 or float32 in [0, 1]; `ImageReadError` as `read_image`."""
+        return read_image(source, max_pixels=self.max_pixels, frame=self.frame, bit_depth=self.bit_depth)
+
+
+AS_DECLARED = Reading()
+"""As files declare, one picture each."""
 
 
 @dataclass(frozen=True)
