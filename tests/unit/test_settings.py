@@ -22,6 +22,7 @@ from blemish.settings import (
     DataSettings,
     DecisionSettings,
     DetectorSettings,
+    FolderSettings,
     LoadingSettings,
     Names,
     RunSettings,
@@ -166,7 +167,7 @@ def defaults(kind: Any) -> dict[str, Any]:
     ("kind", "groups"),
     [
         (PostProcessor, [DecisionSettings]),
-        (ImageDataModule, [DataSettings, LoadingSettings]),
+        (ImageDataModule, [FolderSettings, DataSettings, LoadingSettings]),
         (Engine, [RunSettings]),
     ],
 )

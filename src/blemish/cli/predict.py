@@ -10,9 +10,10 @@ from typing import Any
 
 import typer
 
-from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress
+from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
 from blemish.cli.paths import expand
 from blemish.data.image_io import MAX_PIXELS
+from blemish.data.walk import describe
 from blemish.errors import UsageError
 
 
@@ -41,7 +42,8 @@ def predict(
     from blemish.runtime import load
     from blemish.runtime.session import Session
 
-    named = list(expand(images))
+    inputs = expand(images)
+    named = inputs.images
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
@@ -81,11 +83,13 @@ def predict(
     counts = {"inspected": run.inspected, "anomalous": run.anomalous}
     if as_json:
         listed = {"predictions": rows} if output is None else {"output": str(output)}
-        print_json({**counts, **listed, "failures": run.failures})
+        print_json({**counts, **listed, "failures": run.failures, "passed_over": inputs.passed_over})
     else:
         out().print(
             f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
+    if inputs.passed_over:
+        remark(f"Passed over: {describe(inputs.passed_over)}.")
     for failure in run.failures:
         complain(f"{failure['path']}: {failure['reason']}")
     if run.failures:

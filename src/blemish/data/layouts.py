@@ -203,7 +203,8 @@ def named(listing: Listing, good: Sequence[str], bad: Sequence[str]) -> Found:
         listing: the images.
         good: names of folders, paths of folders below the root, or patterns such as "ok_*" for names of files or
             folders; letter case doesn't matter.
-        bad: the same. Where both name an image, the inner folder decides, then good: `bad=["*"]` takes the rest.
+        bad: the same. Where both name an image, the inner folder decides, then the longer name, then bad: "*ok*" and
+            "*not_ok*" are told apart, and "*" takes the rest.
 
     Raises:
         DataError: a name that no image lies under, with those that there are.
@@ -212,18 +213,22 @@ def named(listing: Listing, good: Sequence[str], bad: Sequence[str]) -> Found:
     unused = {*good, *bad}
     for name, path in listing.pictures.items():
         subset = next((SUBSET_NAMES[folder] for folder in folders_of(name) if folder in SUBSET_NAMES), None)
-        places = {word: place for word in (*good, *bad) if (place := _place(word, name)) is not None}
+        places = {
+            word: (place, len(word.replace("*", ""))) for word in (*good, *bad) if (place := _place(word, name)) >= 0
+        }
         unused -= places.keys()
-        as_good, as_bad = (max((places.get(word, -1) for word in words), default=-1) for words in (good, bad))
-        if max(as_good, as_bad) < 0:
+        as_good, as_bad = (
+            max((places.get(word, _NOWHERE) for word in words), default=_NOWHERE) for words in (good, bad)
+        )
+        if not places:
             found.leave_out(name, "neither --good nor --bad names it")
-        elif as_good >= as_bad:
+        elif as_good > as_bad:
             found.samples.append(Sample(path, name, False, "good", subset=subset))
         elif subset == "train":
             found.leave_out(name, "anomalous, and only good images of train/ are used to fit")
         else:
             folders = PurePosixPath(name).parts[:-1]
-            kind = folders[as_bad:][:1] or folders[-1:] or ("bad",)
+            kind = folders[as_bad[0] :][:1] or folders[-1:] or ("bad",)
             found.samples.append(Sample(path, name, True, kind[0], subset=subset))
     if unused:
         raise DataError(
@@ -309,14 +314,17 @@ def _contradicted(name: str, depth: int) -> bool:
     return not set(BAD_NAMES).isdisjoint(folders_of(name)[depth:])
 
 
-def _place(word: str, name: str) -> int | None:
-    """How many folders of a path lead up to and including what `word` names; None if it names nothing of it."""
+_NOWHERE = (-1, 0)
+
+
+def _place(word: str, name: str) -> int:
+    """How many folders of a path lead up to and including what `word` names; -1 if it names nothing of it."""
     wanted = composed(word.strip("/")).lower()
     parts = [part.lower() for part in PurePosixPath(name).parts]
     for i, part in enumerate(parts[:-1]):
         if fnmatchcase(part, wanted) or "/".join(parts[: i + 1]) == wanted:
             return i + 1
-    return len(parts) - 1 if any(fnmatchcase(text, wanted) for text in (parts[-1], "/".join(parts))) else None
+    return len(parts) - 1 if any(fnmatchcase(text, wanted) for text in (parts[-1], "/".join(parts))) else -1
 
 
 def _visa_split(table: Path, category: str) -> dict[str, Subset]:

@@ -15,7 +15,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from blemish.data.index import Index, Sample
@@ -126,24 +126,21 @@ def unseen(index: Index, sets: Split, seen: Callable[[Sample], bool]) -> Split:
 
     A folder that has grown is dealt anew, and images that were fitted on could come to be tested on. Here those that
     made the model stay where they are, and all others are free: where the owner made no test set, every labeled image
-    that hasn't been assigned and that the model hasn't seen is tested on.
+    that hasn't been assigned and that the model hasn't seen is tested on. A test set of the owner's stays as it is.
 
     Args:
         index: what lies in the folder.
         sets: how it would be divided for a fit.
         seen: whether a model was made from an image.
     """
-    known = {sample for sample in index.samples if sample.label is not None and seen(sample)}
-    own_test = any(sample.subset == "test" for sample in index.samples)
-    test = {s for s in index.samples if s.label is not None and s.subset == ("test" if own_test else None)}
-    test |= {sample for sample in index.samples if sample.label and sample.subset is None}
-    test -= known
-
-    def kept(members: Iterable[Sample]) -> tuple[Sample, ...]:
-        return tuple(sample for sample in members if sample in known)
-
-    tested = tuple(sample for sample in index.samples if sample in test)
-    return Split(kept(sets.fit), kept(sets.calibrate), sets.validation, tested, sets.policy)
+    labeled = [sample for sample in index.samples if sample.label is not None]
+    if any(sample.subset == "test" for sample in index.samples):
+        return replace(sets, test=tuple(s for s in labeled if s.subset == "test" or (s.label and s.subset is None)))
+    known = {sample for sample in labeled if sample.subset is None and seen(sample)}
+    test = tuple(sample for sample in labeled if sample.subset is None and sample not in known)
+    free = set(test)
+    fit, calibrate = (tuple(s for s in members if s not in free) for members in (sets.fit, sets.calibrate))
+    return replace(sets, fit=fit, calibrate=calibrate, test=test)
 
 
 def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:

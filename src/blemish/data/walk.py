@@ -59,15 +59,16 @@ def walk(root: Path) -> Walk:
     Raises:
         DataError: a folder that can't be read.
     """
-    images: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     passed_over: dict[str, list[str]] = defaultdict(list)
     for path, reason in _entries(root, ()):
         stored = path.relative_to(root).as_posix()
-        name = composed(stored)
         if reason is not None:
-            passed_over[reason].append(name)
+            passed_over[reason].append(composed(stored))
         else:
-            images[name if name not in images else stored] = path  # two spellings of one name are two files
+            found[stored] = path
+    # Two spellings of one name are two files: the second keeps its own.
+    images = {name if (name := composed(stored)) not in found else stored: path for stored, path in found.items()}
     ordered = {reason: tuple(sorted(names)) for reason, names in sorted(passed_over.items())}
     return Walk(root, dict(sorted(images.items())), ordered)
 
@@ -84,6 +85,11 @@ def describe(passed_over: Mapping[str, tuple[str, ...]]) -> str:
 def composed(name: str) -> str:
     """Unicode NFC: macOS stores a file name decomposed that the mask's author typed composed."""
     return unicodedata.normalize("NFC", name)
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether a name is one that `predict --save` gives."""
+    return _OUTPUT.fullmatch(path.name) is not None
 
 
 def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str | None]]:
@@ -121,4 +127,4 @@ def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple
         elif not stat.S_ISREG(mode):
             yield path, SPECIAL
         else:
-            yield path, OWN if _OUTPUT.fullmatch(entry.name) else None
+            yield path, OWN if is_own_output(path) else None

@@ -99,8 +99,8 @@ class Engine:
         *,
         watch: Callable[[InferenceBatch], None] | None = None,
     ) -> EvaluationResult:
-        """Measures a detector on the test images, on raw scores and in original pixels. Images that it was fitted on, or
-        calibrated with, are left out with a warning.
+        """Measures a detector on the test images, on raw scores and in original pixels. Images that it was fitted on or
+        calibrated with are left out, with a warning.
 
         Args:
             model: fitted.
