@@ -20,7 +20,22 @@ from typing import Any
 
 from blemish.errors import OutputError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+READ_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".gif", ".jp2", ".j2k", ".jpc", ".j2c", ".jpf", ".jpx", ".avif", ".avifs"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".tga", ".pcx", ".qoi"),
+)
+"""Suffixes of the formats that can be read, in lower case."""
+
+UNREAD_SUFFIXES = (
+    *(".heic", ".heif", ".jxl", ".exr", ".psd", ".dds", ".sgi", ".fits", ".dcm", ".xcf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
+"""Suffixes of pictures in formats that can't be read. A folder scan takes them along all the same: a part whose picture
+is passed over in silence would count as inspected."""
+
+IMAGE_SUFFIXES = tuple(sorted((*READ_SUFFIXES, *UNREAD_SUFFIXES)))
+"""What a folder scan takes for an image, compared in lower case. A file given by name is judged by content alone."""
 
 _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or choose another place."),

@@ -115,6 +115,20 @@ class DecisionSettings(Settings):
     pixel_sensitivity: Number = option(0.5, "0 to 1; higher marks more pixels.", ge=0, le=1)
 
 
+class FolderSettings(Settings):
+    """What lies in a folder, where names don't tell, and what its files hold, where they don't say."""
+
+    good: Names | None = option(
+        None, "Folders of good parts, or patterns for names such as 'ok_*', comma-separated. Default: by usual names."
+    )
+    bad: Names | None = option(None, "The same of bad parts; '*' for all others.")
+    all_good: bool = option(False, "Every image shows a good part, whatever folders are called.")
+    frames: Literal["refuse", "first"] = option("refuse", "What to do with files of several pictures.")
+    bit_depth: int | None = option(
+        None, "Bits that images in 16-bit files use, such as 12. Default: as the good ones show.", ge=1, le=16
+    )
+
+
 class DataSettings(Settings):
     """Which images fit, choose the thresholds, and test."""
 
@@ -167,6 +181,7 @@ class FitSettings:
 
     model: DetectorSettings
     decision: DecisionSettings
+    folder: FolderSettings
     data: DataSettings
     loading: LoadingSettings
     run: RunSettings
@@ -174,6 +189,7 @@ class FitSettings:
 
 _SHARED: dict[str, type[Settings]] = {
     "decision": DecisionSettings,
+    "folder": FolderSettings,
     "data": DataSettings,
     "loading": LoadingSettings,
     "run": RunSettings,

@@ -23,6 +23,7 @@ from blemish.settings import (
     DataSettings,
     DecisionSettings,
     DetectorSettings,
+    FolderSettings,
     LoadingSettings,
     RunSettings,
     fit_settings,
@@ -164,7 +165,7 @@ def defaults(kind: Any) -> dict[str, Any]:
     ("kind", "groups"),
     [
         (PostProcessor, [DecisionSettings]),
-        (ImageDataModule, [DataSettings, LoadingSettings]),
+        (ImageDataModule, [FolderSettings, DataSettings, LoadingSettings]),
         (Engine, [RunSettings]),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from blemish.cli.console import BAD_INPUT, out, phases, print_json, table
+from blemish.cli.flags import settings_of, with_flags
+from blemish.settings import DataSettings, FolderSettings, LoadingSettings
 
 data = typer.Typer(help="Look into data folders.", no_args_is_help=True)
 COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -18,31 +21,25 @@ def _group() -> None:
 
 
 @data.command()
+@with_flags(*FolderSettings.model_fields, *DataSettings.model_fields, "max_pixels")
 def check(
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder, data set or manifest."),
-    calibration_fraction: float = typer.Option(0.2, help="As for fit."),
-    test_fraction: float = typer.Option(0.2, help="As for fit."),
-    group: str | None = typer.Option(None, help="As for fit."),
-    calibrate_on: str = typer.Option("auto", help="As for fit."),
-    seed: int = typer.Option(0, help="As for fit."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    **flags: Any,
 ) -> None:
     """Show what would be fitted, calibrated and tested, and why. Exit code 3 if something would fail."""
+    folder, dealing = settings_of(FolderSettings, flags), settings_of(DataSettings, flags)
+    max_pixels = settings_of(LoadingSettings, flags).max_pixels
     from blemish.data import check as checking
+    from blemish.data.depth import reading_of
     from blemish.data.index import index_folder
     from blemish.data.splits import split
 
-    index = index_folder(directory)
-    sets = split(
-        index,
-        calibration_fraction=calibration_fraction,
-        test_fraction=test_fraction,
-        group=group,
-        seed=seed,
-        calibrate_on=calibrate_on,
-    )
+    index = index_folder(directory, good=folder.good or (), bad=folder.bad or (), all_good=folder.all_good)
+    sets = split(index, **dict(dealing))
+    reading = reading_of(sets, max_pixels=max_pixels, frames=folder.frames, bit_depth=folder.bit_depth, lenient=True)
     with phases() as show:
-        report = checking.check(index, sets, progress=show)
+        report = checking.check(index, sets, reading=reading, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:

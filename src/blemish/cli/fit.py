@@ -29,6 +29,9 @@ def fit(
     settings = fit_settings({**(read_config(config) if config else {}), **given(flags)}, DETECTORS)
     from blemish.artifact import save
     from blemish.cli.paths import check_writable
+    from blemish.data.check import folders_sentence
+    from blemish.data.depth import depth_sentence
+    from blemish.data.walk import describe
     from blemish.engine import Engine
     from blemish.post_processing.summary import calibration_summary
     from blemish.trials.work import build_data, build_model
@@ -36,6 +39,11 @@ def fit(
     check_writable(output, ".safetensors")
     datamodule = build_data(settings, directory)
     split = datamodule.split  # reads the folder: bad input is reported before anything heavy happens
+    remark(f"Good parts: {folders_sentence(datamodule.index.good_folders)}.")
+    if datamodule.index.passed_over:
+        remark(f"Passed over: {describe(datamodule.index.passed_over)}.")
+    if settings.folder.bit_depth is None and datamodule.reading.bit_depth is not None:
+        remark(depth_sentence(datamodule.reading.bit_depth))
     model = build_model(settings)
     if model.extractor.source == "formula":
         remark(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from blemish.data.walk import OWN, Walk, describe, is_own_output, walk
 from blemish.errors import DataError, UsageError
-from blemish.files import is_image
 
 
 def check_writable(path: Path, suffix: str) -> None:
@@ -25,24 +26,45 @@ def check_writable(path: Path, suffix: str) -> None:
         raise UsageError(f"{path} can't be written ({folder} is no writable folder, or the path is a folder).")
 
 
-def expand(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Images named by files, folders (searched through) and glob patterns, each with its path relative to what was
-    named: the folder, or the part of the pattern before the first wildcard.
+@dataclass
+class Inputs:
+    """What users named.
+
+    Attributes:
+        images: files, each with its path relative to what was named: the folder, or the part of a pattern before the
+            first wildcard.
+        passed_over: reason -> files of folders and patterns that are not inspected, see `blemish.data.walk`.
+    """
+
+    images: list[tuple[Path, Path]] = field(default_factory=list)
+    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def expand(inputs: Sequence[str]) -> Inputs:
+    """Images named by files, folders (searched through, as for `fit`) and glob patterns.
 
     Raises:
         DataError: if an input matches nothing.
     """
+    found = Inputs()
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            found = sorted(one for one in path.rglob("*") if is_image(one) and one.is_file())
-            yield from ((one, one.relative_to(path)) for one in found)
+            below = walk(path)
         elif path.exists():
-            found = [path]
-            yield path, Path(path.name)
+            below = Walk(path.parent, {path.name: path}, {})
         else:
-            found = sorted(Path(one) for one in glob.glob(text, recursive=True) if Path(one).is_file())
-            fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-            yield from ((one, one.relative_to(Path(*fixed))) for one in found)
-        if not found:
-            raise DataError(f"{text!r} is no file, no folder with images and no pattern that matches. Check the path.")
+            matches = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())
+            fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            own = tuple(str(match) for match in matches if is_own_output(match))
+            images = {str(match.relative_to(fixed)): match for match in matches if not is_own_output(match)}
+            below = Walk(fixed, images, {OWN: own} if own else {})
+        if not below.images:
+            rest = f" Passed over: {describe(below.passed_over)}." if below.passed_over else ""
+            raise DataError(
+                f"{text!r} is no file, no folder with images and no pattern that matches. Check the path.{rest}"
+            )
+        found.images += [(file, file.relative_to(below.root)) for file in below.images.values()]
+        for reason, names in below.passed_over.items():
+            found.passed_over[reason] = (*found.passed_over.get(reason, ()), *names)
+    return found

@@ -10,9 +10,10 @@ from typing import Any
 
 import typer
 
-from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress
+from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
 from blemish.cli.flags import settings_of, with_flags
 from blemish.cli.paths import expand
+from blemish.data.walk import describe
 from blemish.errors import UsageError
 from blemish.settings import LoadingSettings
 
@@ -31,6 +32,7 @@ def predict(
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
+    frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, or take the first."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
     **flags: Any,
 ) -> None:
@@ -41,7 +43,8 @@ def predict(
     from blemish.runtime import load
     from blemish.runtime.session import Session
 
-    named = list(expand(images))
+    inputs = expand(images)
+    named = inputs.images
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
@@ -51,8 +54,13 @@ def predict(
         batch_size=loading.batch_size,
         max_pixels=loading.max_pixels,
         min_area=smallest,
+        frames=frames,  # type: ignore[arg-type]  # which checks it
     )
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi)
+    pictures = (
+        None
+        if save is None
+        else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi, session.reading)
+    )
     rows: list[dict[str, Any]] = []
     with (
         prediction_run(
@@ -77,11 +85,13 @@ def predict(
     counts = {"inspected": run.inspected, "anomalous": run.anomalous}
     if as_json:
         listed = {"predictions": rows} if output is None else {"output": str(output)}
-        print_json({**counts, **listed, "failures": run.failures})
+        print_json({**counts, **listed, "failures": run.failures, "passed_over": inputs.passed_over})
     else:
         out().print(
             f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
+    if inputs.passed_over:
+        remark(f"Passed over: {describe(inputs.passed_over)}.")
     for failure in run.failures:
         complain(f"{failure['path']}: {failure['reason']}")
     if run.failures:

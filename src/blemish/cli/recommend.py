@@ -12,6 +12,7 @@ from blemish.cli.console import UNMET, complain, out, print_json, progress
 from blemish.cli.flags import given, with_flags
 from blemish.errors import UsageError
 from blemish.files import write_text
+from blemish.settings import FolderSettings
 
 if TYPE_CHECKING:
     from blemish.trials.recommend import Recommendation
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@with_flags("roi", "group", "seed", "batch_size", "num_workers", "max_pixels", "accelerator")
+@with_flags(
+    "roi", *FolderSettings.model_fields, "group", "seed", "batch_size", "num_workers", "max_pixels", "accelerator"
+)
 def recommend(
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder of good parts, data set, or manifest."),
     output: Path = typer.Option(Path("recommended.yaml"), "--output", "-o", help="Configuration file to write."),

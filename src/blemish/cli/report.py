@@ -8,11 +8,11 @@ from typing import Any
 import typer
 
 from blemish.cli.console import phases
-from blemish.cli.flags import settings_of, with_flags
-from blemish.settings import LoadingSettings
+from blemish.cli.flags import given, settings_of, with_flags
+from blemish.settings import FolderSettings, LoadingSettings
 
 
-@with_flags("max_pixels")
+@with_flags("max_pixels", *FolderSettings.model_fields)
 def report(
     source: Path = typer.Argument(..., help="Model file, or predictions: .csv, .jsonl, .parquet."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
@@ -30,6 +30,7 @@ def report(
 
     check_writable(output, ".html")
     make = report_on_predictions if source.suffix.lower() in READERS else report_on_model
+    said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     with phases() as progress:
-        figures = make(source, directory, output, settings_of(LoadingSettings, flags), progress=progress)
+        figures = make(source, directory, output, settings_of(LoadingSettings, flags), said=said, progress=progress)
     show(figures, as_json)

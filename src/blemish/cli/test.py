@@ -8,11 +8,11 @@ from typing import Any
 import typer
 
 from blemish.cli.console import out, phases, print_json, table
-from blemish.cli.flags import settings_of, with_flags
-from blemish.settings import LoadingSettings, RunSettings
+from blemish.cli.flags import given, settings_of, with_flags
+from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
 
-@with_flags(*LoadingSettings.model_fields, *RunSettings.model_fields)
+@with_flags(*FolderSettings.model_fields, *LoadingSettings.model_fields, *RunSettings.model_fields)
 def test(
     model: Path = typer.Argument(..., help="Model file."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
@@ -21,19 +21,20 @@ def test(
     **flags: Any,
 ) -> None:
     """Measure a model on labeled images, on raw scores and in original pixels."""
+    said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     loading, accelerator = settings_of(LoadingSettings, flags), settings_of(RunSettings, flags).accelerator
     if report is None:
         from blemish.artifact import load
         from blemish.engine.testing import measure
 
-        figures = measure(load(model), directory, loading, accelerator)
+        figures = measure(load(model), directory, loading, accelerator, said=said)
     else:
         from blemish.cli.paths import check_writable
         from blemish.report.assemble import report_on_model
 
         check_writable(report, ".html")
         with phases() as progress:
-            figures = report_on_model(model, directory, report, loading, accelerator, progress=progress)
+            figures = report_on_model(model, directory, report, loading, accelerator, said=said, progress=progress)
     show(figures, as_json)
 
 

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from blemish.data.image_io import MAX_PIXELS, file_sha256, read_header, read_image, read_mask
+from blemish.data.depth import depth_sentence
+from blemish.data.image_io import AS_DECLARED, MaskReading, Reading, file_sha256, read_header, read_mask_closely
 from blemish.data.index import Index, Sample
+from blemish.data.masks import stem_of
 from blemish.data.splits import Split
+from blemish.data.walk import describe
+from blemish.data.words import BAD_NAMES, words_of
 from blemish.errors import DataError, ImageReadError
 from blemish.progress import Progress, silent, watched
 
+_FOLDERS = 8  # named in one finding
 _SHOWN = 5  # file names quoted in one finding; the report's fields hold them all
 
 
@@ -50,8 +55,10 @@ class CheckReport:
         sets: summaries under "fit", "calibrate", "validation", "test" and "unused" (images in no set).
         sizes: "H x W" -> number of images, most frequent first.
         modes: such as "gray 16 bit" -> number of images.
-        ignored: hidden and non-image files passed over.
+        good_folders: folders whose images are taken for good parts -> number of images.
+        passed_over: reason -> files that are no images or shall not be looked at.
         unreadable: relative path -> reason.
+        broken_masks: relative path of the image -> why its mask can't be used.
         mask_problems: relative path -> reason; also files left out by the layout.
         duplicates: groups of (set, relative path) with identical bytes, where a group reaches over more than one set.
         findings: everything above in words, errors first.
@@ -63,8 +70,10 @@ class CheckReport:
     sets: dict[str, SetSummary]
     sizes: dict[str, int]
     modes: dict[str, int]
-    ignored: int
+    good_folders: dict[str, int]
+    passed_over: dict[str, tuple[str, ...]]
     unreadable: dict[str, str]
+    broken_masks: dict[str, str]
     mask_problems: dict[str, str]
     duplicates: list[list[tuple[str, str]]]
     findings: list[Finding] = field(default_factory=list)
@@ -84,7 +93,7 @@ def check(
     split: Split,
     *,
     min_size: int = 32,
-    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_DECLARED,
     progress: Progress = silent,
 ) -> CheckReport:
     """Read every image and mask once and report.
@@ -93,7 +102,7 @@ def check(
         index: what lies in the folder.
         split: how it would be divided.
         min_size: images with a side shorter than this are reported.
-        max_pixels: as in `read_image`.
+        reading: how images are read.
         progress: called for each image, in the phase "data check".
     """
     members = {"fit": split.fit, "calibrate": split.calibrate, "validation": split.validation, "test": split.test}
@@ -104,15 +113,15 @@ def check(
     modes: Counter[str] = Counter()
     unreadable: dict[str, str] = {}
     mask_problems = {problem.path: problem.reason for problem in index.problems}
-    small: list[str] = []
-    spotted_good: list[str] = []
+    broken_masks: dict[str, str] = {}
+    odd = _Odd()
     same_bytes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     looks: dict[str, set[bytes]] = defaultdict(set)
     for sample in watched(index.samples, "data check", progress):
         where = home.get(sample.relative, "unused")
         try:
             header = read_header(sample.path)
-            pixels = read_image(sample.path, max_pixels=max_pixels)
+            pixels = reading(sample.path)
             digest = file_sha256(sample.path)
         except ImageReadError as error:
             unreadable[sample.relative] = error.reason
@@ -121,19 +130,22 @@ def check(
         sizes[f"{height} x {width}"] += 1
         modes[f"{header.mode} {header.bits} bit"] += 1
         if min(height, width) < min_size:
-            small.append(f"{sample.relative} ({height} x {width})")
+            odd.small.append(f"{sample.relative} ({height} x {width})")
+        if ((pixels == pixels.min()) | (pixels == pixels.max())).all():
+            odd.two_valued.append(sample.relative)
+        if sample.label is False and not words_of(stem_of(sample.relative)).isdisjoint(BAD_NAMES):
+            odd.called_bad.append(sample.relative)
         same_bytes[digest].append((where, sample.relative))
         looks[where].add(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
         if sample.mask is not None:
             try:
-                marked = bool(read_mask(sample.mask, (height, width)).any())
+                mask = read_mask_closely(sample.mask, (height, width))
             except DataError as error:
-                mask_problems[sample.relative] = str(error)
+                broken_masks[sample.relative] = str(error)
             else:
-                if sample.label and not marked:
-                    mask_problems[sample.relative] = "anomalous, but its mask is empty"
-                elif sample.label is False and marked:
-                    spotted_good.append(sample.relative)
+                mask_problems |= _look_at(sample, mask)
+                if sample.label is False and mask.mask.any():
+                    odd.spotted_good.append(sample.relative)
 
     report = CheckReport(
         root=str(index.root),
@@ -142,16 +154,27 @@ def check(
         sets={name: _summary(chosen) for name, chosen in (members | {"unused": unused}).items()},
         sizes=dict(sizes.most_common()),
         modes=dict(modes.most_common()),
-        ignored=index.ignored,
+        good_folders=index.good_folders,
+        passed_over=dict(index.passed_over),
         unreadable=unreadable,
+        broken_masks=broken_masks,
         mask_problems=mask_problems,
         duplicates=[group for group in same_bytes.values() if len({where for where, _ in group}) > 1],
     )
     readable = sum(sample.relative not in unreadable for sample in split.fit)
     identical = readable > 1 and len(looks["fit"]) == 1
-    findings = [*_trouble(report, small, spotted_good, identical, min_size), *_plan(report, split)]
+    odd.two_valued = odd.two_valued if len(odd.two_valued) < sum(sizes.values()) else []
+    findings = [*_trouble(report, odd, identical, min_size), *_plan(report, split, reading.bit_depth)]
     rank = {"error": 0, "warning": 1, "note": 2}
     return replace(report, findings=sorted(findings, key=lambda finding: rank[finding.severity]))
+
+
+def folders_sentence(folders: Mapping[str, int]) -> str:
+    """Folders with their numbers of images, the largest first."""
+    ordered = sorted(folders.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name}/ ({count})" for name, count in ordered[:_FOLDERS])
+    rest = len(ordered) - _FOLDERS
+    return shown + (f" and {rest} more folders" if rest > 0 else "")
 
 
 def masks_complete(samples: Iterable[Sample]) -> bool:
@@ -160,16 +183,56 @@ def masks_complete(samples: Iterable[Sample]) -> bool:
     return bool(anomalous) and all(sample.mask is not None for sample in anomalous)
 
 
-def _trouble(
-    report: CheckReport, small: list[str], spotted_good: list[str], identical: bool, min_size: int
-) -> Iterable[Finding]:
+@dataclass
+class _Odd:
+    """Images that deserve a look, by relative path."""
+
+    small: list[str] = field(default_factory=list)
+    two_valued: list[str] = field(default_factory=list)
+    called_bad: list[str] = field(default_factory=list)
+    spotted_good: list[str] = field(default_factory=list)
+
+
+def _look_at(sample: Sample, reading: MaskReading) -> dict[str, str]:
+    """What is odd about a mask that can be read."""
+    share = float(reading.mask.mean())
+    remarks = []
+    if sample.label and not share:
+        remarks.append("anomalous, but its mask is empty")
+    if share > 0.5:
+        remarks.append(f"its mask marks {share:.0%} of the picture. Is it inverted? White marks the defect")
+    if reading.soft:
+        remarks.append(
+            "its mask has more than two values, as JPEG or resizing leave them; half of the highest and above counts"
+        )
+    return {sample.relative: "; ".join(remarks)} if remarks else {}
+
+
+def _trouble(report: CheckReport, odd: _Odd, identical: bool, min_size: int) -> Iterable[Finding]:
     if report.unreadable:
         yield Finding("error", f"{_count(report.unreadable, 'file')} can't be read: {_names(report.unreadable)}.")
     if identical:
         yield Finding("error", "All images to fit on are identical; a detector needs to see how good parts differ.")
-    if spotted_good:
-        text = f"{_count(spotted_good, 'good image')} with defects marked in the mask: {_names(spotted_good)}."
+    if report.broken_masks:
+        text = "; ".join(list(report.broken_masks.values())[:_SHOWN])
+        more = ", ..." if len(report.broken_masks) > _SHOWN else ""
+        yield Finding(
+            "error",
+            f"{_count(report.broken_masks, 'mask')} can't be used, so the pixels of the images wouldn't be measured: "
+            f"{text}{more}",
+        )
+    if odd.spotted_good:
+        text = f"{_count(odd.spotted_good, 'good image')} with defects marked in the mask: {_names(odd.spotted_good)}."
         yield Finding("error", text)
+    if odd.two_valued:
+        yield Finding(
+            "warning",
+            f"{_count(odd.two_valued, 'image')} of two values at most, others have more: {_names(odd.two_valued)}. If "
+            "these are masks, put them into ground_truth/.",
+        )
+    if odd.called_bad:
+        text = f"{_count(odd.called_bad, 'good image')} whose name says otherwise: {_names(odd.called_bad)}."
+        yield Finding("warning", text)
     for group in report.duplicates:
         names = [f"{name} ({where})" for where, name in group]
         learnt = {where for where, _ in group} & {"fit", "calibrate"}
@@ -178,13 +241,17 @@ def _trouble(
         text = "; ".join(f"{name}: {reason}" for name, reason in list(report.mask_problems.items())[:_SHOWN])
         more = ", ..." if len(report.mask_problems) > _SHOWN else ""
         yield Finding("warning", f"{_count(report.mask_problems, 'problem')} with masks or placing: {text}{more}.")
-    if small:
-        yield Finding("warning", f"{_count(small, 'image')} with a side below {min_size} pixels: {_names(small)}.")
+    if odd.small:
+        text = f"{_count(odd.small, 'image')} with a side below {min_size} pixels: {_names(odd.small)}."
+        yield Finding("warning", text)
 
 
-def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
+def _plan(report: CheckReport, split: Split, bit_depth: int | None) -> Iterable[Finding]:
     sets = report.sets
     yield Finding("note", f"Layout {report.layout}: {sets['fit'].images} good images would be fitted on.")
+    yield Finding("note", f"Taken as good: {folders_sentence(report.good_folders)}.")
+    if bit_depth is not None and any(mode.endswith(" 16 bit") for mode in report.modes):
+        yield Finding("note", depth_sentence(bit_depth))
     n = len(split.calibration)
     if split.policy == "held_out":
         kinds = {sample.label for sample in split.validation}
@@ -211,8 +278,8 @@ def _plan(report: CheckReport, split: Split) -> Iterable[Finding]:
         )
     if sets["unused"].images:
         yield Finding("note", f"Images without a label, which can only be predicted: {sets['unused'].images}.")
-    if report.ignored:
-        yield Finding("note", f"{report.ignored} hidden or non-image files are passed over.")
+    if report.passed_over:
+        yield Finding("note", f"Passed over: {describe(report.passed_over)}.")
 
 
 def _summary(samples: Sequence[Sample]) -> SetSummary:

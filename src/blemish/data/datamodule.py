@@ -9,21 +9,29 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from blemish.data.batch import DataRecord
+from blemish.data.arrays import Arrays, index_arrays
+from blemish.data.batch import DataRecord, pack_digests, short_digest
 from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
-from blemish.data.image_io import MAX_PIXELS, file_sha256
+from blemish.data.depth import reading_of
+from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256
 from blemish.data.index import Index, Sample, index_folder
-from blemish.data.splits import Policy, Split, split, validate_arguments
+from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
+from blemish.data.workers import default_workers, possible_workers
 from blemish.errors import DataError, ImageReadError, UsageError
+
+FRAMES = ("refuse", "first")
 
 
 class ImageDataModule(LightningDataModule):
@@ -35,10 +43,16 @@ class ImageDataModule(LightningDataModule):
         num_workers: loader processes. None takes 0 on one or two cores, else the cores less one, at most 8.
         calibration_fraction, test_fraction, group, seed, calibrate_on: see `blemish.data.splits.split`.
         max_pixels: files with more pixels are refused, see `blemish.data.image_io.read_image`.
+        good, bad, all_good: which images show good parts, where the names of folders don't tell, see
+            `blemish.data.index.index_folder`.
+        frames: what happens to a file that holds several pictures: "refuse", or "first" for the first alone.
+        bit_depth: how many bits of 16-bit files the images use, from 1 to 16; None finds it out from the good ones, see
+            `blemish.data.depth`.
 
     Attributes:
         transform: the model's `PreProcessor`, on the CPU; set by the engine.
         unreadable: files the latest prediction passed over.
+        bit_depth: as given, or, once images were asked for to fit or measure, as found out.
 
     Raises:
         UsageError: an argument out of range.
@@ -56,6 +70,11 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         calibrate_on: Literal["auto", "cross", "held_out", "validation", "test"] = "auto",
         max_pixels: int = MAX_PIXELS,
+        good: Sequence[str] | None = None,
+        bad: Sequence[str] | None = None,
+        all_good: bool = False,
+        frames: Literal["refuse", "first"] = "refuse",
+        bit_depth: int | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -65,23 +84,99 @@ class ImageDataModule(LightningDataModule):
         ):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}. Got {value}.")
+        for name, names in (("good", good), ("bad", bad)):
+            if isinstance(names, str):
+                raise UsageError(f"{name} must be a list of names. Got {names!r}: write [{names!r}].")
+        if frames not in FRAMES:
+            raise UsageError(f"frames must be one of {', '.join(FRAMES)}. Got {frames!r}.")
+        if bit_depth is not None and not 1 <= bit_depth <= 16:
+            raise UsageError(f"bit_depth must lie between 1 and 16. Got {bit_depth}.")
         validate_arguments(calibration_fraction, test_fraction, group, calibrate_on)
         self.root = Path(root)
         self.batch_size = batch_size
-        self.num_workers = _default_workers() if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         self.calibration_fraction = calibration_fraction
         self.test_fraction = test_fraction
         self.group = group
         self.seed = seed
         self.calibrate_on = calibrate_on
         self.max_pixels = max_pixels
+        self.good, self.bad, self.all_good = tuple(good or ()), tuple(bad or ()), all_good
+        self.frames = frames
+        self.bit_depth = bit_depth
+        self._depth_is_known = bit_depth is not None
         self.transform: Transform | None = None
         self.unreadable: list[ImageReadError] = []
+        self.arrays: Arrays | None = None
+        self._digests: dict[str, str] = {}  # relative path -> SHA-256, read once
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[npt.NDArray[Any]],
+        labels: Sequence[bool | None] | None = None,
+        masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        subsets: Sequence[Literal["train", "validation", "test"] | None] | None = None,
+        bit_depth: int | None = None,
+        **arguments: Any,
+    ) -> ImageDataModule:
+        """Images in memory, for fitting, testing and predicting alike.
+
+        Args:
+            images: (H, W, 3) RGB or (H, W) gray, of any sizes; uint8, uint16, or float32 in [0, 1].
+            labels: True for anomalous, False for good, None for unknown. Without labels all are good.
+            masks: (H, W) bool, True on defect pixels; None where there is none.
+            names: what each is called, in verdicts and for `group`; by default "000000", "000001", ...
+            subsets: the set that each belongs to; None leaves it to `blemish.data.splits.split`.
+            bit_depth: how many bits uint16 arrays use. None finds it out, as for files.
+            arguments: see the class; `num_workers` is 0 by default, as the images are there already.
+
+        Raises:
+            UsageError: arrays of another form, or lists of different lengths.
+        """
+        index, arrays, depth = index_arrays(images, labels, masks, names, subsets, bit_depth)
+        data = cls(index.root, **{"num_workers": 0} | arguments)
+        data.index, data.arrays = index, arrays
+        data.read_as(depth)
+        return data
+
+    @classmethod
+    def from_record(cls, root: str | os.PathLike[str], record: DataRecord | None, **arguments: Any) -> ImageDataModule:
+        """A folder on which a model shall be measured: read and dealt as for its fit, and tested on images that it
+        hasn't seen.
+
+        Args:
+            root: see the class.
+            record: what the model remembers, if it does.
+            arguments: see the class; they win over the record's.
+        """
+        if record is None:
+            return cls(root, **arguments)
+        remembered: dict[str, Any] = {**record.arguments(), "all_good": False}  # said of another folder, perhaps
+        if arguments.get("good") or arguments.get("all_good"):
+            remembered |= {"good": (), "bad": ()}
+        data = cls(root, **remembered | arguments)
+        if record.good and not arguments.get("good"):
+            try:
+                _ = data.index
+            except DataError:  # a folder without those names, which may be understood without them
+                data = cls(root, **remembered | {"good": (), "bad": ()} | arguments)
+        data.read_as(data.bit_depth or record.bit_depth)
+        pool = [s for s in data.index.samples if s.label is False and s.subset in ("train", None)]
+        if len(pool) < 2:  # nothing to fit on, and so nothing to deal
+            tested = tuple(s for s in data.index.samples if s.subset == "test" and s.label is not None)
+            data.split = Split(fit=(), calibrate=(), validation=(), test=tested)
+        if record.digests:
+            data.split = unseen(data.index, data.split, data._seen(record))
+            data.leave_out_seen(record)
+        return data
 
     @cached_property
     def index(self) -> Index:
         """What lies in the folder. Raises `DataError` as `index_folder` does."""
-        return index_folder(self.root)
+        return index_folder(self.root, good=self.good, bad=self.bad, all_good=self.all_good)
 
     @cached_property
     def split(self) -> Split:
@@ -96,20 +191,55 @@ class ImageDataModule(LightningDataModule):
         )
 
     @property
+    def reading(self) -> Reading:
+        """How files are read. Without a `bit_depth` it is found out now; `ImageReadError` where a good image can't be
+        read.
+        """
+        if not self._depth_is_known:
+            self.read_as(reading_of(self.split, max_pixels=self.max_pixels, frames=self.frames).bit_depth)
+        return self._reading
+
+    @property
     def policy(self) -> Policy:
         """Which set chooses the thresholds."""
         return self.split.policy
 
+    def read_as(self, bit_depth: int | None) -> None:
+        """Take a model's `bit_depth`, or that of its data; None for all 16 bits. Nothing is found out any more."""
+        self.bit_depth, self._depth_is_known = bit_depth, True
+
+    def leave_out_seen(self, record: DataRecord | None) -> None:
+        """Take images out of the test set that a model was made from, whatever they are called, and warn if there are
+        any. Reads every test file once.
+
+        Args:
+            record: what the model remembers; nothing changes without.
+        """
+        if record is None or not record.digests:
+            return
+        seen = self._seen(record)
+        lost = [sample for sample in self.split.test if seen(sample)]
+        if lost:
+            self.split = replace(self.split, test=tuple(s for s in self.split.test if s not in set(lost)))
+            warnings.warn(
+                f"{len(lost)} test image(s) are left out: the model was fitted on, or calibrated with, files of the "
+                f"same bytes, first {lost[0].relative}.",
+                stacklevel=2,
+            )
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Good images to fit on, in the order of the index."""
-        return self._loader(self.split.fit, with_masks=False)
+        return self._loader(self.split.fit)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Images that choose the thresholds, by `policy`; with masks where every anomalous one has its own."""
-        return self._loader(self.split.calibration, with_masks=self._usable_masks(self.split.calibration))
+        samples = self.split.calibration
+        _warn_of_bare(samples, "The threshold of pixels is chosen without masks, as it needs them all")
+        return self._loader(samples, with_masks=masks_complete(samples))
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Labeled images to measure on; with masks where every anomalous one has its own.
+        """Labeled images to measure on; with masks where anomalous ones have some. Without a mask, or with one that
+        can't be used, an anomalous image counts in the figures of images alone.
 
         Raises:
             DataError: there is nothing to test on.
@@ -118,57 +248,95 @@ class ImageDataModule(LightningDataModule):
             raise DataError(
                 f"{self.root}: nothing to test on. Add labeled images, such as test/good/ and test/<defect>/, or bad/."
             )
-        return self._loader(self.split.test, with_masks=self._usable_masks(self.split.test))
+        samples = self.split.test
+        _warn_of_bare(samples, "Pixel figures are over the other images")
+        masked = any(sample.label and sample.mask is not None for sample in samples)
+        return self._loader(samples, with_masks=masked, lenient=True)
 
     def predict_dataloader(self, paths: Sequence[str | os.PathLike[str]] | None = None) -> DataLoader[Any]:
         """All images of the index, or the given files. Unreadable ones are passed over and listed in `unreadable`."""
         self.unreadable = []
         if paths is None:
-            samples = self.index.samples
-        else:
-            samples = tuple(Sample(Path(path), Path(path).as_posix(), None, "") for path in paths)
-        return self._loader(samples, with_masks=False, unreadable=self.unreadable)
+            return self._loader(self.index.samples, unreadable=self.unreadable)
+        samples = tuple(Sample(Path(path), Path(path).as_posix(), None, "") for path in paths)
+        return self._loader(samples, unreadable=self.unreadable, from_files=True)
 
     def fingerprint(self) -> str:
         """Hex sha256 over names and bytes of the images that fit and that calibrate: what the model was made from."""
         digest = hashlib.sha256()
         for name, samples in (("fit", self.split.fit), ("calibrate", self.split.calibration)):
             for sample in samples:
-                digest.update(
-                    f"{name}\0{sample.relative}\0{file_sha256(sample.path)}\n".encode("utf-8", "surrogateescape")
-                )
+                digest.update(f"{name}\0{sample.relative}\0{self._digest(sample)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def record(self) -> DataRecord:
         """What a model remembers of this data; reads every file once for the fingerprint."""
+        made_from = [*self.split.fit, *self.split.calibrate]
+        made_from += self.split.validation if self.policy == "validation" else ()
         return DataRecord(
-            self.fingerprint(), self.calibration_fraction, self.test_fraction, self.group, self.seed, self.calibrate_on
+            self.fingerprint(),
+            self.calibration_fraction,
+            self.test_fraction,
+            self.group,
+            self.seed,
+            self.calibrate_on,
+            good=self.good,
+            bad=self.bad,
+            all_good=self.all_good,
+            frames=self.frames,
+            bit_depth=self.reading.bit_depth,
+            digests=pack_digests(map(self._digest, made_from)),
         )
 
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.max_pixels, 0 if self.frames == "first" else None, self.bit_depth)
+
+    def _seen(self, record: DataRecord) -> Callable[[Sample], bool]:
+        seen = record.seen()
+        return lambda sample: short_digest(self._digest(sample)) in seen
+
+    def _digest(self, sample: Sample) -> str:
+        if sample.relative not in self._digests:
+            if self.arrays is None:
+                self._digests[sample.relative] = file_sha256(sample.path)
+            else:
+                image = self.arrays.images[sample.relative]
+                content = hashlib.sha256(f"{image.shape} {image.dtype}\n".encode() + image.tobytes())
+                self._digests[sample.relative] = content.hexdigest()
+        return self._digests[sample.relative]
+
     def _loader(
-        self, samples: Sequence[Sample], *, with_masks: bool, unreadable: list[ImageReadError] | None = None
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_masks: bool = False,
+        lenient: bool = False,
+        unreadable: list[ImageReadError] | None = None,
+        from_files: bool = False,
     ) -> DataLoader[Any]:
         if self.transform is None:
             raise UsageError(
                 "ImageDataModule.transform is not set. Use Engine, which sets it, or assign model.pre_processor to it."
             )
-        dataset = ImageDataset(samples, self.transform, max_pixels=self.max_pixels, with_masks=with_masks)
-        return make_loader(
-            dataset, batch_size=self.batch_size, num_workers=min(self.num_workers, len(samples)), unreadable=unreadable
+        reading = self._reading if from_files else self.reading  # images to predict alone show nothing
+        dataset = ImageDataset(
+            samples,
+            self.transform,
+            reading=reading,
+            with_masks=with_masks,
+            lenient=lenient,
+            arrays=None if from_files else self.arrays,
         )
-
-    def _usable_masks(self, samples: Sequence[Sample]) -> bool:
-        usable = masks_complete(samples)
-        bare = [sample.relative for sample in samples if sample.label and sample.mask is None]
-        if bare and any(sample.mask for sample in samples):
-            warnings.warn(
-                f"Masks are left out: {len(bare)} anomalous image(s) have none, first {bare[0]}. "
-                "Pixel figures need them all.",
-                stacklevel=3,
-            )
-        return usable
+        workers = possible_workers(min(self.num_workers, len(samples)))
+        return make_loader(dataset, batch_size=self.batch_size, num_workers=workers, unreadable=unreadable)
 
 
-def _default_workers() -> int:
-    cores = os.cpu_count() or 1
-    return 0 if cores <= 2 else min(8, cores - 1)
+def _warn_of_bare(samples: Sequence[Sample], consequence: str) -> None:
+    """Where some anomalous images have masks and others don't."""
+    bare = [sample.relative for sample in samples if sample.label and sample.mask is None]
+    if bare and any(sample.label and sample.mask for sample in samples):
+        warnings.warn(
+            f"{consequence}: {len(bare)} anomalous image(s) have no mask, first {bare[0]}.",
+            stacklevel=3,
+        )

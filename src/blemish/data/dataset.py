@@ -10,17 +10,20 @@ them, or collects the files that can't be read and goes on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from blemish.data.arrays import Arrays
 from blemish.data.batch import ImageBatch, PerImage
-from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.data.image_io import AS_DECLARED, Reading, read_mask
 from blemish.data.index import Sample
 from blemish.errors import DataError, ImageReadError, UsageError
 
@@ -37,12 +40,14 @@ class Item:
         size: (H, W) on disk, after EXIF rotation.
         sample: what the index says about it.
         mask: (H, W) bool, True on defect pixels; None when the data set was built without masks.
+        mask_error: why an all-False mask stands in for one that can't be used.
     """
 
     image: Tensor
     size: tuple[int, int]
     sample: Sample
     mask: Tensor | None
+    mask_error: str | None = None
 
 
 class ImageDataset(Dataset[Item]):
@@ -51,43 +56,66 @@ class ImageDataset(Dataset[Item]):
     Args:
         samples: what to read, in this order.
         transform: see `Transform`. It runs in loader workers and must therefore live on the CPU.
-        max_pixels: as in `read_image`.
+        reading: how files are read.
         with_masks: give every item a mask. A good image without a mask file has an all-False one. For an anomalous
             image a missing mask would have to be made up, so such samples are refused; see
             `blemish.data.check.masks_complete`.
+        lenient: give an all-False mask where one is missing or can't be used, too: evaluation leaves the pixels of
+            anomalous images without a marked one out.
+        arrays: read the samples from here and not from files.
 
     Raises:
-        UsageError: `with_masks` while an anomalous or unlabeled sample has no mask.
+        UsageError: `with_masks` and not `lenient` while an anomalous or unlabeled sample has no mask.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], transform: Transform, *, max_pixels: int = MAX_PIXELS, with_masks: bool = False
+        self,
+        samples: Sequence[Sample],
+        transform: Transform,
+        *,
+        reading: Reading = AS_DECLARED,
+        with_masks: bool = False,
+        lenient: bool = False,
+        arrays: Arrays | None = None,
     ) -> None:
+        self.samples = tuple(samples)
+        self.transform = transform
+        self.reading = reading
+        self.with_masks = with_masks
+        self.lenient = lenient
+        self.arrays = arrays
         bare = [sample.relative for sample in samples if sample.label is not False and sample.mask is None]
-        if with_masks and bare:
+        if with_masks and bare and not lenient:
             raise UsageError(
                 f"with_masks needs a mask for every image not known to be good. {len(bare)} lack one, first {bare[0]}. "
                 "Add the masks, or pass with_masks=False."
             )
-        self.samples = tuple(samples)
-        self.transform = transform
-        self.max_pixels = max_pixels
-        self.with_masks = with_masks
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
-        pixels = torch.from_numpy(read_image(sample.path, max_pixels=self.max_pixels))  # (H, W, 3)
+        pixels = torch.from_numpy(self._read(sample))  # (H, W, 3)
         size = (pixels.shape[0], pixels.shape[1])
         with torch.no_grad():
             image = self.transform(pixels[None])[0]  # (3, h, w)
-        mask = None
-        if self.with_masks:
-            drawn = read_mask(sample.mask, size) if sample.mask else np.zeros(size, dtype=np.bool_)
-            mask = torch.from_numpy(drawn)
-        return Item(image, size, sample, mask)
+        if not self.with_masks:
+            return Item(image, size, sample, None)
+        drawn, trouble = np.zeros(size, dtype=np.bool_), None
+        if sample.mask is not None:
+            try:
+                drawn = read_mask(sample.mask, size) if self.arrays is None else self.arrays.masks[sample.relative]
+            except DataError as error:
+                if not self.lenient:
+                    raise
+                trouble = str(error)
+        return Item(image, size, sample, torch.from_numpy(drawn), trouble)
+
+    def _read(self, sample: Sample) -> npt.NDArray[Any]:
+        if self.arrays is not None:
+            return self.arrays.images[sample.relative]
+        return self.reading(sample.path)
 
 
 def collate(items: Sequence[Item]) -> ImageBatch:
@@ -137,7 +165,8 @@ def make_loader(
             None the first one is raised.
 
     Returns:
-        A `DataLoader` that yields `ImageBatch`; a batch without any readable image is skipped.
+        A `DataLoader` that yields `ImageBatch`; a batch without any readable image is skipped. Of a mask that can't be
+        used, and that a lenient data set has replaced, a warning tells.
     """
     return _Loader(
         _ErrorsAsValues(dataset, unreadable),
@@ -188,7 +217,9 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
         unreadable = self.dataset.unreadable  # type: ignore[attr-defined]
-        for batch, failures in super().__iter__():
+        for batch, failures, mask_errors in super().__iter__():
+            for trouble in mask_errors:
+                warnings.warn(f"The pixels of an image are not measured: {trouble}", stacklevel=2)
             for failure in failures:
                 error = failure.error()
                 if unreadable is None or not isinstance(error, ImageReadError):
@@ -198,10 +229,11 @@ class _Loader(DataLoader[Any]):
                 yield batch
 
 
-def _collate_good(items: Sequence[Item | _Failure]) -> tuple[ImageBatch | None, list[_Failure]]:
+def _collate_good(items: Sequence[Item | _Failure]) -> tuple[ImageBatch | None, list[_Failure], list[str]]:
     good = [item for item in items if isinstance(item, Item)]
     failures = [item for item in items if isinstance(item, _Failure)]
+    mask_errors = [item.mask_error for item in good if item.mask_error is not None]
     try:
-        return (collate(good) if good else None), failures
+        return (collate(good) if good else None), failures, mask_errors
     except DataError as error:
-        return None, [*failures, _Failure.of(error)]
+        return None, [*failures, _Failure.of(error)], mask_errors

@@ -1,39 +1,27 @@
 """A folder or a manifest becomes an `Index`: every image with what is known about it, and every file that needs a look.
 
-Indexing reads names, not pixels, so that a folder of a hundred thousand images opens at once; `blemish.data.check`
-looks into the files. The order is that of the relative paths and doesn't depend on the file system.
+Indexing reads names, and a few pixels where names don't tell masks from pictures, so that a folder of a hundred
+thousand images opens at once; `blemish.data.check` looks into the files. The order is that of the relative paths and
+doesn't depend on the file system.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from blemish.data.layouts import (
-    BAD_NAMES,
-    GOOD_NAMES,
-    MASK_NAMES,
-    Listing,
-    Problem,
-    Sample,
-    Subset,
-    composed,
-    detect,
-)
-from blemish.errors import DataError
-from blemish.extras import require
-from blemish.files import IMAGE_SUFFIXES, is_image
+from blemish.data.layouts import Listing, Problem, Sample, detect
+from blemish.data.manifests import READERS, read_manifest
+from blemish.data.masks import pair, separate
+from blemish.data.walk import describe, walk
+from blemish.data.words import BAD_NAMES, GOOD_NAMES, MASK_NAMES, SUBSET_NAMES, Subset
+from blemish.errors import DataError, UsageError
+from blemish.files import READ_SUFFIXES
 
 __all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder"]
-
-_LABELS: dict[str, bool | None] = {"": None, "0": False, "false": False, "1": True, "true": True}
-_LABELS |= dict.fromkeys(GOOD_NAMES, False) | dict.fromkeys(BAD_NAMES, True)
-_SPLITS: dict[str, Subset | None] = {"": None, "train": "train", "test": "test"}
-_SPLITS |= dict.fromkeys(("validation", "val", "valid"), "validation")
 
 
 @dataclass(frozen=True)
@@ -42,46 +30,63 @@ class Index:
 
     Attributes:
         root: the folder, or the manifest file.
-        layout: "manifest", or the name of a layout of `blemish.data.layouts`.
+        layout: "manifest", "named" where the caller said what is good, or the name of a layout of
+            `blemish.data.layouts`.
         samples: ordered by `Sample.relative`.
         problems: files that were left out or found no partner, ordered by path.
-        ignored: how many hidden or non-image files were passed over.
+        passed_over: reason -> files that are no images or shall not be looked at, see `blemish.data.walk`.
     """
 
     root: Path
     layout: str
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
-    ignored: int = 0
+    passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def good_folders(self) -> dict[str, int]:
+        """The folders whose images are taken for good parts, but for those of test sets, with the number of images."""
+        good = (sample for sample in self.samples if sample.label is False and sample.subset in ("train", None))
+        return dict(Counter(str(PurePosixPath(sample.relative).parent) for sample in good))
 
 
-def index_folder(path: str | os.PathLike[str]) -> Index:
+def index_folder(
+    path: str | os.PathLike[str], *, good: Sequence[str] = (), bad: Sequence[str] = (), all_good: bool = False
+) -> Index:
     """Understand a folder of images, or a manifest.
 
     Args:
         path: a folder in one of the layouts of `blemish.data.layouts`, or a `.csv` (UTF-8) or `.parquet` manifest with
             the columns `path,label[,defect,mask,split]`. Paths in a manifest are relative to it. `label` is good or bad
             (any of the usual names, or 0/1), or empty; `split` is train, validation, test or empty.
+        good: which folders or files of a folder show good parts, see `blemish.data.layouts.named`. Where given, no
+            layout is tried.
+        bad: which show bad ones.
+        all_good: every image of the folder shows a good part.
 
     Raises:
         DataError: missing or empty, no layout fits, no image is known to be good, or the manifest is malformed.
         MissingExtraError: a Parquet manifest without pyarrow.
+        UsageError: arguments that don't go together.
     """
     root = Path(path)
     if root.is_dir():
-        index = _index_directory(root)
+        index = _index_directory(root, good, bad, all_good)
     elif not root.exists():
         raise DataError(f"{root}: no such folder or manifest.")
-    elif root.suffix.lower() in _MANIFESTS:
-        index = _index_manifest(root)
-    else:
+    elif root.suffix.lower() not in READERS:
         raise DataError(
             f"{root}: neither a folder nor a manifest (.csv, .parquet). Point at the folder that holds the images."
         )
+    elif good or bad or all_good:
+        raise UsageError(f"{root}: a manifest labels its images itself. Drop --good, --bad and --all-good.")
+    else:
+        samples, problems = read_manifest(root)
+        index = Index(root, "manifest", _in_order(samples), _by_path(problems))
     if not any(sample.label is False for sample in index.samples):
         raise DataError(
             f"{root}: none of the {len(index.samples)} images is known to be good; a detector is fitted on those. "
-            f"Put them into a folder called good/, or label them so (accepted: {', '.join(GOOD_NAMES)}, 0)."
+            f"Put them into a folder called good/, or label them so (accepted: {', '.join(GOOD_NAMES[:4])}, ..., 0)."
         )
     return index
 
@@ -100,140 +105,33 @@ def find_sets(root: str | os.PathLike[str]) -> dict[str, Path]:
         index_folder(path)
     except DataError:
         below = sorted(one for one in path.iterdir() if one.is_dir() and one.name[0] != ".") if path.is_dir() else []
-        parts = {*_SPLITS, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
-        found = {one.name: one for one in below if any(map(is_image, _walk(one, ())))}
+        parts = {*SUBSET_NAMES, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
+        found = {one.name: one for one in below if walk(one).images}
         if not found or any(name.lower() in parts for name in found):
             raise
         return found
     return {path.resolve().name: path}
 
 
-def _index_directory(root: Path) -> Index:
-    images: dict[str, Path] = {}
-    ignored = 0
-    for file in _walk(root, ()):
-        if is_image(file):
-            images[composed(file.relative_to(root).as_posix())] = file
-        else:
-            ignored += 1
-    if not images:
+def _index_directory(root: Path, good: Sequence[str], bad: Sequence[str], all_good: bool) -> Index:
+    files = walk(root)
+    if not files.images:
+        passed_over = f" Passed over: {describe(files.passed_over)}." if files.passed_over else ""
         raise DataError(
-            f"{root}: no images. Looked for {', '.join(IMAGE_SUFFIXES)} in this folder and all below it; "
-            f"{ignored} other files were passed over."
+            f"{root}: no images. Looked for {', '.join(READ_SUFFIXES)} in this folder and all below it.{passed_over}"
         )
-    layout, samples, problems = detect(Listing(root, dict(sorted(images.items()))))
-    return Index(root, layout, _in_order(samples), tuple(sorted(problems, key=lambda p: p.path)), ignored)
+    pictures, masks = separate(files.images)
+    layout, found = detect(Listing(root, pictures, masks), good=good, bad=bad, all_good=all_good)
+    names = {sample: sample.relative for sample in found.samples if sample.subset != "train"}
+    paired, odd = pair(names, lambda sample: bool(sample.label), found.masks)
+    samples = [replace(sample, mask=paired.get(sample, sample.mask)) for sample in found.samples]
+    problems = [*found.problems, *(Problem(path, reason) for path, reason in odd.items())]
+    return Index(root, layout, _in_order(samples), _by_path(problems), files.passed_over)
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, except to one that is being walked already."""
-    state = folder.stat()
-    here = (state.st_dev, state.st_ino)
-    if here in above:
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder can't be read ({error.strerror}).") from error
-    for entry in entries:
-        path = folder / entry.name
-        if not path.is_dir():  # unlike DirEntry.is_dir, False for a link to itself
-            yield path
-        elif not entry.name.startswith("."):
-            yield from _walk(path, (*above, here))
-
-
-def _index_manifest(manifest: Path) -> Index:
-    rows = _MANIFESTS[manifest.suffix.lower()](manifest)
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    missing: list[str] = []
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        where = f"{manifest}, row {number}"
-        given = row["path"]
-        if not given:
-            raise DataError(f"{where}: the path is empty.")
-        label = _choice(row["label"], _LABELS, f"{where}: label")
-        subset = _choice(row.get("split", ""), _SPLITS, f"{where}: split")
-        if label is not False and subset == "train":
-            raise DataError(
-                f"{where}: {given} is in the split train but not labeled good. Only good images are fitted on."
-            )
-        path = manifest.parent / given
-        relative = composed(str(PurePosixPath(os.path.normpath(given).replace(os.sep, "/"))))
-        if relative in seen:
-            raise DataError(f"{where}: {given} is listed already in row {seen[relative]}.")
-        seen[relative] = number
-        if not path.is_file():
-            missing.append(given)
-        mask = manifest.parent / row["mask"] if row.get("mask") else None
-        if mask is not None and not mask.is_file():
-            problems.append(Problem(relative, f"its mask {row['mask']} doesn't exist; none is used"))
-            mask = None
-        defect = "" if label is None else (row.get("defect") or "bad") if label else "good"
-        samples.append(Sample(path, relative, label, defect, mask, subset))
-    if missing:
-        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise DataError(
-            f"{manifest}: {len(missing)} of {len(samples)} images don't exist: {names}. "
-            "Paths are relative to the manifest."
-        )
-    if any(sample.mask for sample in samples):
-        bare = [sample for sample in samples if sample.label and sample.mask is None]
-        named = {problem.path for problem in problems}
-        problems += [Problem(s.relative, "anomalous, but has no mask") for s in bare if s.relative not in named]
-    return Index(manifest, "manifest", _in_order(samples), tuple(sorted(problems, key=lambda p: p.path)))
-
-
-def _read_csv(manifest: Path) -> list[dict[str, str]]:
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            _require_columns(manifest, reader.fieldnames or [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{manifest}: not a CSV file in UTF-8 ({error}).") from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise DataError(f"{manifest}, row {number}: more or fewer fields than the header has.")
-    return [{name.strip(): value.strip() for name, value in row.items()} for row in rows]
-
-
-def _read_parquet(manifest: Path) -> list[dict[str, str]]:
-    pyarrow, parquet = require("pyarrow"), require("pyarrow.parquet")
-    try:
-        table = parquet.read_table(manifest)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{manifest}: not a Parquet file ({error}).") from error
-    _require_columns(manifest, table.column_names)
-    return [{name: _text(value) for name, value in row.items()} for row in table.to_pylist()]
-
-
-_MANIFESTS = {".csv": _read_csv, ".parquet": _read_parquet}
-
-
-def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN is how some programs write an empty cell
-        return ""
-    return str(int(value)) if isinstance(value, float) else str(value).strip()
-
-
-def _require_columns(manifest: Path, names: list[str] | Any) -> None:
-    given = [name.strip() for name in names]
-    absent = [name for name in ("path", "label") if name not in given]
-    if absent:
-        raise DataError(
-            f"{manifest}: the column {absent[0]!r} is missing. Found: {', '.join(given) or 'nothing'}. "
-            "A manifest has the columns path,label and may have defect,mask,split."
-        )
-
-
-def _choice(value: str, allowed: dict[str, Any], what: str) -> Any:
-    if value.lower() not in allowed:
-        raise DataError(f"{what} {value!r} is not one of {', '.join(name or '(empty)' for name in allowed)}.")
-    return allowed[value.lower()]
-
-
-def _in_order(samples: list[Sample]) -> tuple[Sample, ...]:
+def _in_order(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=lambda sample: sample.relative))
+
+
+def _by_path(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: problem.path))

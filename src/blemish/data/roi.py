@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import MAX_PIXELS, read_image
+from blemish.data.formats import MAX_PIXELS, MAX_SIDE, open_regular
+from blemish.data.image_io import read_image
 from blemish.errors import DataError, UsageError
 from blemish.functional.outlines import fill
 from blemish.functional.pixels import under_center
@@ -29,6 +30,11 @@ Roi: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Sequence[Sequence[
 
 RELATIVE_SIZE = (1024, 1024)
 """(H, W) of the mask that polygons in relative coordinates are drawn on."""
+
+MAX_POINTS = 20_000
+"""Corners of all polygons together."""
+MAX_JSON = 16 * 2**20
+"""Bytes of a file with polygons or run lengths."""
 
 _FORMS = (
     'a file, an (H, W) array, polygons of (x, y) points in [0, 1], {"size": [H, W], "polygons": [...]} in pixels, or '
@@ -46,7 +52,8 @@ def read_roi(roi: Roi) -> Mask:
             run lengths. A pixel is inside a polygon if its center is, and inside the region if it is in any polygon.
 
     Raises:
-        UsageError: for another form, or a region without any pixel. DataError: if a file can't be read.
+        UsageError: for another form, a region without any pixel, or one above the bounds of this module. DataError: if
+            a file can't be read.
     """
     if isinstance(roi, (str, os.PathLike)):
         path = Path(roi)
@@ -108,7 +115,8 @@ def _read_picture(path: Path) -> Mask:
 
 def _read_json(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as stream:
+            content = json.loads(stream.read(MAX_JSON).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"The region of interest {path} can't be read: {error}") from error
     return np.empty(0) if isinstance(content, str) else content  # a name in a file is no form
@@ -116,19 +124,30 @@ def _read_json(path: Path) -> Any:
 
 def _from_mapping(roi: Mapping[str, Any]) -> Mask:
     size = roi.get("size")
-    sound = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
+    sound = isinstance(size, Sequence) and len(size) == 2 and all(_whole(side, 1, MAX_SIDE) for side in size)
     if not isinstance(size, Sequence) or not sound or size[0] * size[1] > MAX_PIXELS:
-        raise UsageError(f"size of a region of interest must be [H, W], at most {MAX_PIXELS:,} pixels. Got {size!r}.")
+        raise UsageError(
+            f"size of a region of interest must be [H, W], whole numbers from 1 to {MAX_SIDE:,} and at most "
+            f"{MAX_PIXELS:,} pixels. Got {size!r:.80}."
+        )
     shape = (size[0], size[1])
     if set(roi) == {"size", "polygons"}:
         return _from_polygons(roi["polygons"], shape, (size[1], size[0]))
     counts = roi.get("counts")
     if set(roi) != {"size", "counts"} or not isinstance(counts, Sequence):
         raise UsageError(f"roi must be {_FORMS}. Got keys {sorted(map(str, roi))}.")
-    if not all(isinstance(n, int) and 0 <= n <= MAX_PIXELS for n in counts) or sum(counts) != shape[0] * shape[1]:
-        raise UsageError(f"counts of a region of interest must be whole numbers that add up to {size[0]} x {size[1]}.")
+    pixels = shape[0] * shape[1]
+    if len(counts) > pixels + 1 or not all(_whole(n, 0, pixels) for n in counts) or sum(counts) != pixels:
+        raise UsageError(
+            f"counts of a region of interest must be whole numbers that add up to {shape[0]} x {shape[1]}, at most one "
+            "more than there are pixels."
+        )
     inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return inside.reshape(shape, order="F")
+
+
+def _whole(number: Any, low: int, high: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and low <= number <= high
 
 
 def _from_polygons(polygons: Any, size: tuple[int, int], extent: tuple[int, int]) -> Mask:
@@ -136,17 +155,35 @@ def _from_polygons(polygons: Any, size: tuple[int, int], extent: tuple[int, int]
     try:
         parts = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
         sound = bool(parts) and all(part.ndim == 2 and part.shape[1] == 2 and len(part) >= 3 for part in parts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
         sound = False
     if not sound:
         raise UsageError(f"roi must be {_FORMS}. Got {polygons!r:.80}.")
-    mask = np.zeros(size, dtype=np.bool_)
+    count = sum(map(len, parts))
+    if count > MAX_POINTS:
+        raise UsageError(
+            f"Polygons of a region of interest may have {MAX_POINTS:,} points together. Got {count:,}. Simplify them, "
+            "or give the region as an image, white inside."
+        )
+    windows = []
+    work = 0.0  # pixels of windows, and rows that edges cross, which take twenty times as long
     for part in parts:
         if not (np.isfinite(part).all() and part.min() >= 0 and (part <= extent).all()):
             raise UsageError(
                 f"Points of this region of interest must lie between (0, 0) and {extent}. Got {part.min(axis=0)} to "
                 f"{part.max(axis=0)}. Points in pixels need the size: {{'size': [H, W], 'polygons': [...]}}."
             )
-        scaled: list[list[float]] = (part * (size[1] / extent[0], size[0] / extent[1])).tolist()
-        mask |= fill([scaled], size)
+        scaled = part * (size[1] / extent[0], size[0] / extent[1])
+        low, high = np.floor(scaled.min(axis=0)).astype(int), np.ceil(scaled.max(axis=0)).astype(int)
+        windows.append((scaled - low, low, high))
+        work += (high - low).prod() + 20 * np.abs(scaled[:, 1] - np.roll(scaled[:, 1], 1)).sum()
+    if work > 2 * MAX_PIXELS:
+        raise UsageError(
+            "The polygons of this region of interest are too large, together, to be drawn one by one: their boxes and "
+            f"twenty times the rows that their edges cross come to {work:,.0f} pixels, at most {2 * MAX_PIXELS:,} are "
+            "drawn. Give the region as an image, white inside."
+        )
+    mask = np.zeros(size, dtype=np.bool_)
+    for points, (left, top), (right, bottom) in windows:
+        mask[top:bottom, left:right] |= fill([points.tolist()], (bottom - top, right - left))
     return mask

@@ -14,7 +14,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -149,6 +149,29 @@ def split(
 def fold_count(groups: int) -> int:
     """How many folds: each group its own where they are few, for every image counts; less work where they are many."""
     return groups if groups < FEW else 10 if groups < MANY else 5
+
+
+def unseen(index: Index, sets: Split, seen: Callable[[Sample], bool]) -> Split:
+    """The sets of an index, with a test set on which a finished model may be measured.
+
+    A folder that has grown is dealt anew, and images that were fitted on could come to be tested on. Here those that
+    made the model stay where they are, and all others are free: where the owner made no test set, every labeled image
+    that hasn't been assigned and that the model hasn't seen is tested on. A test set of the owner's stays as it is.
+
+    Args:
+        index: what lies in the folder.
+        sets: how it would be divided for a fit.
+        seen: whether a model was made from an image.
+    """
+    labeled = [sample for sample in index.samples if sample.label is not None]
+    if any(sample.subset == "test" for sample in index.samples):
+        tested = (s for s in labeled if s.subset == "test" or (s.label and s.subset is None))
+        return replace(sets, test=tuple(tested))
+    known = {sample for sample in labeled if sample.subset is None and seen(sample)}
+    test = tuple(sample for sample in labeled if sample.subset is None and sample not in known)
+    free = set(test)
+    fit, calibrate = (tuple(s for s in members if s not in free) for members in (sets.fit, sets.calibrate))
+    return replace(sets, fit=fit, calibrate=calibrate, test=test, folds=())  # only a fit needs folds
 
 
 def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:

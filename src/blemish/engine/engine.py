@@ -32,7 +32,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from blemish.data.batch import InferenceBatch
+from blemish.data.batch import DataRecord, InferenceBatch
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine.module import AnomalyModule, Driver
 from blemish.errors import UsageError
@@ -82,11 +82,13 @@ class Engine:
         Raises:
             NotFittedError: before `fit`. Others as in `fit`.
         """
-        self._fit(model, datamodule, model.resume)
+        self._read_alike(model, datamodule)
+        self._fit(model, datamodule, model.resume, earlier=model.data_record)
 
     def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features."""
         self._prepare(model, datamodule)
+        self._read_alike(model, datamodule)
         datamodule.split = datamodule.split.of_new_images()
         with self._trainer() as trainer:
             trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
@@ -98,7 +100,8 @@ class Engine:
         *,
         watch: Callable[[InferenceBatch], None] | None = None,
     ) -> EvaluationResult:
-        """Measures a detector on the test images, on raw scores and in original pixels.
+        """Measures a detector on the test images, on raw scores and in original pixels. Images that it was fitted on or
+        calibrated with are left out, with a warning.
 
         Args:
             model: fitted.
@@ -106,6 +109,8 @@ class Engine:
             watch: called with every decided batch, for whoever wants to see single images.
         """
         self._prepare(model, datamodule)
+        self._read_alike(model, datamodule)
+        datamodule.leave_out_seen(model.data_record)
         driven = _driven(model)
         driven.evaluator.watch = watch
         with self._trainer() as trainer:
@@ -118,6 +123,7 @@ class Engine:
         The result holds all maps in memory; for streams of any length use `blemish.runtime`.
         """
         self._prepare(model, datamodule)
+        self._read_alike(model, datamodule)
         with self._trainer() as trainer:
             batches: list[Any] = trainer.predict(_driven(model), datamodule=datamodule) or []
         return batches
@@ -127,18 +133,29 @@ class Engine:
         """Writes a calibrated detector for a runtime: `model.export`, whose `Exported` is returned."""
         return model.export(root, export_mode, **options)
 
-    def _fit(self, model: Detector, datamodule: ImageDataModule, begin: Callable[[], None]) -> None:
+    def _fit(
+        self,
+        model: Detector,
+        datamodule: ImageDataModule,
+        begin: Callable[[], None],
+        earlier: DataRecord | None = None,
+    ) -> None:
         self._prepare(model, datamodule)
         with self._trainer() as trainer:
             _ = datamodule.split  # a folder or a device that can't be used leaves the detector as it was
             begin()
             trainer.fit(_driven(model), datamodule=datamodule)
-        model.data_record = datamodule.record()
+        model.data_record = datamodule.record().after(earlier)
         model.eval()
 
     def _prepare(self, model: Detector, datamodule: ImageDataModule) -> None:
         # A copy: loader workers resize on the CPU while the model may live on a GPU.
         datamodule.transform = copy.deepcopy(model.pre_processor).cpu()
+
+    @staticmethod
+    def _read_alike(model: Detector, datamodule: ImageDataModule) -> None:
+        if model.data_record is not None:
+            datamodule.read_as(model.data_record.bit_depth)
 
     @contextmanager
     def _trainer(self) -> Iterator[Trainer]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blemish.data.datamodule import ImageDataModule
-from blemish.data.splits import Split
 from blemish.engine.engine import Engine
 
 if TYPE_CHECKING:
@@ -16,28 +16,33 @@ if TYPE_CHECKING:
     from blemish.settings import LoadingSettings
 
 
-def measure(detector: Detector, root: Path, loading: LoadingSettings, accelerator: str = "auto") -> dict[str, Any]:
+def measure(
+    detector: Detector,
+    root: Path,
+    loading: LoadingSettings,
+    accelerator: str = "auto",
+    *,
+    said: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The figures of a detector on the test images of a folder, see `data_for_test`, and what they rest on.
 
     Raises:
         UsageError: if it has no post-processor that decides. DataError: if there is nothing to test on.
     """
     decider = detector.decider
-    return figures_of(Engine(accelerator).test(detector, data_for_test(detector, root, loading)), decider)
+    return figures_of(Engine(accelerator).test(detector, data_for_test(detector, root, loading, said or {})), decider)
 
 
-def data_for_test(detector: Detector, root: Path, loading: LoadingSettings) -> ImageDataModule:
-    """The images of a folder, dealt as for the detector's fit. Where there are none to fit on, and so nothing to deal,
-    all labeled images of the test set are tested on.
+def data_for_test(detector: Detector, root: Path, loading: LoadingSettings, said: Mapping[str, Any]) -> ImageDataModule:
+    """The images of a folder, dealt as for the detector's fit, tested on those that the detector hasn't seen.
+
+    Args:
+        detector: what shall be tested.
+        root: a folder, data set or manifest.
+        loading: how its files are loaded.
+        said: `FolderSettings` that win over those of the fit.
     """
-    record = detector.data_record
-    dealt = {} if record is None else {key: value for key, value in vars(record).items() if key != "fingerprint"}
-    datamodule = ImageDataModule(root, **dict(loading), **dealt)
-    samples = datamodule.index.samples
-    if not any(sample.label is False and sample.subset in ("train", None) for sample in samples):
-        tested = tuple(sample for sample in samples if sample.subset == "test" and sample.label is not None)
-        datamodule.split = Split(fit=(), calibrate=(), validation=(), test=tested)
-    return datamodule
+    return ImageDataModule.from_record(root, detector.data_record, **dict(loading), **said)
 
 
 def figures_of(result: EvaluationResult, decider: DecisionModule) -> dict[str, Any]:

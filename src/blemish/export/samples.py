@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from blemish.data.image_io import read_image
 from blemish.data.index import index_folder
-from blemish.data.layouts import GOOD_NAMES
+from blemish.data.walk import walk
+from blemish.data.words import GOOD_NAMES
 from blemish.errors import DataError
-from blemish.files import is_image
 from blemish.functional.pixels import to_uint8
 
 Images = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | npt.NDArray[np.uint8]]
@@ -79,8 +79,9 @@ def _of_folder(folder: Path) -> list[Sample]:
     try:
         return [Sample(one.path, one.label, one.subset) for one in index_folder(folder).samples]
     except DataError:  # nothing to fit on, which isn't wanted here
-        files = sorted(one for one in folder.rglob("*") if is_image(one))
-        above = [one.relative_to(folder).parts[0].lower() for one in files]  # test/: good, scratch, hole, ...
+        found = walk(folder).images if folder.is_dir() else {}
+        files = list(found.values())
+        above = [name.partition("/")[0].lower() for name in found]  # test/: good, scratch, hole, ...
         labeled = not set(GOOD_NAMES).isdisjoint(above)
         return [
             Sample(file, name not in GOOD_NAMES if labeled else None) for file, name in zip(files, above, strict=True)

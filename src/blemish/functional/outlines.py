@@ -79,7 +79,7 @@ def trace(labels: npt.NDArray[np.int32], count: int) -> list[tuple[Ring, ...]]:
 def fill(rings: Iterable[Sequence[Sequence[float]]], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The pixels of an (H, W) mask whose centers lie inside an odd number of rings of (x, y) points."""
     height, width = size
-    turns = np.zeros((height, width + 1), dtype=np.int64)
+    odd = np.zeros((height, width + 1), dtype=np.uint8)
     center = np.arange(height) + 0.5
     for ring in rings:
         points = np.asarray(ring, dtype=np.float64)
@@ -87,8 +87,8 @@ def fill(rings: Iterable[Sequence[Sequence[float]]], size: tuple[int, int]) -> n
             rows = np.flatnonzero((y0 <= center) != (y1 <= center))
             crossing = x0 + (center[rows] - y0) * ((x1 - x0) / (y1 - y0)) if len(rows) else center[:0]
             first = np.ceil(crossing - 0.5).clip(0, width).astype(np.intp)  # the first pixel center to the right of it
-            np.add.at(turns, (rows, first), 1)
-    return np.asarray(turns[:, :-1].cumsum(axis=1) % 2 == 1)
+            odd[rows, first] ^= 1  # an edge crosses a row once
+    return np.bitwise_xor.accumulate(odd[:, :-1], axis=1).view(np.bool_)
 
 
 def _join(after: npt.NDArray[np.intp], order: npt.NDArray[np.intp], forwards: npt.NDArray[np.bool_]) -> None:

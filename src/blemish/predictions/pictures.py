@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import read_image, write_png
+from blemish.data.image_io import AS_DECLARED, Reading, write_png
 from blemish.data.roi import Mask, stretched
 from blemish.errors import UsageError
 from blemish.files import writing
@@ -20,10 +20,9 @@ from blemish.runtime.session import Result
 from blemish.visualization import overlay
 
 
-def _overlay(result: Result, pixel_cut: float, roi: Mask | None) -> npt.NDArray[Any]:
-    image = read_image(result.path, max_pixels=result.mask.size)  # as large as it was when it was inspected
+def _overlay(result: Result, pixel_cut: float, roi: Mask | None, reading: Reading) -> npt.NDArray[Any]:
     return overlay(
-        to_uint8(image),
+        to_uint8(reading(result.path)),
         result.anomaly_map,
         threshold=pixel_cut,
         mask=result.mask,
@@ -35,7 +34,7 @@ def _overlay(result: Result, pixel_cut: float, roi: Mask | None) -> npt.NDArray[
     )
 
 
-KINDS: dict[str, Callable[[Result, float, Mask | None], npt.NDArray[Any]]] = {
+KINDS: dict[str, Callable[[Result, float, Mask | None, Reading], npt.NDArray[Any]]] = {
     "overlay": _overlay,
     "mask": lambda result, *_: result.mask,
     "map": lambda result, *_: np.rint(result.anomaly_map * 65535).astype(np.uint16),
@@ -51,18 +50,25 @@ class PictureFolder:
         kinds: out of `KINDS`.
         pixel_cut: normalized map value from which a pixel is anomalous.
         roi: the model's region of interest, over pictures of any size; None for everything.
+        reading: how the images were read that the results are of.
 
     Raises:
         UsageError: for an unknown kind.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], kinds: Sequence[str], pixel_cut: float, roi: Mask | None = None
+        self,
+        folder: str | os.PathLike[str],
+        kinds: Sequence[str],
+        pixel_cut: float,
+        roi: Mask | None = None,
+        reading: Reading = AS_DECLARED,
     ) -> None:
         unknown = [kind for kind in kinds if kind not in KINDS]
         if unknown or not kinds:
             raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
         self.folder, self.kinds, self.pixel_cut, self.roi = Path(folder), tuple(kinds), pixel_cut, roi
+        self.reading = reading
 
     def prepare(self, relatives: Iterable[Path], *, again: int = 0) -> None:
         """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
@@ -99,7 +105,7 @@ class PictureFolder:
         for kind in self.kinds:
             path = self._path(relative, kind)
             _require_absent(path)
-            write_png(path, KINDS[kind](result, self.pixel_cut, self.roi))
+            write_png(path, KINDS[kind](result, self.pixel_cut, self.roi, self.reading))
             written.append(path)
         return written
 

@@ -104,7 +104,7 @@ def prediction_run(
     with ExitStack() as stack:
         if output is not None:
             same = {"model": model, "mm_per_pixel": mm_per_pixel, **settings}
-            same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area")}
+            same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area", "frames")}
             same |= {"save": pictures and ",".join(pictures.kinds), "save_dir": pictures and str(pictures.folder)}
             run.file = file = stack.enter_context(PredictionFile(output, same, resume=resume))
             file.skip([str(path) for path, _ in images])

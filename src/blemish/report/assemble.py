@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ import torch
 from blemish._version import __version__
 from blemish.artifact import load, read_manifest
 from blemish.data import check as checking
-from blemish.data.index import index_folder
+from blemish.data.datamodule import ImageDataModule
+from blemish.data.image_io import Reading
 from blemish.data.splits import Split
 from blemish.engine import Engine
 from blemish.engine.testing import data_for_test, figures_of
@@ -50,6 +52,7 @@ def report_on_model(
     loading: LoadingSettings,
     accelerator: str = "auto",
     *,
+    said: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Tests a model on a folder and writes the report.
@@ -71,7 +74,7 @@ def report_on_model(
     detector = load(model)
     manifest = read_manifest(model)
     decider = detector.decider
-    data = data_for_test(detector, root, loading)
+    data = data_for_test(detector, root, loading, said or {})
     samples = {str(sample.path): sample for sample in data.split.test}
     rows: list[ImageRow] = []
     devices: set[str] = set()
@@ -83,9 +86,9 @@ def report_on_model(
     result = Engine(accelerator).test(detector, data, watch=watch)
     device = min(devices)
     backend = TorchBackend(detector.to(device)) if decider.is_calibrated else None
-    gallery = from_model(rows, backend, max_pixels=data.max_pixels, progress=progress)
+    gallery = from_model(rows, backend, reading=data.reading, progress=progress)
     gallery = replace(gallery, speed=replace(gallery.speed, how=f"{gallery.speed.how}{_machine(device, gallery)}"))
-    same_data = data.record() == manifest.data
+    same_data = manifest.data is not None and data.fingerprint() == manifest.data.fingerprint
     written = _write(
         output,
         Evaluation(
@@ -96,7 +99,7 @@ def report_on_model(
             threshold=decider.effective_image_threshold if decider.is_calibrated else None,
             gallery=gallery,
             calibration=decider.record,
-            check=_checked(data.index, data.split, data.max_pixels, progress),
+            check=_checked(data.index, data.split, data.reading, progress),
             memory=[
                 ("model file", model.stat().st_size),
                 ("most memory of the whole test", peak_memory() or "can't be given: this system doesn't say"),
@@ -110,7 +113,13 @@ def report_on_model(
 
 
 def report_on_predictions(
-    predictions: Path, root: Path, output: Path, loading: LoadingSettings, *, progress: Progress = silent
+    predictions: Path,
+    root: Path,
+    output: Path,
+    loading: LoadingSettings,
+    *,
+    said: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes the report of a file of predictions, with the labels of a folder.
 
@@ -122,7 +131,9 @@ def report_on_predictions(
         MissingExtraError: without the packages of a page.
     """
     require_packages()
-    index = index_folder(root)
+    data = ImageDataModule(root, **dict(loading), **(said or {}))
+    data.read_as(data.bit_depth)  # predictions don't tell what it was
+    index = data.index
     labeled = [sample for sample in index.samples if sample.label is not None]
     tested = [sample for sample in labeled if sample.subset == "test"] or labeled
     if not tested:
@@ -150,9 +161,9 @@ def report_on_predictions(
             result=result,
             rows=found.rows,
             threshold=found.threshold,
-            gallery=from_predictions(found.rows, found.seconds, max_pixels=loading.max_pixels),
+            gallery=from_predictions(found.rows, found.seconds, reading=data.reading),
             no_calibration=NO_RECORD,
-            check=_checked(index, Split((), (), (), tuple(tested)), loading.max_pixels, progress),
+            check=_checked(index, Split((), (), (), tuple(tested)), data.reading, progress),
             memory=[("memory", "can't be given: predictions don't hold it")],
             commands=[_command("report", predictions, root, "-o", output)],
             origin=[
@@ -167,10 +178,10 @@ def report_on_predictions(
 
 def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: Path) -> str:
     """The command that fits the model of a manifest again: `fit` with every setting that isn't the default."""
-    record = {} if manifest.data is None else vars(manifest.data)
+    record = {} if manifest.data is None else manifest.data.arguments()
     given = {
         **manifest.arguments,
-        **{key: value for key, value in record.items() if key != "fingerprint"},
+        **{key: value for key, value in record.items() if value != ()},
         "max_false_alarm_rate": decider.max_false_alarm_rate,
         "image_sensitivity": round(decider.image_sensitivity, 6),
         "pixel_sensitivity": round(decider.pixel_sensitivity, 6),
@@ -194,9 +205,9 @@ def _write(output: Path, evaluation: Evaluation) -> dict[str, Any]:
     return {"report": str(output), "report_bytes": output.stat().st_size}
 
 
-def _checked(index: Index, split: Split, max_pixels: int, progress: Progress) -> CheckReport:
+def _checked(index: Index, split: Split, reading: Reading, progress: Progress) -> CheckReport:
     """The state of the data; without the plan of a fit where there is nothing to fit on."""
-    checked = checking.check(index, split, max_pixels=max_pixels, progress=progress)
+    checked = checking.check(index, split, reading=reading, progress=progress)
     if split.fit:
         return checked
     return replace(checked, findings=[finding for finding in checked.findings if finding.severity != "note"])

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from blemish.data.image_io import MAX_PIXELS, read_image, read_mask
+from blemish.data.image_io import AS_DECLARED, Reading, read_mask
 from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError
 from blemish.functional.pixels import to_uint8
@@ -131,7 +131,7 @@ def from_model(
     rows: Sequence[ImageRow],
     backend: Backend | None,
     *,
-    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_DECLARED,
     progress: Progress = silent,
 ) -> Gallery:
     """Inspects the chosen images, and others up to `PROBED`, one at a time.
@@ -139,7 +139,7 @@ def from_model(
     Args:
         rows: of the test.
         backend: the model; None if it isn't calibrated.
-        max_pixels: as in `read_image`.
+        reading: how images are read.
         progress: called for each image, in the phase "pictures".
     """
     chosen = choose(rows)
@@ -147,9 +147,11 @@ def from_model(
     if backend is None:
         return Gallery([Group(key, total, [], reason) for key, (total, _, reason) in chosen.items()])
     others = [row for row in rows if row.sample.relative not in picked][: max(0, PROBED - len(picked))]
-    session = Session(backend, batch_size=1, max_pixels=max_pixels)
+    session = Session(
+        backend, batch_size=1, max_pixels=reading.max_pixels, frames="refuse" if reading.frame is None else "first"
+    )
     pictures: dict[str, Shown] = {}
-    inspecting, reading = [], []
+    inspecting, loading = [], []
     for position, row in enumerate(watched([*picked.values(), *others], "pictures", progress)):
         result = next(session.stream([row.sample.path]))
         if isinstance(result, Failure):
@@ -158,21 +160,21 @@ def from_model(
         if position == 0:  # a runtime's first run is slower than all that follow
             result = _again(session, row, result)
         inspecting.append(result.seconds["inspect"])
-        reading.append(result.seconds["read"])
+        loading.append(result.seconds["read"])
         if row.sample.relative in picked:
-            pictures[row.sample.relative] = _drawn(row, result, backend)
+            pictures[row.sample.relative] = _drawn(row, result, session)
     groups = [
         Group(key, total, [pictures[row.sample.relative] for row in some], reason)
         for key, (total, some, reason) in chosen.items()
     ]
-    return Gallery(groups, Speed.of(inspecting, reading, "one image at a time"))
+    return Gallery(groups, Speed.of(inspecting, loading, "one image at a time"))
 
 
-def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, max_pixels: int = MAX_PIXELS) -> Gallery:
+def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, reading: Reading = AS_DECLARED) -> Gallery:
     """The chosen images with the boxes that were predicted, and the times that were noted down."""
     groups = []
     for key, (total, some, reason) in choose(rows).items():
-        groups.append(Group(key, total, [_with_boxes(row, max_pixels) for row in some], reason))
+        groups.append(Group(key, total, [_with_boxes(row, reading) for row in some], reason))
     speed = Speed.of(seconds, [], "reading and inspecting, noted down when the images were predicted")
     return Gallery(groups, speed, has_maps=False)
 
@@ -192,23 +194,23 @@ def _again(session: Session, row: ImageRow, first: Result) -> Result:
     return first if isinstance(second, Failure) else second
 
 
-def _drawn(row: ImageRow, result: Result, backend: Backend) -> Shown:
-    photo = to_uint8(read_image(result.path, max_pixels=result.mask.size))
+def _drawn(row: ImageRow, result: Result, session: Session) -> Shown:
+    photo = to_uint8(session.reading(result.path))
     picture = overlay(
         photo,
         result.anomaly_map,
-        threshold=backend.decision.pixel.cut,
+        threshold=session.pixel_cut,
         mask=result.mask,
         gt_mask=_truth(row, photo),
-        roi=None if backend.roi is None else stretched(backend.roi, (photo.shape[0], photo.shape[1])),
+        roi=None if session.roi is None else stretched(session.roi, (photo.shape[0], photo.shape[1])),
         caption=False,
     )
     return Shown(row, _data_uri(photo), _data_uri(picture))
 
 
-def _with_boxes(row: ImageRow, max_pixels: int) -> Shown:
+def _with_boxes(row: ImageRow, reading: Reading) -> Shown:
     try:
-        photo = to_uint8(read_image(row.sample.path, max_pixels=max_pixels))
+        photo = to_uint8(reading(row.sample.path))
     except ImageReadError as error:
         return Shown(row, problem=error.reason)
     boxed = np.zeros(photo.shape[:2], dtype=bool)

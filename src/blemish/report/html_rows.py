@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 import torch
 
 from blemish.data.batch import InferenceBatch
-from blemish.data.layouts import Sample, composed
+from blemish.data.layouts import Sample
+from blemish.data.walk import composed
 from blemish.errors import DataError, UsageError
 from blemish.extras import require
 from blemish.metrics.evaluation import EvaluationResult, Evaluator

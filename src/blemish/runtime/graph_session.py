@@ -51,6 +51,12 @@ class GraphBackend:
         roi = self.content.get("manifest", {}).get("arguments", {}).get("roi")
         return None if roi is None else read_roi(roi)
 
+    @property
+    def bit_depth(self) -> int | None:
+        """See `Backend`."""
+        bits: int | None = (self.content.get("manifest", {}).get("data") or {}).get("bit_depth")
+        return bits
+
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`. Graphs take uint8: floats, as 16-bit files give them, are rounded to it.
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from blemish.data.image_io import MAX_PIXELS, read_image
+from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.errors import BlemishError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
 from blemish.post_processing.decision import Decision
@@ -48,6 +48,11 @@ class Backend(Protocol):
     @property
     def roi(self) -> npt.NDArray[np.bool_] | None:
         """The region of interest, (H', W') bool over pictures of any size; None for everything."""
+        ...
+
+    @property
+    def bit_depth(self) -> int | None:
+        """How many bits of 16-bit files its images use, see `blemish.data.image_io.read_image`; None for all."""
         ...
 
     @property
@@ -111,6 +116,7 @@ class Session:
         batch_size: how many images of equal size are stacked at most, at least 1.
         max_pixels: refuse larger images, see `read_image`.
         min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
+        frames: what happens to a file that holds several pictures: "refuse", which makes it a `Failure`, or "first".
 
     Attributes:
         decision: in force from the next image on; frozen, so that replacing it changes no other session.
@@ -124,7 +130,10 @@ class Session:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
         min_area: int = 1,
+        frames: Literal["refuse", "first"] = "refuse",
     ) -> None:
+        if frames not in ("refuse", "first"):
+            raise UsageError(f"frames must be 'refuse' or 'first'. Got {frames!r}.")
         for name, value in (("batch_size", batch_size), ("min_area", min_area)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1. Got {value}.")
@@ -133,6 +142,12 @@ class Session:
         self.batch_size = batch_size
         self.max_pixels = max_pixels
         self.min_area = min_area
+        self.frames = frames
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read."""
+        return Reading(self.max_pixels, 0 if self.frames == "first" else None, self.backend.bit_depth)
 
     @property
     def threshold(self) -> float:
@@ -246,11 +261,11 @@ class Session:
         path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
         try:
             if isinstance(source, Image.Image):
-                image: npt.NDArray[Any] = _from_pillow(source, self.max_pixels)
+                image: npt.NDArray[Any] = _from_pillow(source, self.reading)
             elif isinstance(source, np.ndarray):
                 image = _checked(source)
             else:
-                image = read_image(source, max_pixels=self.max_pixels)
+                image = self.reading(source)
         except ImageReadError as error:
             return Failure(path, error.reason, error)
         return _Item(path, image, time.perf_counter() - started)
@@ -283,7 +298,7 @@ class Session:
             )
 
 
-def _from_pillow(picture: Image.Image, max_pixels: int) -> npt.NDArray[Any]:
+def _from_pillow(picture: Image.Image, reading: Reading) -> npt.NDArray[Any]:
     """As `read_image` takes the same picture from a file: upright, at full depth, transparency on black."""
     encoded = io.BytesIO()
     try:
@@ -295,7 +310,7 @@ def _from_pillow(picture: Image.Image, max_pixels: int) -> npt.NDArray[Any]:
         upright.save(encoded, "PNG", compress_level=0)
     except OSError as error:
         raise ImageReadError("picture", f"can't be taken from Pillow ({error})") from error
-    return read_image(encoded.getvalue(), max_pixels=max_pixels)
+    return reading(encoded.getvalue())
 
 
 def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -51,6 +51,11 @@ class TorchBackend:
         roi = self.model.pre_processor.roi
         return None if roi is None else roi.cpu().numpy()
 
+    @property
+    def bit_depth(self) -> int | None:
+        """See `Backend`."""
+        return None if self.model.data_record is None else self.model.data_record.bit_depth
+
     @torch.inference_mode()
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`."""

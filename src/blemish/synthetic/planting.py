@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import MAX_PIXELS, read_image, write_png
+from blemish.data.image_io import AS_DECLARED, Reading, write_png
 from blemish.data.index import Sample
 from blemish.data.roi import Mask, cells_inside, stretched
 from blemish.errors import UsageError
@@ -104,7 +104,7 @@ def plant_files(
     count: int,
     seed: int = 0,
     roi: Mask | None = None,
-    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_DECLARED,
 ) -> Iterator[Sample]:
     """Write pictures of good parts with planted defects, and yield each as an anomalous sample with its mask.
 
@@ -118,7 +118,7 @@ def plant_files(
         count: how many to write.
         seed: draws others.
         roi: as in `plant`.
-        max_pixels: as in `read_image`.
+        reading: how the pictures of good parts are read, and those that are written are to be.
     """
     for number in range(count):
         good = samples[number % len(samples)]
@@ -127,10 +127,10 @@ def plant_files(
         key = hashlib.sha256(f"{good.relative}/{turn}".encode("utf-8", "surrogateescape")).digest()[:16]
         rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
         size, strength = rng.uniform(*SIZES), rng.uniform(*STRENGTHS)
-        picture = read_image(good.path, max_pixels=max_pixels)
+        picture = reading(good.path)
         image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength, roi=roi)
         path, mask_path = folder / f"{number:04d}.png", folder / f"{number:04d}_mask.png"
-        write_png(path, _storable(image))
+        write_png(path, _storable(image, reading.bit_depth))
         write_png(mask_path, mask)
         yield Sample(path, f"planted/{kind}/{number:04d}.png", True, kind, mask_path, "test")
 
@@ -180,10 +180,10 @@ def _cut(array: npt.NDArray[Any], corner: tuple[int, int], side: int) -> npt.NDA
     return array[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
 
-def _storable(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _storable(image: npt.NDArray[Any], bit_depth: int | None) -> npt.NDArray[Any]:
     if image.dtype == np.uint8:
         return image
     gray = bool((image[..., :1] == image).all())
-    samples, depth = (image[..., 0], np.uint16) if gray else (image, np.uint8)
-    stored: npt.NDArray[Any] = np.rint(samples * np.iinfo(depth).max).astype(depth)
+    samples, dtype, bits = (image[..., 0], np.uint16, bit_depth or 16) if gray else (image, np.uint8, 8)
+    stored: npt.NDArray[Any] = np.rint(samples * (2**bits - 1)).astype(dtype)
     return stored

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from blemish.artifact import save
-from blemish.data.image_io import read_image
+from blemish.data.image_io import Reading
 from blemish.data.index import Sample
 from blemish.models.base import Detector
 from blemish.runtime.torch_session import TorchBackend
@@ -55,11 +55,11 @@ class Peak:
     gpu: float | None = None
 
 
-def cost(model: Detector, samples: Sequence[Sample], *, accelerator: str = "auto") -> Cost:
+def cost(model: Detector, samples: Sequence[Sample], reading: Reading, *, accelerator: str = "auto") -> Cost:
     """Measures a calibrated detector on up to eight of `samples`; leaves it on the device it was measured on."""
     device = device_for(accelerator)
     backend = TorchBackend(model.to(device))
-    times = latency(backend, [read_image(sample.path)[None] for sample in samples[:8]])
+    times = latency(backend, [reading(sample.path)[None] for sample in samples[:8]])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         save(model, file)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from blemish.data.image_io import read_size
-from blemish.data.index import index_folder
 from blemish.data.splits import Split
 from blemish.errors import BlemishError
 from blemish.features.backbones import local
@@ -19,7 +18,7 @@ from blemish.settings import Configuration, LoadingSettings, fit_settings, optio
 from blemish.trials.choice import RULE, Trial, choose, pareto
 from blemish.trials.grid import describe, grid
 from blemish.trials.trying import FEW, Outcome, arrange, run
-from blemish.trials.work import build_model
+from blemish.trials.work import build_data, build_model
 
 CAVEAT = (
     "Planted defects are not your defects: these figures rank settings on drawn scratches, cracks, stains, holes, "
@@ -124,14 +123,16 @@ def recommend(
     started = time.perf_counter()
     shared = fit_settings(common, DETECTORS)
     on_progress("planting defects", 0.0, None)
+    data = build_data(shared, root)
+    reading = data.reading
     with tempfile.TemporaryDirectory() as folder:
         sets = arrange(
-            index_folder(root),
+            data.index,
             Path(folder),
             group=shared.data.group,
             seed=shared.data.seed,
             roi=shared.model.roi,
-            max_pixels=shared.loading.max_pixels,
+            reading=reading,
         )
         layers = {name: _layers(name) for name in (local_backbones() if backbones is None else backbones)}
         outcome = run(
@@ -140,6 +141,7 @@ def recommend(
             root=root,
             budget=budget - (time.perf_counter() - started),
             common=common,
+            reading=reading,
             on_progress=lambda tried, done, total: on_progress(
                 "done" if tried is None else describe(tried, layers), done, total
             ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from blemish.data.image_io import MAX_PIXELS
+from blemish.data.image_io import AS_DECLARED, Reading
 from blemish.data.index import Index
 from blemish.data.roi import Roi, read_roi
 from blemish.data.splits import Split, split
@@ -62,7 +62,7 @@ def arrange(
     group: str | None = None,
     seed: int = 0,
     roi: Roi | None = None,
-    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_DECLARED,
     most: int = MOST,
     planted: tuple[int, int] = PLANTED,
 ) -> Split:
@@ -74,7 +74,7 @@ def arrange(
         group: see `blemish.data.splits.split`.
         seed: deals and plants otherwise.
         roi: see `blemish.data.roi.read_roi`; defects are planted inside.
-        max_pixels: see `blemish.data.image_io.read_image`.
+        reading: how images are read.
         most: good images; more are not used.
         planted: fewest and most planted defects.
 
@@ -105,7 +105,7 @@ def arrange(
     held = outer.calibrate
     count = min(max(2 * len(held), planted[0]), planted[1])
     region = None if roi is None else read_roi(roi)
-    pictures = plant_files(held, folder, count=count, seed=seed, roi=region, max_pixels=max_pixels)
+    pictures = plant_files(held, folder, count=count, seed=seed, roi=region, reading=reading)
     test = (*(replace(one, subset="test") for one in held), *pictures)
     return Split(inner.fit, inner.calibrate, (), test)
 
@@ -117,6 +117,7 @@ def run(
     root: Path,
     budget: float,
     common: Mapping[str, Any] = _NOTHING,
+    reading: Reading = AS_DECLARED,
     on_progress: Callable[[Configuration | None, float, float], None] = lambda configuration, done, total: None,
 ) -> Outcome:
     """Tries configurations, in order, within a time.
@@ -130,6 +131,7 @@ def run(
         root: the user's folder, for messages.
         budget: seconds.
         common: keys that all of them share.
+        reading: how images are read.
         on_progress: called with the configuration about to be tried (None at the end) and the work done and in all.
 
     Raises:
@@ -152,7 +154,7 @@ def run(
             continue
         tried += relative_cost(configuration)
         try:
-            trials.append(attempt(configuration, sets, root, common))
+            trials.append(attempt(configuration, sets, root, common, reading))
         except BlemishError as error:
             first_error = first_error or error
             failed.append((configuration, str(error)))
@@ -162,17 +164,24 @@ def run(
     return Outcome(trials, failed, not_tried, time.perf_counter() - started)
 
 
-def attempt(configuration: Configuration, sets: Split, root: Path, common: Mapping[str, Any] = _NOTHING) -> Trial:
+def attempt(
+    configuration: Configuration,
+    sets: Split,
+    root: Path,
+    common: Mapping[str, Any] = _NOTHING,
+    reading: Reading = AS_DECLARED,
+) -> Trial:
     """Fits, calibrates and measures one detector, see `run`."""
     started = time.perf_counter()
     settings = fit_settings({**common, **configuration}, DETECTORS)
     data, engine = build_data(settings, root), Engine(settings.run.accelerator, progress=False)
     data.split = sets
+    data.read_as(reading.bit_depth)
     with peak_memory() as peak:
         model = build_model(settings)
         engine.fit(model, data)
         result = engine.test(model, data)
-    price = cost(model, sets.test, accelerator=settings.run.accelerator)
+    price = cost(model, sets.test, data.reading, accelerator=settings.run.accelerator)
     return Trial(
         settings=configuration,
         image_auroc=_value(result.image_auroc),

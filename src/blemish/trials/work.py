@@ -33,7 +33,7 @@ def build_model(settings: FitSettings) -> Detector:
 
 def build_data(settings: FitSettings, root: Path) -> ImageDataModule:
     """The images of a folder, dealt and loaded as settings say."""
-    return ImageDataModule(root, **dict(settings.data), **dict(settings.loading))
+    return ImageDataModule(root, **dict(settings.folder), **dict(settings.data), **dict(settings.loading))
 
 
 def work(job: Job) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def work(job: Job) -> dict[str, Any]:
         fitted = time.perf_counter()
         result = engine.test(model, data)
         tested = time.perf_counter()
-    price = cost(model, split.test, accelerator=accelerator)
+    price = cost(model, split.test, data.reading, accelerator=accelerator)
     manifest = manifest_of(model).model_dump(mode="json")
     return {
         "figures": result.to_dict(),
@@ -67,7 +67,7 @@ def work(job: Job) -> dict[str, Any]:
         "images": {"fit": len(split.fit), "calibrate": len(split.calibration), "test": len(split.test)},
         "arguments": manifest["arguments"],
         "weights": manifest["weights"],
-        "data": {"layout": data.index.layout, **manifest["data"]},
+        "data": {"layout": data.index.layout, **manifest["data"], "digests": None},
         "versions": {**manifest["versions"], **{name: metadata.version(name) for name in LIBRARIES}},
         "machine": machine(),
     }

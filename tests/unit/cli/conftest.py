@@ -29,7 +29,7 @@ Blemish = Callable[..., Ran]
 @pytest.fixture
 def blemish(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Blemish:
     """Runs `blemish ARGUMENTS...` and returns exit code, stdout and stderr."""
-    monkeypatch.setattr("blemish.data.datamodule._default_workers", lambda: 0)
+    monkeypatch.setattr("blemish.data.datamodule.default_workers", lambda: 0)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> Ran:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 
 from blemish.data.batch import ImageBatch
 from blemish.data.datamodule import ImageDataModule
-from blemish.data.image_io import read_image, write_png
+from blemish.data.image_io import Reading, read_image, write_png
 from blemish.errors import DataError, ImageReadError, UsageError
 
 RNG = np.random.default_rng(2)
@@ -91,14 +95,43 @@ def test_arguments_reach_the_split(folder: Path) -> None:
     assert len(module(bad, test_fraction=0.4).split.test) == 4 + 1
 
 
-def test_incomplete_masks_are_left_out_with_a_word(folder: Path) -> None:
+def test_a_missing_mask_costs_the_pixels_of_its_picture(folder: Path) -> None:
     (folder / "ground_truth/hole/1_mask.png").unlink()
-    with pytest.warns(UserWarning, match=r"Masks are left out: 1 anomalous .* first test/hole/1\.png"):
+    message = r"Pixel figures are over the other images: 1 anomalous .* have no mask, first test/hole/1\.png"
+    with pytest.warns(UserWarning, match=message):
         loader = module(folder).test_dataloader()
-    assert all(batch.gt_mask is None for batch in loader)
+    assert [int(mask.sum()) for batch in loader for mask in batch.gt_mask] == [0, 0, 0, 48, 0, 48]
     for i in (0, 2):
         (folder / f"ground_truth/hole/{i}_mask.png").unlink()
     assert all(batch.gt_mask is None for batch in module(folder).test_dataloader())  # none at all: no warning
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mask_that_can_not_be_used_costs_the_pixels_of_its_picture(folder: Path, workers: int) -> None:
+    write_png(folder / "ground_truth/hole/1_mask.png", np.ones((8, 6), bool))
+    (folder / "ground_truth/hole/2_mask.png").write_bytes(b"")
+    loader = module(folder, num_workers=workers).test_dataloader()
+    with pytest.warns(UserWarning, match="The pixels of an image are not measured: ") as told:
+        masks = [int(mask.sum()) for batch in loader for mask in batch.gt_mask]
+    assert masks == [0, 0, 0, 48, 0, 0]
+    texts = [str(warning.message) for warning in told]
+    assert len(texts) == 2
+    assert "1_mask.png: the mask is 8 x 6" in texts[0]
+    assert "2_mask.png: the file is empty" in texts[1]
+
+
+def test_thresholds_are_not_chosen_with_a_mask_that_can_not_be_used(folder: Path) -> None:
+    write(folder / "val/good/a.png")
+    write(folder / "val/hole/b.png")
+    write_png(folder / "ground_truth/val/hole/b.png", np.ones((8, 6), bool))
+    with pytest.raises(DataError, match="the mask is 8 x 6"):
+        list(module(folder).val_dataloader())
+    (folder / "ground_truth/val/hole/b.png").unlink()
+    write(folder / "val/hole/c.png")
+    write_png(folder / "ground_truth/val/hole/c.png", np.ones((6, 8), bool))
+    with pytest.warns(UserWarning, match="The threshold of pixels is chosen without masks, as it needs them all: 1"):
+        batches = list(module(folder).val_dataloader())
+    assert all(batch.gt_mask is None for batch in batches)
 
 
 def test_predicting_given_files_passes_over_unreadable_ones(folder: Path) -> None:
@@ -138,6 +171,9 @@ def test_mistakes_are_told_at_the_door(folder: Path) -> None:
         ({"calibration_fraction": 1.5}, "calibration_fraction must lie between 0 and 1"),
         ({"calibrate_on": "train"}, "calibrate_on must be one of auto, held_out, validation, test"),
         ({"group": "["}, "group must be a regular expression"),
+        ({"good": "ok"}, "good must be a list of names. Got 'ok': write ['ok']."),
+        ({"frames": "all"}, "frames must be one of refuse, first. Got 'all'."),
+        ({"bit_depth": 17}, "bit_depth must lie between 1 and 16. Got 17."),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):
             ImageDataModule("anywhere", **arguments)  # type: ignore[arg-type]
@@ -160,6 +196,269 @@ def test_default_workers(monkeypatch: pytest.MonkeyPatch, cores: int | None, wor
 
 def test_no_more_workers_than_images(folder: Path) -> None:
     assert module(folder, num_workers=8).predict_dataloader([folder / "a.png"]).num_workers == 1
+
+
+# --- how files are read ---
+
+
+def deep(path: Path, top: int, size: tuple[int, int] = (6, 8)) -> None:
+    pixels = RNG.integers(0, top, size, dtype=np.uint16)
+    pixels[0, 0] = top
+    write_png(path, pixels)
+
+
+def brightest(loader: Any) -> float:
+    return max(float(batch.image.max()) for batch in loader)
+
+
+def whole(image: Tensor) -> Tensor:
+    return image.permute(0, 3, 1, 2).float() / (255 if image.dtype == torch.uint8 else 1)
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (3500, 12), (4095, 12), (16_000, 14), (16_384, None)])
+def test_the_good_images_show_how_many_bits_are_used(tmp_path: Path, top: int, bits: int | None) -> None:
+    for i in range(6):
+        deep(tmp_path / f"{i}.png", top if i == 5 else top // 4)
+    data = ImageDataModule(tmp_path, num_workers=0)
+    data.transform = whole
+    assert data.bit_depth is None  # not looked at yet
+    light = brightest(data.train_dataloader()), brightest(data.val_dataloader())
+    assert max(light) == pytest.approx(top / (2 ** (bits or 16) - 1))
+    assert data.bit_depth == data.reading.bit_depth == data.record().bit_depth == bits
+
+
+def test_a_bit_depth_that_is_given_is_taken(tmp_path: Path) -> None:
+    for i in range(6):
+        deep(tmp_path / f"{i}.png", 4095)
+    data = ImageDataModule(tmp_path, num_workers=0, bit_depth=16)
+    data.transform = whole
+    assert brightest(data.train_dataloader()) == pytest.approx(4095 / 65535)
+    data = ImageDataModule(tmp_path, num_workers=0, bit_depth=11)
+    data.transform = whole
+    with pytest.raises(ImageReadError, match=r"outside the expected range \[0, 2047\]"):
+        list(data.train_dataloader())
+
+
+def test_files_of_eight_bits_have_no_depth_to_find_out(folder: Path) -> None:
+    data = module(folder)
+    assert data.reading == Reading()
+    assert data.record().bit_depth is None
+
+
+def test_the_first_of_several_pictures_is_taken_when_asked_for(folder: Path) -> None:
+    pages = [Image.fromarray(np.full((6, 8), value, np.uint8)) for value in (10, 200)]
+    pages[0].save(folder / "train/good/0.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageReadError, match="the file holds 2 pictures"):
+        list(module(folder).train_dataloader())
+    data = module(folder, frames="first")
+    batches = list(data.train_dataloader()) + list(data.val_dataloader())
+    light = {Path(p).name: float(i.mean()) for batch in batches for p, i in zip(batch.path, batch.image, strict=True)}
+    assert light["0.tif"] == pytest.approx(10 / 255)
+
+
+# --- what a model remembers ---
+
+
+def names(data: ImageDataModule) -> set[str]:
+    return {sample.relative for sample in data.split.test}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    for i in range(40):
+        write(root / f"good/a{i:03d}.png")
+    for i in range(5):
+        write(root / f"bad/{i}.png")
+    return root
+
+
+def test_a_folder_that_has_grown_is_tested_on_images_that_made_no_model(parts: Path) -> None:
+    data = ImageDataModule(parts)
+    record, made_from = data.record(), {s.relative for s in (*data.split.fit, *data.split.calibrate)}
+    assert names(ImageDataModule.from_record(parts, record)) == names(data)
+    for i in range(20):
+        write(parts / f"good/b{i:03d}.png")
+    plain = ImageDataModule(parts)
+    assert names(plain) & made_from, "dealt anew, some would be tested on"
+    grown = ImageDataModule.from_record(parts, record)
+    assert not names(grown) & made_from
+    assert names(grown) == names(data) | {f"good/b{i:03d}.png" for i in range(20)}
+    with pytest.warns(UserWarning, match=r"\d test image\(s\) are left out: the model was fitted on, .* first good/a"):
+        plain.leave_out_seen(record)
+    assert names(plain) == names(ImageDataModule(parts)) - made_from
+
+
+def test_names_don_t_matter(parts: Path) -> None:
+    data = ImageDataModule(parts)
+    record = data.record()
+    seen = data.split.fit[0]
+    shutil.copy(seen.path, parts / "good/copy.png")
+    assert "good/copy.png" not in names(ImageDataModule.from_record(parts, record))
+    (parts / seen.relative).rename(parts / "good/zzz.png")
+    assert "good/zzz.png" not in names(ImageDataModule.from_record(parts, record))
+    elsewhere = parts.parent / "elsewhere"
+    shutil.copytree(parts, elsewhere)
+    assert names(ImageDataModule.from_record(elsewhere, record)) == names(data)
+
+
+def test_a_test_set_of_the_owner_that_holds_fitted_images_is_told_about(folder: Path) -> None:
+    data = ImageDataModule(folder)
+    shutil.copy(data.split.fit[0].path, folder / "test/good/copy.png")
+    with pytest.warns(UserWarning, match=r"1 test image\(s\) are left out: .* same bytes, first test/good/copy\.png"):
+        again = ImageDataModule.from_record(folder, data.record())
+    assert names(again) == names(data)
+
+
+def test_other_folders_are_tested_on_whole(parts: Path, folder: Path) -> None:
+    record = ImageDataModule(parts).record()
+    other = parts.parent / "other"
+    for i in range(10):
+        write(other / f"good/{i}.png")
+    write(other / "bad/0.png")
+    assert len(names(ImageDataModule.from_record(other, record))) == 11
+    only_tests = parts.parent / "only_tests"
+    write(only_tests / "test/good/0.png")
+    write(only_tests / "test/hole/0.png")
+    assert len(names(ImageDataModule.from_record(only_tests, record))) == 2
+
+
+def test_images_that_chose_an_oracle_s_threshold_are_tested_on(parts: Path) -> None:
+    data = ImageDataModule(parts, calibrate_on="test")
+    assert names(ImageDataModule.from_record(parts, data.record())) == names(data)
+
+
+def test_what_was_said_of_a_folder_is_remembered_for_that_folder(tmp_path: Path) -> None:
+    for i in range(8):
+        write(tmp_path / f"a/hyv\u00e4t/{i}.png")
+        write(tmp_path / f"a/vialliset/{i}.png")
+        write(tmp_path / f"b/good/{i}.png")
+        write(tmp_path / f"b/bad/{i}.png")
+    said = {"good": ["hyv\u00e4t"], "bad": ["vialliset"]}
+    record = ImageDataModule(tmp_path / "a", **said).record()
+    assert (record.good, record.bad) == (("hyv\u00e4t",), ("vialliset",))
+    assert ImageDataModule.from_record(tmp_path / "a", record).index.layout == "named"
+    assert ImageDataModule.from_record(tmp_path / "b", record).index.layout == "good_bad"
+    everything = ImageDataModule(tmp_path / "a", all_good=True).record()
+    assert everything.all_good
+    with pytest.raises(DataError, match="the layout is not clear"):
+        ImageDataModule.from_record(tmp_path / "a", everything)
+    again = ImageDataModule.from_record(tmp_path / "a", everything, **said)
+    assert {sample.label for sample in again.split.test} == set() or {s.label for s in again.split.test} == {True}
+
+
+def test_records_of_models_that_were_added_to_hold_all_images(parts: Path, folder: Path) -> None:
+    first, second = ImageDataModule(parts).record(), ImageDataModule(folder).record()
+    both = second.after(first)
+    assert both.seen() == first.seen() | second.seen()
+    assert len(both.seen()) == 32 + 10
+    assert replace(both, digests=second.digests) == second
+    assert second.after(None) == second
+
+
+def test_a_bit_depth_that_a_model_remembers_is_used(tmp_path: Path) -> None:
+    for i in range(8):
+        deep(tmp_path / f"good/{i}.png", 4095)
+        deep(tmp_path / f"bad/{i}.png", 900)
+    record = ImageDataModule(tmp_path).record()
+    assert record.bit_depth == 12
+    dark = tmp_path.parent / "dark"
+    for i in range(8):
+        deep(dark / f"good/{i}.png", 900)
+        deep(dark / f"bad/{i}.png", 900)
+    assert ImageDataModule(dark).reading.bit_depth == 10
+    assert ImageDataModule.from_record(dark, record).reading.bit_depth == 12
+    assert ImageDataModule.from_record(dark, record, bit_depth=14).reading.bit_depth == 14
+
+
+# --- images in memory ---
+
+
+def test_arrays_for_fitting_testing_and_predicting() -> None:
+    good = [RNG.integers(0, 200, (6, 8, 3), dtype=np.uint8) for _ in range(12)]
+    bad = [RNG.integers(0, 200, (6, 8), dtype=np.uint8), RNG.random((5, 4, 3)).astype(np.float32)]
+    mask = np.zeros((6, 8), bool)
+    mask[2] = True
+    data = ImageDataModule.from_arrays(
+        [*good, *bad], [False] * 12 + [True] * 2, [None] * 12 + [mask, np.ones((5, 4), bool)], batch_size=4
+    )
+    data.transform = mean
+    assert (data.index.layout, data.num_workers) == ("arrays", 0)
+    sets = data.split
+    assert [len(part) for part in (sets.fit, sets.calibrate, sets.test)] == [6, 3, 5]
+    used = {
+        sample.relative: data.arrays.images[sample.relative] for part in (sets.fit, sets.calibrate) for sample in part
+    }
+    fitted = [image for batch in data.train_dataloader() for image in batch.image]
+    expected = [used[sample.relative].mean((0, 1)) / 255 for sample in sets.fit]
+    np.testing.assert_allclose([image[:, 0, 0] for image in fitted], expected, atol=1e-6)
+    masks = {
+        path: int(m.sum())
+        for batch in data.test_dataloader()
+        for path, m in zip(batch.path, batch.gt_mask, strict=True)
+    }
+    assert {masks["000012"], masks["000013"]} == {8, 20}
+    assert sum(masks.values()) == 28
+    assert sum(len(batch) for batch in data.predict_dataloader()) == 14
+    assert data.record().fingerprint == data.fingerprint()
+    same = ImageDataModule.from_arrays([*good, *bad], [False] * 12 + [True] * 2)
+    assert same.record().digests == data.record().digests
+
+
+def test_arrays_of_sixteen_bits_are_read_as_files_are() -> None:
+    images = [RNG.integers(0, 4096, (6, 8), dtype=np.uint16) for _ in range(10)]
+    images[0][0, 0] = 4095
+    data = ImageDataModule.from_arrays(images)
+    assert data.record().bit_depth == 12
+    np.testing.assert_allclose(data.arrays.images["000000"][..., 1], images[0] / 4095, atol=1e-7)
+    data = ImageDataModule.from_arrays(images, bit_depth=16)
+    np.testing.assert_allclose(data.arrays.images["000000"][..., 1], images[0] / 65535, atol=1e-7)
+
+
+def test_names_group_arrays_and_subsets_deal_them() -> None:
+    images = [np.full((3, 4), i, np.uint8) for i in range(8)]
+    subsets = ["train"] * 6 + ["test"] * 2
+    data = ImageDataModule.from_arrays(
+        images,
+        [False] * 7 + [True],
+        names=[f"part{i // 2}_{i % 2}" for i in range(8)],
+        subsets=subsets,
+        group=r"(part\d+)_",
+    )
+    assert names(data) == {"part3_0", "part3_1"}
+    assert len({sample.relative[:5] for sample in data.split.calibrate}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [False]}, "labels must have one entry an image. Got 1 for 2 images."),
+        ({"names": ["a", "a"]}, "names must differ from each other."),
+        ({"labels": [True, True]}, "None of the arrays is labeled good"),
+        ({"labels": [False, True], "subsets": [None, "train"]}, "000001 is in the subset train but not labeled good"),
+        ({"masks": [np.ones((3, 3), bool), None]}, "The mask of 000000 must be (4, 5), as its image is. Got (3, 3)."),
+    ],
+)
+def test_lists_that_don_t_fit_together_are_refused(arguments: dict[str, Any], message: str) -> None:
+    images = [np.zeros((4, 5), np.uint8)] * 2
+    with pytest.raises((UsageError, DataError), match=re.escape(message)):
+        ImageDataModule.from_arrays(images, **arguments)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 4), np.int32),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((3, 0), np.uint8),
+        np.zeros((3,), np.uint8),
+        np.full((3, 4), 1.5, np.float32),
+        np.full((3, 4), np.nan, np.float32),
+    ],
+)
+def test_arrays_of_another_form_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"000001 must (be \(H, W, 3\) RGB or \(H, W\) gray|lie in \[0, 1\])"):
+        ImageDataModule.from_arrays([np.zeros((4, 5), np.uint8), array])
 
 
 class Recorder(LightningModule):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blemish.data.batch import ImageBatch
 from blemish.data.dataset import ImageDataset, collate, make_loader
-from blemish.data.image_io import write_png
+from blemish.data.image_io import Reading, write_png
 from blemish.data.index import Sample
 from blemish.errors import DataError, ImageReadError, UsageError
 
@@ -129,7 +129,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_max_pixels_reaches_the_reader(tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="more than max_pixels = 47"):
-        ImageDataset([make(tmp_path, "a", False)], halve, max_pixels=47)[0]
+        ImageDataset([make(tmp_path, "a", False)], halve, reading=Reading(max_pixels=47))[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

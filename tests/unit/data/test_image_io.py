@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -19,7 +20,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from blemish.data.image_io import file_sha256, read_header, read_image, read_mask, read_size, write_png
+from blemish.data.image_io import (
+    file_sha256,
+    highest_sample,
+    read_header,
+    read_image,
+    read_mask,
+    read_mask_closely,
+    read_size,
+    write_png,
+)
 from blemish.errors import DataError, ImageReadError, OutputError, UsageError
 
 RNG = np.random.default_rng(7)
@@ -105,6 +115,39 @@ def paletted(transparency: bytes | None = None) -> bytes:
 PALETTE = np.array([[10, 20, 30], [200, 100, 50], [0, 0, 0], [255, 255, 255]], dtype=np.uint8)
 RGBA = np.dstack([COLOR, ALPHA])
 
+
+def pages(*arrays: tuple[np.ndarray, int]) -> bytes:
+    """A TIFF with one page per array, each with its NewSubfileType."""
+    content, links = bytearray(b"II*\0"), [4]
+    content += bytes(4)
+    for array, subfile in arrays:
+        at = len(content)
+        content += array.tobytes()
+        channels = array.shape[2] if array.ndim == 3 else 1
+        depth = len(content)
+        content += struct.pack(f"<{channels}H", *[8 * array.itemsize] * channels) + b"\0" * (channels % 2 * 2)
+        struct.pack_into("<I", content, links[-1], len(content))
+        bits = depth if channels > 2 else 8 * array.itemsize
+        fields = [(254, 4, 1, subfile), (256, 4, 1, array.shape[1]), (257, 4, 1, array.shape[0])]
+        fields += [(258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, at)]
+        fields += [(277, 3, 1, channels), (278, 4, 1, array.shape[0]), (279, 4, 1, array.nbytes)]
+        content += struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
+        links.append(len(content))
+        content += bytes(4)
+    return bytes(content)
+
+
+def qoi(color: np.ndarray) -> bytes:
+    """Every pixel as itself; the reference for the format is its one-page text."""
+    return (
+        b"qoif"
+        + struct.pack(">IIBB", color.shape[1], color.shape[0], 3, 0)
+        + b"".join(b"\xfe" + pixel.tobytes() for pixel in color.reshape(-1, 3))
+        + bytes(7)
+        + b"\1"
+    )
+
+
 EIGHT_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
     "png gray": (lambda: encoded(Image.fromarray(GRAY), "PNG"), three(GRAY)),
     "png color": (lambda: encoded(Image.fromarray(COLOR), "PNG"), COLOR),
@@ -123,13 +166,29 @@ EIGHT_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
     "tiff": (lambda: encoded(Image.fromarray(COLOR), "TIFF"), COLOR),
     "tiff lzw": (lambda: encoded(Image.fromarray(COLOR), "TIFF", compression="tiff_lzw"), COLOR),
     "tiff white is zero": (lambda: tiff(GRAY, t262=(0,)), three(255 - GRAY)),
-    "tiff, second page ignored": (
-        lambda: encoded(
-            Image.fromarray(COLOR), "TIFF", save_all=True, append_images=[Image.fromarray(COLOR[::-1].copy())]
-        ),
+    "tiff, its thumbnail first": (lambda: pages((COLOR[::2, ::2].copy(), 1), (COLOR, 0)), COLOR),
+    "tiff, a smaller level and a mask behind it": (
+        lambda: pages((COLOR, 0), (COLOR[::2, ::2].copy(), 1), (GRAY, 4)),
         COLOR,
     ),
     "webp lossless": (lambda: encoded(Image.fromarray(COLOR), "WEBP", lossless=True), COLOR),
+    "gif": (lambda: encoded(Image.fromarray(GRAY), "GIF"), three(GRAY)),
+    "jpeg 2000": (lambda: encoded(Image.fromarray(COLOR), "JPEG2000"), COLOR),
+    "jpeg 2000, bare codestream": (lambda: encoded(Image.fromarray(GRAY), "JPEG2000", no_jp2=True), three(GRAY)),
+    "pgm": (lambda: b"P5\n# from a camera\n17 11\n255\n" + GRAY.tobytes(), three(GRAY)),
+    "pgm in plain text": (lambda: b"P2 17 11 255\n" + b" ".join(b"%d" % v for v in GRAY.ravel()), three(GRAY)),
+    "pbm": (
+        lambda: b"P4 17 11\n" + np.packbits(GRAY <= 99, axis=1).tobytes(),  # 1 is black
+        three((GRAY > 99) * np.uint8(255)),
+    ),
+    "ppm": (lambda: b"P6 17 11 255\n" + COLOR.tobytes(), COLOR),
+    "tga": (lambda: encoded(Image.fromarray(COLOR), "TGA"), COLOR),
+    "pcx": (lambda: encoded(Image.fromarray(COLOR), "PCX"), COLOR),
+    "qoi": (lambda: qoi(COLOR), COLOR),
+    "png, a fourth channel that nobody filled": (
+        lambda: encoded(Image.fromarray(np.dstack([COLOR, 0 * ALPHA])), "PNG"),
+        COLOR,
+    ),
 }
 
 
@@ -200,6 +259,14 @@ DEEP_BIT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
         lambda: tiff(DEEP_ALPHA, t338=(2,)),
         unit(DEEP_COLOR, 65535) * unit(DEEP, 65535)[..., None],
     ),
+    "png color, a fourth channel that nobody filled": (
+        lambda: cv_encoded(np.dstack([DEEP_COLOR[..., ::-1], 0 * DEEP]), ".png"),
+        unit(DEEP_COLOR, 65535),
+    ),
+    "tiff, second page the large one": (lambda: pages((DEEP_COLOR[::2], 1), (DEEP_COLOR, 0)), unit(DEEP_COLOR, 65535)),
+    "pgm": (lambda: b"P5 17 11 65535\n" + DEEP.astype(">u2").tobytes(), three(unit(DEEP, 65535))),
+    "pfm": (lambda: b"Pf\n17 11\n-1.0\n" + FLOATS[::-1].tobytes(), three(FLOATS)),
+    "jpeg 2000": (lambda: encoded(Image.fromarray(DEEP), "JPEG2000"), three(unit(DEEP, 65535))),
     "tiff float": (lambda: tiff(FLOATS), three(FLOATS)),
     "tiff float with a range": (lambda: tiff(FLOATS * 900, t281=(1000,)), three(FLOATS * 0.9)),
     "tiff int32 with a range": (lambda: tiff(TWELVE.astype(np.int32), t281=(4095,)), three(unit(TWELVE, 4095))),
@@ -241,11 +308,106 @@ def test_twelve_packed_bits() -> None:
         (tiff(TWELVE.astype(np.uint32)), "32-bit or signed integer samples without a declared range. Save as 16-bit"),
         (tiff(TWELVE.astype(np.int16)), "32-bit or signed integer"),
         (tiff(DEEP_COLOR, t284=(2,), t273=(8, 382, 756), t279=(374, 374, 374)), "interleaved channels"),
+        (tiff(GRAY.astype(np.int8)), "signed 8-bit samples: -1 would be read as 255"),
+        (tiff(FLOATS.astype(np.float64)), r"1 channel\(s\) of 64-bit float samples isn't supported\. Save as 8- or"),
+        (tiff(FLOATS.astype(np.float16)), r"1 channel\(s\) of 16-bit float samples"),
+        (tiff(np.dstack([FLOATS] * 3)), r"3 channel\(s\) of 32-bit float samples"),
+        (b"P6 17 11 4095\n" + DEEP_COLOR.astype(">u2").tobytes(), "PNM of 12 bits in the layout RGB isn't supported"),
     ],
 )
 def test_a_range_that_is_unknown_or_a_lie_is_an_error(data: bytes, message: str) -> None:
     with pytest.raises(ImageReadError, match=message):
         read_image(data)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize(
+    "write", [lambda a: cv_encoded(a, ".png"), tiff, lambda a: b"P5 17 11 65535\n" + a.astype(">u2").tobytes()]
+)
+def test_bit_depth_says_how_many_of_16_bits_are_used(bits: int, write: Callable[[np.ndarray], bytes]) -> None:
+    values = DEEP >> (16 - bits)
+    values[0, 0] = 2**bits - 1
+    data, top = write(values), 2**bits - 1
+    np.testing.assert_allclose(read_image(data, bit_depth=bits), three(unit(values, top)), atol=1e-7)
+    np.testing.assert_allclose(read_image(data), three(unit(values, 65535)), atol=1e-7)
+    assert highest_sample(data) == top
+    with pytest.raises(ImageReadError, match=r"outside the expected range \[0, 127\]\. Tell how many bits they use"):
+        read_image(data, bit_depth=7)
+
+
+def test_bit_depth_never_overrules_a_file_that_says_it_itself() -> None:
+    for data in (tiff(DEEP >> 6, t281=(1023,)), tiff(FLOATS), b"P5 17 11 1023\n" + (DEEP >> 6).astype(">u2").tobytes()):
+        np.testing.assert_array_equal(read_image(data, bit_depth=14), read_image(data))
+        assert highest_sample(data) is None
+    assert highest_sample(encoded(Image.fromarray(COLOR), "PNG")) is None
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(COLOR), "PNG"), bit_depth=4), COLOR)
+    signed = tiff((DEEP >> 4).astype(np.int16))
+    np.testing.assert_allclose(read_image(signed, bit_depth=12), three(unit(DEEP >> 4, 4095)), atol=1e-7)
+
+
+def test_avif_is_read(tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(COLOR, (0, 0), 4)
+    data = encoded(Image.fromarray(smooth), "AVIF", quality=100, subsampling="4:4:4")
+    np.testing.assert_allclose(read_image(data).astype(float), smooth.astype(float), atol=6)
+    assert read_header(data).format == "AVIF"
+
+
+SECOND = COLOR[::-1].copy()
+SEVERAL = {
+    "TIFF": {},
+    "PNG": {},
+    "GIF": {},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    "MPO": {"quality": 100, "subsampling": 0},
+}
+
+
+VIEW = struct.pack("<I", 0x020002)  # type of a picture in an MPO: one of several views, here of a stereo camera
+
+
+def several(kind: str, count: int = 3) -> bytes:
+    frames = [Image.fromarray(COLOR if i == 0 else np.roll(SECOND, i, axis=1)) for i in range(count)]
+    data = bytearray(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **SEVERAL[kind]))
+    if kind == "MPO" and count > 1:  # Pillow leaves the type of later pictures undefined, as phones do with gain maps
+        (first,) = re.finditer(rb"\x00\x00\x03\x00.{4}\x00{12}", data, re.DOTALL)
+        for i in range(1, count):
+            data[first.start() + 16 * i : first.start() + 16 * i + 4] = VIEW
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_a_file_of_several_pictures_is_refused_with_their_count(kind: str) -> None:
+    """What follows a good first page may show a defect."""
+    data = several(kind)
+    for read in (read_image, highest_sample):
+        with pytest.raises(
+            ImageReadError, match=r"the file holds 3 pictures .* or take the first alone: --frames first"
+        ):
+            read(data)
+    assert read_header(data).frames == 3
+    exact = kind in ("TIFF", "PNG", "WEBP")
+    for frame, expected in enumerate((COLOR, np.roll(SECOND, 1, axis=1), np.roll(SECOND, 2, axis=1))):
+        found = read_image(data, frame=frame)
+        if exact:
+            np.testing.assert_array_equal(found, expected)
+        else:
+            assert np.abs(found.astype(float) - expected).mean() < 30  # other frames differ by 85
+    with pytest.raises(ImageReadError, match=r"picture 3 was asked for \(from 0 on\), the file holds 3"):
+        read_image(data, frame=3)
+
+
+def test_one_frame_is_no_animation() -> None:
+    for kind in SEVERAL:
+        assert read_header(several(kind, 1)).frames == 1, kind
+    deep = pages((DEEP_COLOR, 0), (DEEP_COLOR[::-1].copy(), 0))
+    np.testing.assert_allclose(read_image(deep, frame=1), unit(DEEP_COLOR[::-1], 65535), atol=1e-7)
+
+
+def test_the_gain_map_of_a_phone_is_no_second_picture() -> None:
+    data = several("MPO", 2).replace(VIEW, bytes(4))
+    assert read_header(data).frames == 1
+    assert np.abs(read_image(data).astype(float) - COLOR).mean() < 30
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -324,7 +486,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         tmp_path / "absent.png": "no such file",
         tmp_path: "this is a folder",
         tmp_path / "empty.png": r"the file is empty \(0 bytes\)",
-        tmp_path / "text.png": "not an image. PNG, JPEG, BMP, TIFF and WebP can be read",
+        tmp_path / "text.png": "not an image that can be read. PNG, JPEG, .* Convert others to PNG",
     }
     for path, reason in cases.items():
         for read in (read_image, read_size):
@@ -340,6 +502,18 @@ def test_permission_denied(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ImageReadError, match="permission denied"):
         read_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
+def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.png"))
+    for path in (tmp_path / "pipe.png", tmp_path / "link.png", tmp_path / "socket.png", Path("/dev/zero")):
+        for read in (read_image, read_size, file_sha256, lambda p: read_mask(p, (3, 4))):
+            with pytest.raises(ImageReadError, match="not a regular file but a pipe, a socket or a device"):
+                read(path)
 
 
 BIG = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8), (0, 0), 1)
@@ -396,9 +570,9 @@ def test_random_damage_gives_an_image_or_an_image_read_error() -> None:
                 assert read_image(bytes(damaged), max_pixels=10_000_000).shape[2] == 3
 
 
-def bomb(side: int) -> bytes:
-    """A PNG header that promises side x side pixels and brings none."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+def bomb(width: int, height: int | None = None) -> bytes:
+    """A PNG header that promises pixels and brings none."""
+    header = struct.pack(">IIBBBBB", width, height or width, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100)))]
     body = b"".join(struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks)
     return b"\x89PNG\r\n\x1a\n" + body
@@ -416,6 +590,26 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         read_image(tiff(GRAY), max_pixels=186)
     assert read_image(tiff(GRAY), max_pixels=187).shape == (11, 17, 3)
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("size", [(1, 199_999_999), (199_999_999, 1), (1_000, 131_073), (100, 100_001)])
+def test_sides_and_aspect_are_bounded(size: tuple[int, int]) -> None:
+    message = (
+        f"{size[1]} x {size[0]} pixels: a side may have at most 131,072 and at most 1,000 times those of the other"
+    )
+    with pytest.raises(ImageReadError, match=message):
+        read_image(bomb(*size))
+    for allowed in ((131_072, 132), (10, 10_000)):
+        with pytest.raises(ImageReadError, match="truncated"):  # past the door
+            read_image(bomb(*allowed))
+
+
+def test_a_file_too_large_to_be_a_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.png").open("wb") as stream:
+        stream.write(WHOLE["png"])
+        stream.truncate(4 * 2**30 + 1)  # sparse: takes no room
+    with pytest.raises(ImageReadError, match="4,294,967,297 bytes are more than the 4,294,967,296 that are read"):
+        read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP"])
@@ -442,6 +636,46 @@ def test_any_non_zero_pixel_of_a_mask_is_defect(tmp_path: Path) -> None:
     blue = np.zeros((11, 17, 4), np.uint8)
     blue[..., 2], blue[..., 3] = mask * 255, 255
     np.testing.assert_array_equal(read_mask(encoded(Image.fromarray(blue), "PNG"), (11, 17)), mask)
+
+
+def test_soft_masks_count_from_half_on_and_are_told_from_labels(tmp_path: Path) -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 30:50] = 255
+    soft = cv2.GaussianBlur(mask, (0, 0), 2)
+    forms = {
+        "jpeg": encoded(Image.fromarray(mask), "JPEG", quality=60),
+        "soft": cv_encoded(soft, ".png"),
+        "soft, deep": cv_encoded(soft.astype(np.uint16) * 257, ".png"),
+        "soft, float": tiff((soft / 255).astype(np.float32)),
+        "dark gray": cv_encoded((soft * 0.3).astype(np.uint8), ".png"),
+    }
+    for name, data in forms.items():
+        found = read_mask_closely(data, (60, 80))
+        assert found.soft, name
+        assert found.mask.sum() == pytest.approx(400, rel=0.06), name
+        assert (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) > 0).sum() > 480, name
+    labels = mask // 255
+    labels[20:30, 30:50] = 7
+    kinds = read_mask_closely(cv_encoded(labels, ".png"), (60, 80))
+    assert (kinds.mask.sum(), kinds.soft) == (400, False)
+    with pytest.raises(ImageReadError, match="the mask holds NaN"):
+        read_mask(tiff(np.where(soft > 0, np.nan, 0).astype(np.float32)), (60, 80))
+
+
+def test_a_transparent_mask_marks_nothing(tmp_path: Path) -> None:
+    clear = np.dstack([COLOR, 0 * ALPHA])
+    assert not read_mask(encoded(Image.fromarray(clear), "PNG"), (11, 17)).any()
+
+
+def test_masks_in_a_folder_mark_a_defect_together(tmp_path: Path) -> None:
+    first, second = GRAY > 200, GRAY < 20
+    write_png(tmp_path / "m/000.png", first)
+    write_png(tmp_path / "m/001.png", second)
+    (tmp_path / "m/notes.txt").touch()
+    np.testing.assert_array_equal(read_mask(tmp_path / "m", (11, 17)), first | second)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageReadError, match="this folder of masks holds no images"):
+        read_mask(tmp_path / "empty", (11, 17))
 
 
 def test_a_mask_of_another_size_names_both(tmp_path: Path) -> None:

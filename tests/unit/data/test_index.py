@@ -75,7 +75,10 @@ def test_mvtec(tmp_path: Path) -> None:
         "val/scratch/v.png": (True, "scratch", None, "validation"),
     }
     assert list(summary(index)) == sorted(summary(index))
-    assert index.ignored == 3  # the hidden folder is not entered
+    assert index.passed_over == {
+        "hidden": (".cache", ".hidden.png"),  # the hidden folder is not entered
+        "of no image format": ("readme.txt", "train/good/notes.md"),
+    }
     assert problems(index) == {"val/scratch/v.png": "anomalous, but no mask has its name"}
 
 
@@ -144,12 +147,18 @@ def test_good_and_bad(tmp_path: Path, good: str, bad: str) -> None:
     assert index.problems == ()
 
 
-def test_flat_and_nested(tmp_path: Path) -> None:
-    root = tree(tmp_path, "a.JPG", "line 1/b.jpeg", "line 1/shift/零件.webp")
+@pytest.mark.parametrize("folder", ["", "line 1/shift/", "good/", "GOOD/line 1/"])
+def test_one_folder_holds_good_parts(tmp_path: Path, folder: str) -> None:
+    root = tree(tmp_path, f"{folder}a.JPG", f"{folder}零件.webp")
     index = index_folder(root)
     assert index.layout == "flat"
-    assert all(value == (False, "good", None, None) for value in summary(index).values())
-    assert list(summary(index)) == ["a.JPG", "line 1/b.jpeg", "line 1/shift/零件.webp"]
+    assert summary(index) == {f"{folder}{name}": (False, "good", None, None) for name in ("a.JPG", "零件.webp")}
+    assert index.good_folders == {folder.rstrip("/") or ".": 2}
+
+
+def test_any_folders_below_one_of_good_parts(tmp_path: Path) -> None:
+    index = index_folder(tree(tmp_path, "ok/a.png", "ok/monday/b.png", "ok/tuesday/c.png"))
+    assert (index.layout, index.good_folders) == ("flat", {"ok": 1, "ok/monday": 1, "ok/tuesday": 1})
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ def test_flat_and_nested(tmp_path: Path) -> None:
     ],
 )
 def test_a_doubtful_folder_is_not_taken_for_good_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
-    message = r"the layout is not clear\. Found .*/\. Looked for train/good/ with test/<defect>/"
+    message = r"the layout is not clear\. Found .*/ \(1\).*\. Looked for train/good/ with test/<defect>/"
     with pytest.raises(DataError, match=message):
         index_folder(tree(tmp_path, *names))
 
@@ -193,7 +202,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         index_folder(tmp_path / "absent")
     tree(tmp_path / "empty", "notes.txt")
     with pytest.raises(
-        DataError, match=r"empty: no images\. Looked for \.bmp, .*\.webp .*; 1 other files were passed over"
+        DataError, match=r"empty: no images\. Looked for \.png, .*\. Passed over: 1 of no image format \(notes\.txt\)\."
     ):
         index_folder(tmp_path / "empty")
     with pytest.raises(DataError, match="neither a folder nor a manifest"):
@@ -266,7 +275,8 @@ def test_parquet_without_pyarrow_prints_the_pip_command(tmp_path: Path, monkeypa
     ("text", "message"),
     [
         ("", "the column 'path' is missing. Found: nothing"),
-        ("path;label\na.png;good\n", "the column 'path' is missing. Found: path;label"),
+        ("path|label\na.png|good\n", "the column 'path' is missing. Found: path|label"),
+        ("path,label,Path\na.png,good,b.png\n", "a column has the name of another. Found: path, label, path"),
         ("path,quality\na.png,good\n", "the column 'label' is missing. Found: path, quality"),
         ("path,label\na.png,scratched\n", "row 1: label 'scratched' is not one of (empty), 0, false, 1, true, good"),
         ("path,label,split\na.png,good,hold\n", "row 1: split 'hold' is not one of (empty), train, test, validation"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,25 @@ def test_a_cell_is_inside_where_a_pixel_is(mask: np.ndarray, rows: int, columns:
         ([[(0, 0), (30, 0), (30, 40)]], r"must lie between \(0, 0\) and \(1, 1\). .* Points in pixels need the size"),
         ([[(0, 0), (1, 0), (1, float("nan"))]], r"must lie between"),
         ({"size": [8, 10], "polygons": [[(0, 0), (11, 0), (5, 8)]]}, r"must lie between \(0, 0\) and \(10, 8\)"),
-        ({"size": [8], "polygons": []}, r"size of a region of interest must be \[H, W\], at most .* Got \[8\]."),
+        ({"size": [8], "polygons": []}, r"size of a region of interest must be \[H, W\], .* at most .* Got \[8\]."),
         ({"size": [0, 4], "counts": []}, r"size of a region of interest must be"),
         ({"size": [10**6, 10**6], "counts": []}, r"size of a region of interest must be"),
         ({"size": [2, 2], "counts": [1, -1, 4]}, r"whole numbers that add up to 2 x 2"),
         ({"size": [2, 2], "counts": [1, 2]}, r"whole numbers that add up to 2 x 2"),
         ({"size": [2, 2]}, r"roi must be .* Got keys \['size'\]."),
         ({"polygons": [[(0, 0), (1, 0), (1, 1)]]}, r"size of a region of interest must be .* Got None."),
+        ({"size": [True, True], "polygons": [[(0, 0), (1, 0), (1, 1)]]}, r"size .* Got \[True, True\]."),
+        ({"size": [1, 200_000_000], "counts": [0, 200_000_000]}, r"size .* whole numbers from 1 to 131,072"),
+        ({"size": [1, 1], "counts": [False, True]}, r"whole numbers that add up to 1 x 1"),
+        ({"size": [1, 3], "counts": [0] * 4 + [0, 3]}, r"at most one more than there are pixels"),
+        ([[(10**4000, 0), (1, 1), (0, 1)]], r"roi must be a file"),
+        ([[(i % 2, i % 3 / 2) for i in range(20_001)]], r"may have 20,000 points together. Got 20,001. Simplify them"),
+        (
+            {"size": [14_000, 14_000], "polygons": [[(0, 0), (14_000, 0), (0, 14_000)]] * 3},
+            r"come to 589,680,000 pixels, at most 400,000,000 are drawn. Give the region as an image",
+        ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "roi",
 )
 def test_other_forms_are_refused(roi: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -116,7 +128,19 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         ("[[", DataError, "roi.json can't be read"),
         ('"other.png"', UsageError, "roi must be a file"),
         ("7", UsageError, "roi must be a file"),
+        ("9" * 10_000, DataError, "roi.json can't be read"),
+        ("[" * 100_000, DataError, "roi.json can't be read"),
+        (f"[[[{'9' * 4000}, 0], [1, 1], [0, 1]]]", UsageError, "roi must be a file"),
+        ("[" + " " * 2**24, DataError, "roi.json can't be read"),
     ):
         (tmp_path / "roi.json").write_text(text)
         with pytest.raises(error, match=message):
             read_roi(tmp_path / "roi.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
+def test_a_pipe_is_no_region(tmp_path: Path) -> None:
+    for name in ("roi.json", "roi.png"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="not a regular file"):
+            read_roi(tmp_path / name)
