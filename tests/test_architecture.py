@@ -26,6 +26,7 @@ RANK = {
     "options": 0.7,
     "functional": 1,
     "settings": 1,
+    "presets": 1,
     "data": 2,
     "features": 2,
     "synthetic": 3,

@@ -11,6 +11,7 @@ import typer
 from blemish.cli.console import out, print_json, remark
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.models import DETECTORS
+from blemish.presets import with_preset
 from blemish.settings import fit_settings
 
 if TYPE_CHECKING:
@@ -22,11 +23,18 @@ def fit(
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder of good parts, data set, or manifest."),
     output: Path = typer.Option(..., "--output", "-o", help="Model file to write, ending in .safetensors."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with the keys below; flags win."),
+    preset: str | None = typer.Option(
+        None, help="default, fast, or plain: the detectors' own defaults. A configuration stands for itself."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
     """Learn what good parts look like and write a model file."""
-    settings = fit_settings({**(read_config(config) if config else {}), **given(flags)}, DETECTORS)
+    chosen = {**(read_config(config) if config else {}), **given(flags)}
+    if config is not None and preset is None:
+        preset = "plain"
+    values, from_preset = with_preset(chosen, preset)
+    settings = fit_settings(values, DETECTORS)
     from blemish.artifact import save
     from blemish.cli.paths import check_writable
     from blemish.data.check import folders_sentence
@@ -34,9 +42,13 @@ def fit(
     from blemish.data.walk import describe
     from blemish.engine import Engine
     from blemish.post_processing.summary import calibration_summary
-    from blemish.trials.work import build_data, build_model
+    from blemish.trials.work import build_data, build_model, suited
 
     check_writable(output, ".safetensors")
+    values, remarks = suited(values, from_preset, build_data(settings, directory))
+    settings = fit_settings(values, DETECTORS)
+    for text in remarks:
+        remark(text)
     datamodule = build_data(settings, directory)
     split = datamodule.split  # reads the folder: bad input is reported before anything heavy happens
     remark(f"Good parts: {folders_sentence(datamodule.index.good_folders)}.")

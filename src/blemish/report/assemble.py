@@ -186,7 +186,7 @@ def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: 
         "image_sensitivity": round(decider.image_sensitivity, 6),
         "pixel_sensitivity": round(decider.pixel_sensitivity, 6),
     }
-    words: list[object] = ["--detector", manifest.detector]
+    words: list[object] = ["--preset", "plain", "--detector", manifest.detector]
     for option in options(DETECTORS).values():
         value = given.get(option.name)
         if option.name in given and value is None and option.zero_is_none:

