@@ -52,6 +52,8 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
     try:
         from onnx import TensorProto, helper
         from onnxscript import optimizer
+
+        from blemish.export._operators import TRANSLATIONS
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
     size = sum(tensor.nbytes for tensor in model.buffers()) + sum(tensor.nbytes for tensor in model.parameters())
@@ -74,6 +76,7 @@ def to_onnx(model: AnomalyModule, defaults: Mapping[str, float], static: tuple[i
                 input_names=["image", *SETTINGS],
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 dynamic_shapes=None if free is None else (free, *[None] * len(SETTINGS)),
                 optimize=False,
                 verbose=False,

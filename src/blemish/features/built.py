@@ -24,6 +24,8 @@ class Built:
         source: where the weights came from, see `FeatureExtractor`.
         license: of the weights, in the words of who published them; None where that isn't known.
         smallest: least side of an image in pixels; None where the strides decide.
+        made_for: height and width of the images that it was trained on; None where any do.
+        channels_last: whether maps come as (N, h, w, channels) instead of (N, channels, h, w).
     """
 
     network: nn.Module
@@ -32,3 +34,5 @@ class Built:
     source: str
     license: str | None = None
     smallest: int | None = None
+    made_for: tuple[int, int] | None = None
+    channels_last: bool = False

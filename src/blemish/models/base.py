@@ -74,7 +74,7 @@ class AnomalyModule(LightningModule, ABC):
         data_record: which images the last fit used; None when it isn't known.
     """
 
-    layer_strides: ClassVar[Sequence[int]]
+    layer_strides: ClassVar[tuple[int, int]]
     name: ClassVar[str]
 
     def __init__(

@@ -42,7 +42,7 @@ class Padim(AnomalyModule):
         UsageError: for arguments outside their range.
     """
 
-    layer_strides: ClassVar[Sequence[int]] = (4, 8, 16)
+    layer_strides: ClassVar[tuple[int, int]] = (4, 16)
     name: ClassVar[str] = "padim"
     channel_index: Tensor
 

@@ -38,7 +38,7 @@ class Patchcore(AnomalyModule):
         UsageError: for arguments outside their range. MissingExtraError: for "faiss" where it isn't installed.
     """
 
-    layer_strides: ClassVar[Sequence[int]] = (8, 16)
+    layer_strides: ClassVar[tuple[int, int]] = (8, 16)
     name: ClassVar[str] = "patchcore"
 
     def __init__(
