@@ -4,14 +4,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 PEER := .venv-peer/.ready
 
-.PHONY: demo test lint docs bench bench-peer backbone clean
+.PHONY: demo test test-slow lint docs bench bench-peer backbone clean
 
 demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
 	$(BIN)/blemish demo --output demo-output
 
-test: $(READY)  ## run all tests
+test: $(READY)  ## run all tests but the slow ones
 	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## run the slow ones
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

@@ -32,12 +32,13 @@ class DetectorSettings(Settings):
 
     Attributes:
         name: what configurations and model files call the detector. title: what texts call it.
-        layer_strides: input pixels per cell of the layers used by default, see `features.backbones.default_layers`.
+        layer_strides: least and most input pixels per cell of the layers that are used by default, see
+            `features.backbones.default_layers`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    layer_strides: ClassVar[tuple[int, ...]]
+    layer_strides: ClassVar[tuple[int, int]]
 
     backbone: str = option("bundled", "'bundled', 'filter_bank', or the name of a timm model.")
     layers: Names | None = option(None, "Layers of the backbone, comma-separated. Default: the paper's.")

@@ -50,6 +50,8 @@ def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, i
     with needing_extras():
         from onnx import TensorProto, helper
         from onnxscript import optimizer
+
+        from blemish.export._operators import TRANSLATIONS
     size = sum(tensor.nbytes for tensor in model.buffers()) + sum(tensor.nbytes for tensor in model.parameters())
     if size > MAX_BYTES:
         raise ExportError(
@@ -71,6 +73,7 @@ def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, i
                 input_names=["image", *SETTINGS],
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 dynamic_shapes=None if free is None else (free, *[None] * len(SETTINGS)),
                 optimize=False,
                 verbose=False,

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from blemish.errors import UsageError
 from blemish.features import bundled_network, filter_bank, timm_network
+from blemish.features.blocks import NORM
 from blemish.features.built import Built, Layers
 from blemish.features.weights import SUFFIXES, store
 from blemish.features.wheels import Wheel
@@ -59,7 +60,7 @@ def _lite(number: int, file_sha256: str, sha256: str) -> Backbone:
 
 BACKBONES: dict[str, Backbone] = {
     "bundled": Backbone(lambda: bundled_network.LAYERS, bundled_network.build),
-    "filter_bank": Backbone(lambda: filter_bank.LAYERS, filter_bank.build),
+    "filter_bank": Backbone(lambda: filter_bank.LAYERS, filter_bank.build, tuple(filter_bank.LAYERS)),
     "tf_efficientnet_lite0": _lite(
         0,
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -96,23 +97,34 @@ def find(name: str) -> Backbone:
     return _timm(name)
 
 
-def default_layers(backbone: str, strides: Sequence[int]) -> list[str]:
-    """The layers to take where none are named: the row's usual ones, else all at one of `strides`.
+def default_layers(backbone: str, strides: tuple[int, int]) -> list[str]:
+    """The layers to take where none are named: the row's usual ones, else all from one stride to another.
 
-    For ResNets, strides of 4, 8 and 16 input pixels per map pixel mean "layer1" to "layer3".
+    For ResNets, strides from 4 to 16 input pixels per map pixel mean "layer1" to "layer3". Where all layers have one
+    stride, as the blocks of transformers have, it's those after a half and three quarters of the depth: what comes
+    earlier has seen little of its surroundings, what comes last has left the place behind for the class.
+
+    Args:
+        backbone: its name.
+        strides: least and greatest.
 
     Raises:
         UsageError: for an unknown backbone, or one without layers at these strides.
     """
     row = find(ALIASES.get(backbone, backbone))
     layers = row.layers()
-    found = row.usual or [name for name, (_, stride) in layers.items() if stride in strides]
+    if row.usual:
+        return list(row.usual)
+    plain = [name for name in layers if not name.endswith(NORM)]
+    if len(plain) > 3 and len({stride for _, stride in layers.values()}) == 1:
+        return [plain[len(plain) // 2 - 1], plain[3 * len(plain) // 4 - 1]]
+    found = [name for name in plain if strides[0] <= layers[name][1] <= strides[1]]
     if not found:
         raise UsageError(
-            f"layers must be given for backbone {backbone!r}, which has none at strides {tuple(strides)}; it has "
-            f"{list(layers)}."
+            f"layers must be given for backbone {backbone!r}, which has none at strides {strides[0]} to {strides[1]}; "
+            f"it has {list(layers)}."
         )
-    return list(found)
+    return found
 
 
 def local() -> list[str]:

@@ -25,6 +25,8 @@ class Built:
         license: of the weights, in the words of who published them; None where that isn't known.
         full_precision: modules of the network that 8-bit integers would ruin, see `FeatureExtractor`.
         smallest: least side of an image in pixels; None where the strides decide.
+        made_for: height and width of the images that it was trained on; None where any do.
+        channels_last: whether maps come as (N, h, w, channels) instead of (N, channels, h, w).
     """
 
     network: nn.Module
@@ -34,3 +36,5 @@ class Built:
     license: str | None = None
     smallest: int | None = None
     full_precision: tuple[nn.Module, ...] = ()
+    made_for: tuple[int, int] | None = None
+    channels_last: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ from blemish.features.weights import checksum
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-STRIDES = (4, 8, 16)
-"""Of the layers that are taken where none are named."""
+STRIDES = (4, 16)
+"""Least and greatest of the layers that are taken where none are named."""
 
 
 class FeatureExtractor(nn.Module):
@@ -34,7 +35,7 @@ class FeatureExtractor(nn.Module):
         backbone: "bundled", a ResNet-18 up to layer3 whose weights ship with the package, with the filter bank as one
             more layer; "filter_bank"; or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
         layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets).
-            None takes those at strides 4, 8 and 16, see `default_layers`.
+            None takes those at strides from 4 to 16, see `default_layers`.
         pretrained: load trained weights. False leaves a network at random weights drawn from `seed`, without any
             network use; an artifact that is being loaded fills them afterwards.
         weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the
@@ -71,10 +72,11 @@ class FeatureExtractor(nn.Module):
         self.network = built.network
         self.mean, self.std = built.mean, built.std
         self.source, self.license = built.source, built.license
-        self._full_precision = built.full_precision
         self.channels = [available[name][0] for name in self.layers]
         self.strides = [available[name][1] for name in self.layers]
         self._smallest = built.smallest or 2 * max(self.strides)
+        self._made_for, self._channels_last = built.made_for, built.channels_last
+        self._full_precision = built.full_precision
         self.requires_grad_(False)
         self.eval()
         # Channels last: convolutions on the CPU run faster, and patches lie in memory as rows.
@@ -85,16 +87,33 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, h, w) float32, normalized -> maps (N, channels[i], ~h/strides[i], ~w/strides[i])."""
+        """(N, 3, h, w) float32, normalized -> maps (N, channels[i], ~h/strides[i], ~w/strides[i]).
+
+        Raises:
+            UsageError: if the backbone returns other maps than it said.
+        """
         maps = self.network(images.contiguous(memory_format=torch.channels_last))
-        return [maps[name] for name in self.layers] if isinstance(maps, dict) else list(maps)
+        found: list[Tensor] = [maps[name] for name in self.layers] if isinstance(maps, dict) else list(maps)
+        if self._channels_last:
+            found = [one.permute(0, 3, 1, 2) for one in found]  # (N, h, w, channels) -> (N, channels, h, w)
+        for name, one, channels, stride in zip(self.layers, found, self.channels, self.strides, strict=True):
+            cells = [(side / stride, rows) for side, rows in zip(images.shape[-2:], one.shape[-2:], strict=True)]
+            # Borders without padding cost cells, so it can't be exact; the next layer would have half as many.
+            if one.ndim != 4 or one.shape[1] != channels or any(abs(n - rows) > n / 4 + 1 for n, rows in cells):
+                raise UsageError(
+                    f"backbone {self.backbone!r} returned {tuple(one.shape)} for layer {name!r} of images "
+                    f"{tuple(images.shape)}, not {channels} channels at stride {stride} as timm says. Choose another "
+                    f"layer or backbone."
+                )
+        return found
 
     @torch.no_grad()
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the finest layer for an input of `image_size` (h, w).
+        """Rows and columns of the finest layer for an input of `image_size` (h, w), after a try.
 
         Raises:
-            UsageError: if the backbone doesn't take images of this size.
+            UsageError: if the backbone doesn't take images of this size, or returns other maps than it said; the
+                message has the nearest sizes that it takes.
         """
         if min(image_size) < self._smallest:
             raise UsageError(
@@ -102,11 +121,36 @@ class FeatureExtractor(nn.Module):
                 f"be at least {self._smallest} pixels. Use a larger image_size or an earlier layer."
             )
         try:
-            weight = next(chain(self.network.parameters(), self.network.buffers()))  # either may be empty
-            maps = self(torch.zeros(1, 3, *image_size, device=weight.device))
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"backbone {self.backbone!r} does not accept image_size {image_size}: {error}") from error
+            return self._try(image_size)
+        except UsageError:
+            raise
+        except Exception as error:  # networks find out in their own ways
+            sizes = " and ".join(map(str, self._sizes_near(image_size)))
+            advice = f"The nearest that it accepts: {sizes}" if sizes else "Choose another backbone"
+            raise UsageError(
+                f"backbone {self.backbone!r} does not accept image_size {image_size}: {str(error).rstrip('.')}. "
+                f"{advice}."
+            ) from error
+
+    def _try(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        weight = next(chain(self.network.parameters(), self.network.buffers()))  # either may be empty
+        maps = self(torch.zeros(1, 3, *image_size, device=weight.device))
         return (maps[0].shape[-2], maps[0].shape[-1])
+
+    def _sizes_near(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Whole cells below and above as far as the backbone accepts them, else the size that it was made for."""
+        cell, (height, width) = max(self.strides), image_size
+        below = height // cell * cell, width // cell * cell
+        above = -(-height // cell) * cell, -(-width // cell) * cell
+        return [size for size in (below, above) if self._works(size)] or [
+            size for size in (self._made_for,) if size and self._works(size)
+        ]
+
+    def _works(self, image_size: tuple[int, int]) -> bool:
+        with suppress(Exception):
+            self._try(image_size)
+            return True
+        return False
 
     def full_precision_modules(self) -> tuple[nn.Module, ...]:
         """Those that an export in 8-bit integers leaves alone: little time goes there, and 8 bits would round their

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from blemish.errors import UsageError, WeightsError
 from blemish.extras import require
+from blemish.features.blocks import NORM, Blocks
 from blemish.features.built import Built, Layers
 from blemish.features.weights import find_local, from_hub, missing_message, read_state
 from blemish.features.wheels import Wheel
@@ -31,22 +33,57 @@ def names() -> list[str]:
     return list(require("timm").list_models())
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What timm says of a model.
+
+    Attributes:
+        layers: channels and stride of everything that it can return, in timm's order; what can't be returned after all
+            has no name.
+        norm: whether all layers are blocks of a transformer, with a final normalization that can be applied to each.
+        channels_last: whether maps come as (N, h, w, channels).
+    """
+
+    layers: Layers
+    norm: bool
+    channels_last: bool
+
+
 @cache
+def _facts(name: str) -> _Facts:
+    """See `_Facts`.
+
+    Raises:
+        UsageError: if the model can't return feature maps.
+    """
+    try:
+        with torch.device("meta"), private_random_state(0):
+            network: Any = _create(name, features_only=True)
+            layers = _labeled(network.feature_info.info)
+            equal = len({stride for _, stride in layers.values()}) == 1 and hasattr(network, "model")
+            norm = getattr(_create(name, num_classes=0), "norm", None) if equal else None
+    except Exception as error:  # timm says so with RuntimeError, AttributeError, AssertionError and others
+        raise UsageError(f"backbone {name!r} can't return feature maps: {error}") from error
+    channels_last = getattr(network, "output_fmt", None) == "NHWC"
+    return _Facts(layers, isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity), channels_last)
+
+
+def _labeled(info: Sequence[dict[str, Any]]) -> Layers:
+    """By module; those of one module by their strides as well: "blocks.0@12" (CrossViT)."""
+    times = Counter(one["module"] for one in info)
+    labels = [one["module"] + (f"@{one['reduction']}" if times[one["module"]] > 1 else "") for one in info]
+    return {label: (one["num_chs"], one["reduction"]) for label, one in zip(labels, info, strict=True)}
+
+
 def layers_of(name: str) -> Layers:
     """Every layer that a timm model can return.
 
     Raises:
         UsageError: if it can't return feature maps.
     """
-    try:
-        with torch.device("meta"), private_random_state(0):
-            info = require("timm").create_model(name, pretrained=False, features_only=True).feature_info
-    except (RuntimeError, AttributeError) as error:
-        raise UsageError(f"backbone {name!r} can't return feature maps: {error}") from error
-    return {
-        layer: (channels, stride)
-        for layer, channels, stride in zip(info.module_name(), info.channels(), info.reduction(), strict=True)
-    }
+    facts = _facts(name)
+    suffixes = ("", NORM) if facts.norm else ("",)
+    return {layer + suffix: what for layer, what in facts.layers.items() if layer for suffix in suffixes}
 
 
 def build(
@@ -75,7 +112,15 @@ def build(
             network = untrained(name, layers)
         source, license = "random", None
     config: Any = network.pretrained_cfg
-    return Built(network, tuple(config["mean"]), tuple(config["std"]), source, license)
+    return Built(
+        network,
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        source,
+        license,
+        made_for=tuple(config["input_size"][1:]),
+        channels_last=_facts(name).channels_last,
+    )
 
 
 def _parameter_names(name: str) -> list[str]:
@@ -86,13 +131,24 @@ def _parameter_names(name: str) -> list[str]:
 
 def untrained(name: str, layers: Sequence[str]) -> nn.Module:
     """A timm model up to the last of `layers`, with weights from the global random state."""
-    network: nn.Module = require("timm").create_model(name, pretrained=False, **_options(name, layers))
-    return network
+    return _network(name, layers, pretrained=False)
 
 
-def _options(name: str, layers: Sequence[str]) -> dict[str, Any]:
-    available = list(layers_of(name))
-    return {"features_only": True, "out_indices": [available.index(layer) for layer in layers]}
+def _network(name: str, layers: Sequence[str], **options: Any) -> nn.Module:
+    facts = _facts(name)
+    order = list(facts.layers)
+    if facts.norm:
+        return Blocks(_create(name, num_classes=0, **options), layers, order)
+    return _create(name, features_only=True, out_indices=[order.index(layer) for layer in layers], **options)
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    """A timm model, one for any image size where there is the choice."""
+    timm = require("timm")
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        with suppress(TypeError):  # a family that knows no such option
+            return timm.create_model(name, dynamic_img_size=True, **options)  # type: ignore[no-any-return]
+    return timm.create_model(name, **options)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -133,9 +189,7 @@ def _load(name: str, layers: Sequence[str], trained: _Trained) -> nn.Module:
     overlay = {"state_dict": state}
     with private_random_state(_LOADING_SEED):
         try:
-            network: nn.Module = require("timm").create_model(
-                name, pretrained=True, pretrained_cfg_overlay=overlay, **_options(name, layers)
-            )
+            network = _network(name, layers, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # conversions of a state dict that doesn't fit raise whatever they meet
             raise WeightsError(f"{trained.place} is not a state dict of backbone {name!r}: {error}") from error
     absent = _still_equal(network, fresh)

@@ -194,8 +194,24 @@ def test_the_grid_and_an_image_that_is_too_small(random: FeatureExtractor) -> No
         random.grid((64, 15))
 
 
-def test_a_backbone_with_a_fixed_input_size_says_so() -> None:
-    vit = FeatureExtractor("vit_tiny_patch16_224", ["blocks.9"], pretrained=False)
-    assert vit.grid((224, 224)) == (14, 14)
-    with pytest.raises(UsageError, match=r"'vit_tiny_patch16_224' does not accept image_size \(256, 256\)"):
-        vit.grid((256, 256))
+def test_a_network_that_returns_other_maps_than_it_says() -> None:
+    extractor = FeatureExtractor("resnet18", ["layer2"], pretrained=False)
+    for strange in (torch.nn.AvgPool2d(2), torch.nn.Conv2d(128, 64, 1), torch.nn.Flatten(2)):
+        extractor.network = torch.nn.Sequential(FeatureExtractor("resnet18", ["layer2"], pretrained=False), Of(strange))
+        with pytest.raises(
+            UsageError,
+            match=r"'resnet18' returned \(1, .* for layer 'layer2' of images \(1, 3, 64, 128\), not 128 channels at "
+            r"stride 8 as timm says. Choose another layer or backbone\.",
+        ):
+            extractor.grid((64, 128))
+
+
+class Of(torch.nn.Module):
+    """A module of every map in a list."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [self.module(one) for one in maps]

@@ -17,7 +17,7 @@ class PadimSettings(DetectorSettings):
 
     name: ClassVar[str] = "padim"
     title: ClassVar[str] = "PaDiM"
-    layer_strides: ClassVar[tuple[int, ...]] = (4, 8, 16)
+    layer_strides: ClassVar[tuple[int, int]] = (4, 16)
 
     n_features: int | None = option(
         None, "Channels to keep. Default: the paper's, at most 100.", allowed="from 1 to the channels of the layers"

@@ -13,7 +13,7 @@ class PatchcoreSettings(DetectorSettings):
 
     name: ClassVar[str] = "patchcore"
     title: ClassVar[str] = "PatchCore"
-    layer_strides: ClassVar[tuple[int, ...]] = (8, 16)
+    layer_strides: ClassVar[tuple[int, int]] = (8, 16)
 
     coreset_sampling_ratio: Number = option(0.1, "Share of the patches to keep.", gt=0, le=1)
     bank_size: int | None = option(

@@ -13,7 +13,7 @@ class SubspaceSettings(DetectorSettings):
 
     name: ClassVar[str] = "subspace"
     title: ClassVar[str] = "Subspace"
-    layer_strides: ClassVar[tuple[int, ...]] = (8, 16)
+    layer_strides: ClassVar[tuple[int, int]] = (8, 16)
 
     variance: Number = option(0.99, "Share of the good features' variance that the subspace holds.", gt=0, lt=1)
     worst_share: Number | None = option(
