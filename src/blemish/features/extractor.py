@@ -33,9 +33,11 @@ class FeatureExtractor(nn.Module):
 
     Args:
         backbone: "bundled", a ResNet-18 up to layer3 whose weights ship with the package, with the filter bank as one
-            more layer; "filter_bank"; or the name of a timm model ("resnet18", "wide_resnet50_2", ...).
+            more layer; "filter_bank"; "efficientnet_lite0" to "2", whose weights are in packages; or the name of a timm
+            model ("resnet18", "vit_small_patch14_dinov2", ...).
         layers: names of the layers to return, as timm's `feature_info` has them ("layer1", "layer2", ... for ResNets).
-            None takes those at strides from 4 to 16, see `default_layers`.
+            "blocks.5+norm" is a block of a transformer after the final normalization. None takes those at strides from
+            4 to 16, see `default_layers`.
         pretrained: load trained weights. False leaves a network at random weights drawn from `seed`, without any
             network use; an artifact that is being loaded fills them afterwards.
         weights: state-dict file for `backbone`; None looks into the local store (see `features.weights`), then asks the
@@ -45,7 +47,8 @@ class FeatureExtractor(nn.Module):
     Attributes:
         layers: the layer names. channels: their channel counts. strides: input pixels per map pixel.
         mean, std: RGB normalization that the backbone was trained with, for inputs in [0, 1].
-        source: "bundled", "formula", "random", a file name, or the hub's identifier: where the weights came from.
+        source: where the weights came from: "bundled", "formula", "random", a file name, a package and its version, or
+            the hub's identifier.
         license: of the weights, as whoever published them names it; None where it isn't known.
 
     Raises:
