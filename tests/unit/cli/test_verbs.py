@@ -288,11 +288,12 @@ def test_base_install_is_enough_for(verb: list[str], tiles: Path) -> None:
 
 @pytest.mark.realdata
 def test_cookies(realdata: Any, blemish: Any, inside: Path) -> None:
-    """The three commands of the README on photographs."""
+    """The three commands of the README on photographs, with nothing said: the first model ranks and decides."""
     root = realdata("cookies")
-    assert blemish("fit", root, "-o", "c.safetensors", "--image-size", 160, "--bank-size", 1500).code == 0
+    assert blemish("fit", root, "-o", "c.safetensors").code == 0
     figures = blemish("test", "c.safetensors", root, "--json").json
-    assert figures["image_auroc"] >= 0.9
+    assert figures["image_auroc"] >= 0.99
+    assert figures["false_alarm_rate"] + figures["miss_rate"] <= 0.14
     (row,) = blemish("predict", "c.safetensors", next((root / "test" / "cracked").iterdir()), "--json").json[
         "predictions"
     ]

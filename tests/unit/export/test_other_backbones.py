@@ -12,7 +12,7 @@ from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.models import Patchcore
-from blemish.models.base import AnomalyModule
+from blemish.models.base import Detector
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit": {"backbone": "test_vit", "layers": ["blocks.1", "blocks.3+norm"]},
@@ -23,7 +23,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
-def fitted(request: pytest.FixtureRequest, tiles: Path) -> AnomalyModule:
+def fitted(request: pytest.FixtureRequest, tiles: Path) -> Detector:
     model = Patchcore(**BACKBONES[request.param], image_size=(64, 96), bank_size=100, pretrained=False)
     # Position embeddings are drawn small: larger ones show whether they are resized alike everywhere.
     for name, value in model.extractor.named_parameters():
@@ -33,14 +33,14 @@ def fitted(request: pytest.FixtureRequest, tiles: Path) -> AnomalyModule:
     return model
 
 
-def test_loaded_again_it_gives_the_same_scores(fitted: AnomalyModule, tmp_path: Path) -> None:
+def test_loaded_again_it_gives_the_same_scores(fitted: Detector, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model.safetensors")
     images = torch.randint(0, 256, (2, 80, 110, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     again = load(tmp_path / "model.safetensors")
     assert torch.equal(again(images).anomaly_map, fitted(images).anomaly_map)
 
 
-def test_exported_graphs_give_its_verdicts(fitted: AnomalyModule, tmp_path: Path) -> None:
+def test_exported_graphs_give_its_verdicts(fitted: Detector, tmp_path: Path) -> None:
     done = fitted.export(tmp_path / "model.onnx", "onnx")
     assert done.parity.passed
     assert {row.runtime for row in done.parity.rows} == {"onnxruntime", "openvino"}

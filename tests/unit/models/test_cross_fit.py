@@ -1,0 +1,63 @@
+"""Each image scored by a detector that did not see it: against detectors fitted on the others by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from blemish.models import detectors
+from blemish.models.base import Detector
+from blemish.models.cross_fit import CrossFit
+from blemish.synthetic.products import render
+
+FOLDS = [0, 1, 2, 1, 0, 2, 2, 1, 0]
+SMALL: dict[str, Any] = {"backbone": "filter_bank", "image_size": 64}
+OPTIONS: dict[str, dict[str, Any]] = {"padim": {"n_features": 8, "shrinkage": 0.3}, "patchcore": {"bank_size": 50}}
+
+
+def parts(count: int) -> Tensor:
+    drawn = [render("tile", size=(64, 64), rng=np.random.default_rng(i))[0] for i in range(count)]
+    return torch.from_numpy(np.stack(drawn))
+
+
+def observed(model: Detector, images: Tensor) -> Detector:
+    model.start()
+    with torch.no_grad():
+        model.observe(model.features(model.pre_processor(images)))
+        model.finish()
+    return model
+
+
+@pytest.mark.parametrize("name", detectors())
+def test_a_fold_is_scored_by_what_the_others_gave(name: str) -> None:
+    images = parts(len(FOLDS))
+    model = detectors()[name].build(**SMALL, **OPTIONS.get(name, {}))
+    model.start()
+    cross = CrossFit(model, FOLDS)
+    prepared = model.pre_processor(images)
+    with torch.no_grad():
+        for first in range(0, len(images), 4):
+            cross.observe(model.features(prepared[first : first + 4]), first)
+        order = sorted(range(len(FOLDS)), key=FOLDS.__getitem__)
+        found = cross.inspect(prepared[order], [(64, 64)] * len(order), order)
+        for place, number in enumerate(order):
+            others = [i for i, fold in enumerate(FOLDS) if fold != FOLDS[number]]
+            alone = observed(detectors()[name].build(**SMALL, **OPTIONS.get(name, {})), images[others])
+            wanted = alone.inspect(prepared[number : number + 1], (64, 64))
+            torch.testing.assert_close(found.score[place], wanted.score[0], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(found.maps[place], wanted.maps[0], rtol=1e-3, atol=1e-3)
+    assert not model.is_fitted, "the detector that is delivered isn't touched"
+
+
+@pytest.mark.parametrize("name", detectors())
+def test_a_twin_lives_its_own_life(name: str) -> None:
+    model = observed(detectors()[name].build(**SMALL, **OPTIONS.get(name, {})), parts(6))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    twin = model.twin()
+    assert twin.extractor is model.extractor
+    observed(twin, parts(9))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
