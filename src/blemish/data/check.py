@@ -12,7 +12,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from blemish.data.depth import depth_sentence
-from blemish.data.image_io import AS_DECLARED, MaskReading, Reading, file_sha256, read_header, read_mask_closely
+from blemish.data.image_io import (
+    AS_DECLARED,
+    HALF,
+    MaskReading,
+    Reading,
+    file_sha256,
+    inverted_sentence,
+    read_header,
+    read_mask_closely,
+)
 from blemish.data.index import Index, Sample
 from blemish.data.masks import stem_of
 from blemish.data.splits import Split
@@ -195,12 +204,11 @@ class _Odd:
 
 def _look_at(sample: Sample, reading: MaskReading) -> dict[str, str]:
     """What is odd about a mask that can be read."""
-    share = float(reading.mask.mean())
     remarks = []
-    if sample.label and not share:
+    if sample.label and not reading.mask.any():
         remarks.append("anomalous, but its mask is empty")
-    if share > 0.5:
-        remarks.append(f"its mask marks {share:.0%} of the picture. Is it inverted? White marks the defect")
+    if reading.mask.mean() > HALF:
+        remarks.append(inverted_sentence(reading.mask))
     if reading.soft:
         remarks.append(
             "its mask has more than two values, as JPEG or resizing leave them; half of the highest and above counts"

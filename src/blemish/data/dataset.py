@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from blemish.data.arrays import Arrays
 from blemish.data.batch import ImageBatch, PerImage
-from blemish.data.image_io import AS_DECLARED, Reading, read_mask
+from blemish.data.image_io import AS_DECLARED, HALF, Reading, inverted_sentence, read_mask
 from blemish.data.index import Sample
 from blemish.errors import DataError, ImageReadError, UsageError
 
@@ -40,14 +40,14 @@ class Item:
         size: (H, W) on disk, after EXIF rotation.
         sample: what the index says about it.
         mask: (H, W) bool, True on defect pixels; None when the data set was built without masks.
-        mask_error: why an all-False mask stands in for one that can't be used.
+        remark: why an all-False mask stands in for one that can't be used, or why this one can't be right.
     """
 
     image: Tensor
     size: tuple[int, int]
     sample: Sample
     mask: Tensor | None
-    mask_error: str | None = None
+    remark: str | None = None
 
 
 class ImageDataset(Dataset[Item]):
@@ -102,15 +102,17 @@ class ImageDataset(Dataset[Item]):
             image = self.transform(pixels[None])[0]  # (3, h, w)
         if not self.with_masks:
             return Item(image, size, sample, None)
-        drawn, trouble = np.zeros(size, dtype=np.bool_), None
+        drawn, remark = np.zeros(size, dtype=np.bool_), None
         if sample.mask is not None:
             try:
                 drawn = read_mask(sample.mask, size) if self.arrays is None else self.arrays.masks[sample.relative]
             except DataError as error:
                 if not self.lenient:
                     raise
-                trouble = str(error)
-        return Item(image, size, sample, torch.from_numpy(drawn), trouble)
+                remark = f"The pixels of an image are not measured: {error}"
+        if self.lenient and drawn.mean() > HALF:
+            remark = f"{sample.relative}: {inverted_sentence(drawn)}."
+        return Item(image, size, sample, torch.from_numpy(drawn), remark)
 
     def _read(self, sample: Sample) -> npt.NDArray[Any]:
         if self.arrays is not None:
@@ -166,7 +168,7 @@ def make_loader(
 
     Returns:
         A `DataLoader` that yields `ImageBatch`; a batch without any readable image is skipped. Of a mask that can't be
-        used, and that a lenient data set has replaced, a warning tells.
+        used, or can't be right, a warning tells where the data set is lenient.
     """
     return _Loader(
         _ErrorsAsValues(dataset, unreadable),
@@ -217,9 +219,9 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
         unreadable = self.dataset.unreadable  # type: ignore[attr-defined]
-        for batch, failures, mask_errors in super().__iter__():
-            for trouble in mask_errors:
-                warnings.warn(f"The pixels of an image are not measured: {trouble}", stacklevel=2)
+        for batch, failures, remarks in super().__iter__():
+            for remark in remarks:
+                warnings.warn(remark, stacklevel=2)
             for failure in failures:
                 error = failure.error()
                 if unreadable is None or not isinstance(error, ImageReadError):
@@ -232,8 +234,8 @@ class _Loader(DataLoader[Any]):
 def _collate_good(items: Sequence[Item | _Failure]) -> tuple[ImageBatch | None, list[_Failure], list[str]]:
     good = [item for item in items if isinstance(item, Item)]
     failures = [item for item in items if isinstance(item, _Failure)]
-    mask_errors = [item.mask_error for item in good if item.mask_error is not None]
+    remarks = [item.remark for item in good if item.remark is not None]
     try:
-        return (collate(good) if good else None), failures, mask_errors
+        return (collate(good) if good else None), failures, remarks
     except DataError as error:
-        return None, [*failures, _Failure.of(error)], mask_errors
+        return None, [*failures, _Failure.of(error)], remarks

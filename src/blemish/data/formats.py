@@ -24,7 +24,7 @@ from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from blemish.errors import ImageReadError
+from blemish.errors import DataError, ImageReadError
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of an image file, or an open binary file (read from where it stands)."""
@@ -150,7 +150,7 @@ def opened(source: Source, *, frame: int | None = None, anyone: bool = False) ->
             if number != image.tell():
                 image.seek(number)
             yield Opened(image, stream, name, found.name, len(numbers), number)
-    except ImageReadError:
+    except DataError:
         raise
     except FileNotFoundError as error:
         raise ImageReadError(name, "no such file") from error

@@ -28,6 +28,7 @@ from blemish.files import digest, is_image, replacing
 
 __all__ = [
     "AS_DECLARED",
+    "HALF",
     "MAX_PIXELS",
     "ImageHeader",
     "MaskReading",
@@ -35,6 +36,7 @@ __all__ = [
     "Source",
     "file_sha256",
     "highest_sample",
+    "inverted_sentence",
     "looks_like_a_mask",
     "read_header",
     "read_image",
@@ -136,6 +138,15 @@ def highest_sample(source: Source, *, max_pixels: int = MAX_PIXELS, frame: int |
             return None
         samples = decode(file, max_pixels)
         return int(samples.values.max()) if samples.loose else None
+
+
+HALF = 0.5
+"""A mask that marks more of its picture than this is probably inverted."""
+
+
+def inverted_sentence(mask: npt.NDArray[np.bool_]) -> str:
+    """What a user is told about such a mask."""
+    return f"its mask marks {mask.mean():.0%} of the picture. Is it inverted? White marks the defect"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish import artifact
+from blemish.data.image_io import Reading
 from blemish.errors import ExportError, NotCalibratedError, NotFittedError, UsageError
 from blemish.export.int8 import MAX_IMAGES, quantize_onnx, quantize_openvino, with_headroom
 from blemish.export.onnx import OPSET, describe, to_onnx
@@ -93,12 +94,13 @@ def export(
         return Exported(path, _save(model, path, images))
     size = None if shape is None else (shape[1], shape[2])
     named = [] if images is None else list_samples(images)
-    tried = _drawn(model, size) if images is None else read_samples(to_compare(named), size)
+    reading = _reading(model)
+    tried = _drawn(model, size) if images is None else read_samples(to_compare(named), size, reading)
     stacks: list[npt.NDArray[np.uint8]] = []
     if int8:
         good = good_ones(named if calibration_images is None else list_samples(calibration_images))
         count = 1 if shape is None else shape[0]
-        images_of_good = (image for image, _ in read_samples(spread(good, MAX_IMAGES), size))
+        images_of_good = (image for image, _ in read_samples(spread(good, MAX_IMAGES), size, reading))
         stacks = [np.stack([image] * count) for image in with_headroom(images_of_good)]
     decision = model.decider.decision.to_dict()
     content = {
@@ -125,13 +127,18 @@ def export(
     return Exported(path, report)
 
 
+def _reading(model: Detector) -> Reading:
+    """How images of the model are read."""
+    return Reading(bit_depth=None if model.data_record is None else model.data_record.bit_depth)
+
+
 def _save(model: Detector, path: Path, images: Images | None) -> ParityReport:
     """Writes the artifact, if, loaded again, it gives the same verdicts on `images`."""
     with replacing(path) as temporary:
         artifact.save(model, temporary)
         if images is None:
             return ParityReport(())
-        tried = read_samples(to_compare(list_samples(images)), None)
+        tried = read_samples(to_compare(list_samples(images)), None, _reading(model))
         again = load(temporary, device=str(model.device)).backend
         pictures, anomalous = [image for image, _ in tried], [sample.anomalous for _, sample in tried]
         report = compare(model, {"artifact": again}, pictures, anomalous=anomalous)

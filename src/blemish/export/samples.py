@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import read_image
+from blemish.data.image_io import AS_DECLARED, Reading
 from blemish.data.index import index_folder
 from blemish.data.walk import walk
 from blemish.data.words import GOOD_NAMES
@@ -59,14 +59,16 @@ def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
     return samples[:: -(-len(samples) // most) or 1]
 
 
-def read_samples(samples: Sequence[Sample], size: Sequence[int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
-    """The images as (H, W, 3) uint8; with a `size` (H, W), only those of that size.
+def read_samples(
+    samples: Sequence[Sample], size: Sequence[int] | None, reading: Reading = AS_DECLARED
+) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
+    """The images as (H, W, 3) uint8, files read as `reading` says; with a `size` (H, W), only those of that size.
 
     Raises:
         DataError: if none is left. ImageReadError: for a file that can't be read.
     """
     pairs = [
-        (to_uint8(one.source if isinstance(one.source, np.ndarray) else read_image(one.source)), one) for one in samples
+        (to_uint8(one.source if isinstance(one.source, np.ndarray) else reading(one.source)), one) for one in samples
     ]
     fitting = [pair for pair in pairs if size is None or pair[0].shape[:2] == tuple(size)]
     if not fitting:

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     for i in range(3):
         write(tmp_path / f"test/good/{i}.png", (5, 9))
         write(tmp_path / f"test/hole/{i}.png")
-        write_png(tmp_path / f"ground_truth/hole/{i}_mask.png", np.ones((6, 8), bool))
+        write_png(tmp_path / f"ground_truth/hole/{i}_mask.png", np.arange(48).reshape(6, 8) < 9)
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_the_loaders_follow_the_split_in_order(folder: Path) -> None:
     assert not set(fit) & set(calibrate)
     batches = list(data.test_dataloader())
     assert [batch.gt_label.tolist() for batch in batches] == [[False] * 3 + [True], [True, True]]
-    assert [int(mask.sum()) for batch in batches for mask in batch.gt_mask] == [0, 0, 0, 48, 48, 48]
+    assert [int(mask.sum()) for batch in batches for mask in batch.gt_mask] == [0, 0, 0, 9, 9, 9]
     assert next(iter(data.train_dataloader())).gt_mask is None
 
 
@@ -100,7 +100,7 @@ def test_a_missing_mask_costs_the_pixels_of_its_picture(folder: Path) -> None:
     message = r"Pixel figures are over the other images: 1 anomalous .* have no mask, first test/hole/1\.png"
     with pytest.warns(UserWarning, match=message):
         loader = module(folder).test_dataloader()
-    assert [int(mask.sum()) for batch in loader for mask in batch.gt_mask] == [0, 0, 0, 48, 0, 48]
+    assert [int(mask.sum()) for batch in loader for mask in batch.gt_mask] == [0, 0, 0, 9, 0, 9]
     for i in (0, 2):
         (folder / f"ground_truth/hole/{i}_mask.png").unlink()
     assert all(batch.gt_mask is None for batch in module(folder).test_dataloader())  # none at all: no warning
@@ -113,11 +113,19 @@ def test_a_mask_that_can_not_be_used_costs_the_pixels_of_its_picture(folder: Pat
     loader = module(folder, num_workers=workers).test_dataloader()
     with pytest.warns(UserWarning, match="The pixels of an image are not measured: ") as told:
         masks = [int(mask.sum()) for batch in loader for mask in batch.gt_mask]
-    assert masks == [0, 0, 0, 48, 0, 0]
+    assert masks == [0, 0, 0, 9, 0, 0]
     texts = [str(warning.message) for warning in told]
     assert len(texts) == 2
     assert "1_mask.png: the mask is 8 x 6" in texts[0]
     assert "2_mask.png: the file is empty" in texts[1]
+
+
+def test_a_mask_that_covers_nearly_all_is_told_about(folder: Path) -> None:
+    write_png(folder / "ground_truth/hole/1_mask.png", np.arange(48).reshape(6, 8) > 9)
+    loader = module(folder).test_dataloader()
+    with pytest.warns(UserWarning, match=r"test/hole/1\.png: its mask marks 79% of the picture\. Is it inverted\?"):
+        masks = [int(mask.sum()) for batch in loader for mask in batch.gt_mask]
+    assert masks == [0, 0, 0, 9, 38, 9]
 
 
 def test_thresholds_are_not_chosen_with_a_mask_that_can_not_be_used(folder: Path) -> None:
@@ -380,7 +388,7 @@ def test_arrays_for_fitting_testing_and_predicting() -> None:
     mask = np.zeros((6, 8), bool)
     mask[2] = True
     data = ImageDataModule.from_arrays(
-        [*good, *bad], [False] * 12 + [True] * 2, [None] * 12 + [mask, np.ones((5, 4), bool)], batch_size=4
+        [*good, *bad], [False] * 12 + [True] * 2, [None] * 12 + [mask, np.eye(5, 4, dtype=bool)], batch_size=4
     )
     data.transform = mean
     assert (data.index.layout, data.num_workers) == ("arrays", 0)
@@ -397,8 +405,8 @@ def test_arrays_for_fitting_testing_and_predicting() -> None:
         for batch in data.test_dataloader()
         for path, m in zip(batch.path, batch.gt_mask, strict=True)
     }
-    assert {masks["000012"], masks["000013"]} == {8, 20}
-    assert sum(masks.values()) == 28
+    assert {masks["000012"], masks["000013"]} == {8, 4}
+    assert sum(masks.values()) == 12
     assert sum(len(batch) for batch in data.predict_dataloader()) == 14
     assert data.record().fingerprint == data.fingerprint()
     same = ImageDataModule.from_arrays([*good, *bad], [False] * 12 + [True] * 2)

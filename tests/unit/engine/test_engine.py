@@ -236,11 +236,11 @@ def test_without_post_processor(tiles: Path) -> None:
 
 def test_predict_goes_on_after_an_unreadable_image(model: Detector, tmp_path: Path) -> None:
     draw(tmp_path, 3)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     module = data(tmp_path)
     batches = run().predict(model, module)
     assert sum(len(batch.path) for batch in batches) == 3
-    assert [Path(error.path).name for error in module.unreadable] == ["broken.png"]
+    assert [Path(error.path).name for error in module.unreadable] == ["cut.png"]
 
 
 # -------------------------------------------------------------------------------------------------------------- failing

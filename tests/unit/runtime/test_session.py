@@ -43,6 +43,7 @@ class Recorder:
 
     decision = Decision(Scale(0.5, 0.0, 1.0), Scale(0.5, 0.0, 1.0))
     roi = None
+    bit_depth = None
     fingerprint = None
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blemish.artifact import load
+from blemish.data.image_io import AS_DECLARED, Reading
 from blemish.data.index import index_folder
 from blemish.data.splits import Split
 from blemish.errors import DataError, UsageError, WeightsError
@@ -25,7 +26,7 @@ SETTINGS: Configuration = {"detector": "patchcore", "backbone": "filter_bank", "
 
 @pytest.fixture(scope="module")
 def sets(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return arrange(index_folder(tiles), tmp_path_factory.mktemp("planted"), max_pixels=PIXELS)
+    return arrange(index_folder(tiles), tmp_path_factory.mktemp("planted"), reading=Reading(PIXELS))
 
 
 def test_the_sets_share_no_image_and_leave_the_test_images_alone(tiles: Path, sets: Split) -> None:
@@ -40,11 +41,11 @@ def test_the_sets_share_no_image_and_leave_the_test_images_alone(tiles: Path, se
 
 def test_the_same_seed_arranges_the_same(tiles: Path, sets: Split, tmp_path: Path) -> None:
     index = index_folder(tiles)
-    again = arrange(index, tmp_path / "again", max_pixels=PIXELS)
+    again = arrange(index, tmp_path / "again", reading=Reading(PIXELS))
     assert (again.fit, again.calibrate) == (sets.fit, sets.calibrate)
     pairs = zip(again.test, sets.test, strict=True)
     assert all(a.path.read_bytes() == b.path.read_bytes() for a, b in pairs)
-    assert {arrange(index, tmp_path / str(n), seed=n, max_pixels=PIXELS).fit for n in range(3)} != {sets.fit}
+    assert {arrange(index, tmp_path / str(n), seed=n, reading=Reading(PIXELS)).fit for n in range(3)} != {sets.fit}
 
 
 def test_groups_stay_together(tmp_path: Path, tiles: Path) -> None:
@@ -52,7 +53,7 @@ def test_groups_stay_together(tmp_path: Path, tiles: Path) -> None:
         target = tmp_path / "turned" / f"part{number // 2}_{number % 2}.png"
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
-    sets = arrange(index_folder(tmp_path / "turned"), tmp_path / "out", group=r"^(part\d+)_", max_pixels=PIXELS)
+    sets = arrange(index_folder(tmp_path / "turned"), tmp_path / "out", group=r"^(part\d+)_", reading=Reading(PIXELS))
     held = [sample for sample in sets.test if not sample.label]
     parts = [{sample.relative[:5] for sample in chosen} for chosen in (sets.fit, sets.calibrate, held)]
     assert all(parts)
@@ -64,11 +65,11 @@ def test_too_few_images_are_an_error_that_says_how_many(tiles: Path, tmp_path: P
         shutil.copy(path, tmp_path)
     message = rf"7 good images to choose settings with; at least {LEAST} are needed .* and {FEW} give figures"
     with pytest.raises(DataError, match=message):
-        arrange(index_folder(tmp_path), tmp_path / "out", max_pixels=PIXELS)
+        arrange(index_folder(tmp_path), tmp_path / "out", reading=Reading(PIXELS))
 
 
 def test_many_images_are_not_all_used(tiles: Path, tmp_path: Path) -> None:
-    sets = arrange(index_folder(tiles), tmp_path, max_pixels=PIXELS, most=10)
+    sets = arrange(index_folder(tiles), tmp_path, reading=Reading(PIXELS), most=10)
     good = sum(not sample.label for sample in sets.test)
     assert len(sets.fit) + len(sets.calibrate) + good == 10
     assert good == np.ceil(HELD_OUT * 10)
@@ -173,7 +174,7 @@ def test_latency_of_a_slow_detector_ends_early(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_cost_is_that_of_the_file(model_file: Path, tiles: Path) -> None:
-    found = measure.cost(load(model_file), index_folder(tiles).samples[:1], accelerator="cpu")
+    found = measure.cost(load(model_file), index_folder(tiles).samples[:1], AS_DECLARED, accelerator="cpu")
     assert found.megabytes == pytest.approx(model_file.stat().st_size / 2**20)
 
 
