@@ -44,7 +44,8 @@ def bench(
     from blemish.trials.tables import summarize, write_tables
     from blemish.trials.work import work
 
-    jobs = all_jobs(chosen, _some(find_sets(root), sets, "sets"), numbers)
+    said = {name: values[name] for name in ("good", "bad", "all_good") if name in values}
+    jobs = all_jobs(chosen, _some(find_sets(root, **said), sets, "sets"), numbers)
     results: list[JobResult] = []
     with progress() as bars:
         task = bars.add_task("", total=len(jobs))

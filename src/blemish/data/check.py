@@ -279,11 +279,11 @@ def _plan(report: CheckReport, split: Split, bit_depth: int | None) -> Iterable[
     elif len({sample.label for sample in split.test}) == 1:
         kind = "anomalous" if split.test[0].label else "good"
         yield Finding("warning", f"All test images are {kind}: AUROC and F1 can't be given.")
-    if sets["test"].anomalous and not masks_complete(split.test):
-        bare = [sample.relative for sample in split.test if sample.label and sample.mask is None]
-        yield Finding(
-            "note", f"No pixel metrics: {_count(bare, 'anomalous test image')} without a mask: {_names(bare)}."
-        )
+    bare = [sample.relative for sample in split.test if sample.label and sample.mask is None]
+    if bare:
+        few = f"{_count(bare, 'anomalous test image')} without a mask: {_names(bare)}."
+        some = len(bare) < sets["test"].anomalous
+        yield Finding("note", f"Pixel metrics would leave out {few}" if some else f"No pixel metrics: {few}")
     if sets["unused"].images:
         yield Finding("note", f"Images without a label, which can only be predicted: {sets['unused'].images}.")
     if report.passed_over:

@@ -202,7 +202,7 @@ def _format_of(stream: BinaryIO, name: str) -> _Format:
         stream.seek(-len(_TGA_END), os.SEEK_END)
         found = _TGA if stream.read() == _TGA_END else None
     if found is None:
-        raise ImageReadError(name, f"not an image that can be read. {READABLE} Convert others to PNG.")
+        raise ImageReadError(name, f"not an image. {READABLE} Convert others to PNG.")
     stream.seek(0)
     return found
 

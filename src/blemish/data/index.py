@@ -91,18 +91,26 @@ def index_folder(
     return index
 
 
-def find_sets(root: str | os.PathLike[str]) -> dict[str, Path]:
+def find_sets(
+    root: str | os.PathLike[str], *, good: Sequence[str] = (), bad: Sequence[str] = (), all_good: bool = False
+) -> dict[str, Path]:
     """The data sets in a folder, by name: itself where `index_folder` understands it, else the folders directly below
     that hold images, such as the categories of MVTec AD.
 
     A folder below that can't be used is listed, too: who indexes it is told why.
+
+    Args:
+        root: the folder.
+        good: as for `index_folder`.
+        bad: as for `index_folder`.
+        all_good: as for `index_folder`.
 
     Raises:
         DataError: the folder is missing, holds no images, or is a data set that can't be used.
     """
     path = Path(root)
     try:
-        index_folder(path)
+        index_folder(path, good=good, bad=bad, all_good=all_good)
     except DataError:
         below = sorted(one for one in path.iterdir() if one.is_dir() and one.name[0] != ".") if path.is_dir() else []
         parts = {*SUBSET_NAMES, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}

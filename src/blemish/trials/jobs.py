@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 from blemish._version import __version__
 from blemish.data.index import index_folder
+from blemish.data.walk import walk
 from blemish.errors import BlemishError, DataError
 from blemish.files import write_json, writing
 from blemish.models import DETECTORS
@@ -173,6 +174,7 @@ def _read(path: Path) -> JobResult | None:
 def _images(root: Path) -> list[tuple[str, int]]:
     """Names and sizes of the images; nothing where they can't be listed, which the job will report."""
     try:
-        return [(sample.relative, sample.path.stat().st_size) for sample in index_folder(root).samples]
+        files = walk(root).images if root.is_dir() else {s.relative: s.path for s in index_folder(root).samples}
+        return [(name, file.stat().st_size) for name, file in files.items()]
     except (DataError, OSError):
         return []

@@ -141,13 +141,16 @@ def test_missing_masks_labels_and_tests_are_said(folder: Path, tmp_path_factory:
     write_png(folder / "test/unknown.png", image())
     (folder / "notes.txt").touch()
     notes = messages(run(folder), "note")
-    assert "No pixel metrics: 1 anomalous test image without a mask: test/hole/1.png." in notes
+    assert "Pixel metrics would leave out 1 anomalous test image without a mask: test/hole/1.png." in notes
     assert "Images without a label, which can only be predicted: 1." in notes
     assert "Passed over: 1 of no image format (notes.txt)." in notes
     flat = tmp_path_factory.mktemp("flat")
     write_png(flat / "a.png", image())
     write_png(flat / "b.png", image())
     assert any("Nothing to test on" in note for note in messages(run(flat), "note"))
+    for i in (0, 2):
+        (folder / f"ground_truth/hole/{i}_mask.png").unlink()
+    assert any(note.startswith("No pixel metrics: 3 anomalous test images") for note in messages(run(folder), "note"))
     only_bad = folder.parent / "only_bad"
     for i in range(3):
         write_png(only_bad / f"train/good/{i}.png", image())

@@ -486,7 +486,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
         tmp_path / "absent.png": "no such file",
         tmp_path: "this is a folder",
         tmp_path / "empty.png": r"the file is empty \(0 bytes\)",
-        tmp_path / "text.png": "not an image that can be read. PNG, JPEG, .* Convert others to PNG",
+        tmp_path / "text.png": "not an image. PNG, JPEG, .* can be read. Convert others to PNG",
     }
     for path, reason in cases.items():
         for read in (read_image, read_size):
