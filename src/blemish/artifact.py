@@ -58,7 +58,7 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    schema_number: int = Field(ge=1, le=SCHEMA)
+    schema_number: int = Field(ge=1, le=SCHEMA, strict=True)
     detector: str
     arguments: dict[str, Any]
     post_processing: dict[str, float | None] | None

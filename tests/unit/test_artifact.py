@@ -352,18 +352,18 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "tile of a wrong type": (setting("arguments", "tile_size", to="x"), "does not describe a model"),
     "size absurd": (
         setting("arguments", "image_size", to=[10**9, 96]),
-        "image_size must be .* at most 16384, at most 16777216 pixels in all. Got",
+        "image_size must be .* each between 1 and 16384, at most 16777216 pixels. Got",
     ),
     "area absurd": (setting("arguments", "image_size", to=[16384, 16384]), "at most 16777216 pixels"),
     "size negative": (
         setting("arguments", "image_size", to=[-1, 96]),
-        "image_size must be .* each at least 1 and at most 16384",
+        "image_size must be .* each between 1 and 16384",
     ),
     "crop absurd": (
         setting("arguments", "crop_from", to=[10**9, 96]),
-        "crop_from must be .* each at least 1 and at most 16384",
+        "crop_from must be .* each between 1 and 16384",
     ),
-    "roi is a file": (setting("arguments", "roi", to="roi.png"), "roi in .* must be run lengths. Got 'roi.png'."),
+    "roi is a file": (setting("arguments", "roi", to="roi.png"), "roi must be run lengths. Got 'roi.png'."),
     "roi too short": (
         setting("arguments", "roi", to={"size": [4, 4], "counts": [3, 4]}),
         "does not describe a model: counts of a region of interest must be whole numbers that add up to 4 x 4",
@@ -374,7 +374,7 @@ FORGED: dict[str, tuple[Edit, str]] = {
     ),
     "crop too small": (setting("arguments", "crop_from", to=[8, 8]), "does not describe a model: crop_from must be"),
     "size of text": (setting("arguments", "image_size", to="64"), "image_size must be one number or"),
-    "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size must be .* Got None"),
+    "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size is missing"),
     "bad rate": (setting("post_processing", "max_false_alarm_rate", to=7.0), "max_false_alarm_rate must be between"),
     "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
     "tensor too many": (tensor("run.me", torch.zeros(1)), r'do not fit its manifest: .*Unexpected key.*"run.me"'),

@@ -115,7 +115,7 @@ REFUSED: list[tuple[type[Settings], dict[str, Any], str]] = [
     (
         DataSettings,
         {"calibrate_on": "train"},
-        r"^calibrate_on must be one of auto, held_out, validation, test. Got 'tr",
+        r"^calibrate_on must be one of auto, cross, held_out, validation, test. Got 'tr",
     ),
     (DataSettings, {"group": "("}, r"^group must be a regular expression. Got '\(': "),
     (LoadingSettings, {"batch_size": 0}, r"^batch_size must be at least 1. Got 0\.$"),
@@ -190,7 +190,7 @@ def test_options_of_all_detectors() -> None:
     assert known["seed"].detectors == ()
     assert (known["image_size"].kind, known["layers"].kind, known["sigma"].kind) == (Size, Names, float)
     assert (known["roi"].kind, known["pretrained"].kind, known["num_workers"].kind) == (str, bool, int)
-    assert known["calibrate_on"].choices == ("auto", "held_out", "validation", "test")
+    assert known["calibrate_on"].choices == ("auto", "cross", "held_out", "validation", "test")
 
 
 # -------------------------------------------------------------------------------------------------- a file of settings

@@ -24,7 +24,7 @@ from blemish.cli.predict import predict
 from blemish.cli.recommend import recommend
 from blemish.cli.report import report
 from blemish.cli.test import test
-from blemish.errors import BlemishError, MissingExtraError, OutputError, UsageError
+from blemish.errors import BlemishError, MissingExtraError, UsageError
 from blemish.extras import needing_extras
 
 app = typer.Typer(
@@ -53,4 +53,4 @@ def main() -> None:
             app()
     except BlemishError as error:
         complain(str(error))
-        sys.exit(USAGE if isinstance(error, (UsageError, OutputError, MissingExtraError)) else BAD_INPUT)
+        sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
