@@ -37,6 +37,8 @@ def check(
 
     index = index_folder(directory, good=folder.good or (), bad=folder.bad or (), all_good=folder.all_good)
     sets = split(index, **dict(dealing))
+    if flags["calibrate_on"] is None and sets.policy == "held_out":  # what `fit` does when nobody says how
+        sets = split(index, **{**dict(dealing), "calibrate_on": "cross"})
     reading = reading_of(sets, max_pixels=max_pixels, frames=folder.frames, bit_depth=folder.bit_depth, lenient=True)
     with phases() as show:
         report = checking.check(index, sets, reading=reading, progress=show)

@@ -270,6 +270,11 @@ def _plan(report: CheckReport, split: Split, bit_depth: int | None) -> Iterable[
             f"Thresholds would come from {n} good images held out from fitting, as {reason}. "
             f"They can certify a false-alarm rate of 1/{n + 1} = {1 / (n + 1):.2%} on average.",
         )
+    elif split.policy == "cross":
+        yield Finding(
+            "note",
+            f"Thresholds would come from all {len(split.fit)} of them, each scored by a model that hasn't seen it.",
+        )
     elif split.policy == "validation":
         yield Finding("note", f"Thresholds would come from the {n} images of the validation set; nothing is held out.")
     else:

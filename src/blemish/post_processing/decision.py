@@ -119,6 +119,22 @@ class CalibrationRecord:
     expected_false_alarm_rate: float | None = None
 
     @property
+    def odd(self) -> list[tuple[str, float]]:
+        """Good images whose scores are unlike the others', highest first: name and score.
+
+        Those whose logarithm lies more than 3.5 scaled median absolute deviations above the median (Iglewicz and
+        Hoaglin 1993). Of scores that are log-normal, one in 4,300 is. Empty where fewer than 8 scores are known.
+        """
+        scores = np.asarray(self.scores)
+        if len(scores) < 8 or scores.min() <= 0:
+            return []
+        logs = np.log(scores)
+        center = np.median(logs)
+        deviation = 1.4826 * np.median(np.abs(logs - center))
+        found = [i for i in np.argsort(-scores) if logs[i] > center + 3.5 * deviation and deviation > 0]
+        return [(self.names[i], float(scores[i])) for i in found]
+
+    @property
     def oracle(self) -> bool:
         """Whether test images chose the threshold, so that test figures flatter."""
         return self.source == "test"
