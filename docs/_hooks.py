@@ -10,6 +10,7 @@ from blemish.settings import (
     DataSettings,
     DecisionSettings,
     DetectorSettings,
+    FolderSettings,
     LoadingSettings,
     RunSettings,
     options,
@@ -40,6 +41,7 @@ def settings_tables() -> str:
         **{f"{own.title} alone": [key for key in own.model_fields if key not in shared] for own in DETECTORS.values()},
         "Verdicts": DecisionSettings.model_fields,
         "Images": [key for key in DataSettings.model_fields if key not in shared],
+        "Folders": FolderSettings.model_fields,
         "Reading": LoadingSettings.model_fields,
         "Running": RunSettings.model_fields,
     }

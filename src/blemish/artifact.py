@@ -114,7 +114,7 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
     """
     if not model.is_fitted:
         raise NotFittedError(
-            f"This {type(model).__name__} is not fitted, so there is nothing to save. Run Engine.fit first."
+            f"This {model.Settings.title} is not fitted, so there is nothing to save. Run Engine.fit first."
         )
     content = {**manifest_of(model).model_dump(mode="json"), "seal": BLANK}
     text = json.dumps(content, sort_keys=True)

@@ -96,7 +96,7 @@ def check_unfitted(make: Make) -> None:
     model = make()
     assert not model.is_fitted
     for ask in (model, lambda images: raw(model, images), lambda _: model.save("never.safetensors")):
-        with pytest.raises(NotFittedError, match=f"This {type(model).__name__} "):
+        with pytest.raises(NotFittedError, match=f"This {model.Settings.title} "):
             ask(parts(1))
     with pytest.raises(NotFittedError, match="has not seen any good images yet"):
         model.resume()

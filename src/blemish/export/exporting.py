@@ -80,7 +80,7 @@ def export(
     _check_int8(int8, images, calibration_images, max_flips, export_mode)
     if not model.is_fitted:
         raise NotFittedError(
-            f"This {type(model).__name__} is not fitted, so it can't be exported. Run Engine.fit first."
+            f"This {model.Settings.title} is not fitted, so it can't be exported. Run Engine.fit first."
         )
     manifest = artifact.manifest_of(model).model_dump(
         mode="json", exclude={"seal"}

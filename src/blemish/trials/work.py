@@ -61,6 +61,8 @@ def suited(
         )
         found["backbone"] = "bundled"
     samples = data.index.samples
+    if "calibrate_on" not in from_preset and "max_false_alarm_rate" in from_preset:
+        found["max_false_alarm_rate"] = None  # a rate belongs to the images that were meant to calibrate
     if {s.label for s in samples if s.subset == "validation"} >= {True, False}:  # set aside by the owner for this
         found |= {key: None for key in ("calibrate_on", "max_false_alarm_rate") if key in from_preset}
     good = sum(s.label is False and s.subset in ("train", None) for s in samples)

@@ -177,7 +177,7 @@ def test_mistakes_are_told_at_the_door(folder: Path) -> None:
         ({"num_workers": -1}, "num_workers must be at least 0. Got -1."),
         ({"max_pixels": 0}, "max_pixels must be at least 1. Got 0."),
         ({"calibration_fraction": 1.5}, "calibration_fraction must lie between 0 and 1"),
-        ({"calibrate_on": "train"}, "calibrate_on must be one of auto, held_out, validation, test"),
+        ({"calibrate_on": "train"}, "calibrate_on must be one of auto, cross, held_out, validation, test"),
         ({"group": "["}, "group must be a regular expression"),
         ({"good": "ok"}, "good must be a list of names. Got 'ok': write ['ok']."),
         ({"frames": "all"}, "frames must be one of refuse, first. Got 'all'."),

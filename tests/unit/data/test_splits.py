@@ -208,7 +208,7 @@ def test_bad_arguments_and_data() -> None:
         ({"calibration_fraction": 1.0}, "calibration_fraction must lie between"),
         ({"test_fraction": -0.1}, "test_fraction must be at least 0 and below 1. Got -0.1"),
         ({"calibration_fraction": 0.6, "test_fraction": 0.4}, "must be below 1, or nothing is left to fit on"),
-        ({"calibrate_on": "tests"}, "calibrate_on must be one of auto, held_out, validation, test. Got 'tests'"),
+        ({"calibrate_on": "tests"}, "calibrate_on must be one of auto, cross, held_out, validation, test. Got 'tests'"),
         ({"group": "(x"}, "group must be a regular expression. Got '(x'"),
     ]
     for arguments, message in usage:

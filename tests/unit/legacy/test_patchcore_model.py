@@ -381,7 +381,7 @@ def test_the_embedding_is_subsampled_once(monkeypatch: pytest.MonkeyPatch) -> No
     module = PatchcoreLightning(HPARAMS)
     finished: list[int] = []
     finish = module.bank.finish
-    monkeypatch.setattr(module.bank, "finish", lambda *args: (finished.append(1), finish(*args)))
+    monkeypatch.setattr(module.bank, "finish", lambda *args, **more: (finished.append(1), finish(*args, **more)))
     check = loader(classic_batches(2, seed=2))
     trainer().fit(module, loader(classic_batches(2, seed=1)), check)
     trainer().validate(module, check, verbose=False)

@@ -29,6 +29,7 @@ from lightning.pytorch import Trainer
 
 import blemish
 from blemish import ImageDataModule
+from blemish.engine import Driver
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
@@ -44,8 +45,9 @@ if __name__ == "__main__":
             model.post_processor.forget()
         data = ImageDataModule(f"{folder}/knob", batch_size=2, num_workers=0)
         data.transform = copy.deepcopy(model.pre_processor)
-        trainer.test(model, datamodule=data, verbose=False)
-        results.append(model.evaluator.compute().to_dict())
+        driven = Driver(model)
+        trainer.test(driven, datamodule=data, verbose=False)
+        results.append(driven.evaluator.compute().to_dict())
     with open(f"{folder}/rank{trainer.global_rank}.json", "w") as file:
         json.dump(results, file)
 """

@@ -56,6 +56,7 @@ class FakeBackend:
     decision = Decision(Scale(CUT, 0.0, 1.0), Scale(0.5, 0.0, 1.0))
     roi = None
     fingerprint = None
+    bit_depth = None
 
     def __init__(self) -> None:
         self.inspected = 0

@@ -66,7 +66,7 @@ def evaluation(some: list[ImageRow], **changes: Any) -> Evaluation:
         Group(key, total, [Shown(row, PIXEL, PIXEL) for row in chosen], reason)
         for key, (total, chosen, reason) in choose(some).items()
     ]
-    check = CheckReport("parts", "mvtec", "held_out", {"fit": SET, "test": SET}, {}, {}, 0, {}, {}, [])
+    check = CheckReport("parts", "mvtec", "held_out", {"fit": SET, "test": SET}, {}, {}, 0, {}, {}, {}, [], [])
     made = Evaluation(
         title="parts.safetensors",
         data="parts",
