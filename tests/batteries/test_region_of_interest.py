@@ -21,6 +21,8 @@ from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models import Padim, Patchcore, detectors
 from blemish.models.base import Detector
+from blemish.models.padim import PadimDetector
+from blemish.models.patchcore import PatchcoreDetector
 from blemish.post_processing import PostProcessor
 from exported import export_untried
 
@@ -124,8 +126,8 @@ def test_the_parity_gate_looks_inside() -> None:
 
 def test_only_patches_inside_are_kept() -> None:
     padim, patchcore = model_of("padim"), model_of("patchcore")
-    assert isinstance(padim, Padim)
-    assert isinstance(patchcore, Patchcore)
+    assert isinstance(padim, PadimDetector)
+    assert isinstance(patchcore, PatchcoreDetector)
     assert len(padim.gaussians.mean) == padim.map_maker.count < padim.grid[0] * padim.grid[1]
     features = patchcore.features(patchcore.pre_processor(parts(10))).detach()
     cells = torch.from_numpy(patchcore.pre_processor.cells(patchcore.grid))

@@ -21,7 +21,8 @@ class SubspaceDetector(Detector):
     """Mean and principal components of all good patches; scores are norms of what lies outside, in feature units.
 
     One pass, no bank, two matrix products per image: the smallest and fastest of the detectors. It knows neither
-    positions nor how often something is seen.
+    positions nor how often something is seen, and needs learned features: in the filter bank's energies a hole has less
+    of everything, which is no new direction.
 
     Args:
         settings: see `SubspaceSettings`.
