@@ -126,7 +126,7 @@ def coreset(points: str, k: int, indices: str, on: str = "cpu") -> dict[str, Any
 def predict(paths: list[str], output: str) -> dict[str, Any]:
     """Image scores (N,) and maps (N, SIDE, SIDE) of image files, written to an .npz file."""
     found = [model.inspect(_preprocess([path]), (SIDE, SIDE)) for path in paths]
-    scores, maps = zip(*((batch.pred_score, batch.anomaly_map) for batch in found), strict=True)
+    scores, maps = zip(*((raw.score, raw.maps) for raw in found), strict=True)
     np.savez(output, scores=torch.cat(scores).cpu(), maps=torch.cat(maps).cpu().reshape(-1, SIDE, SIDE))
     return {}
 
