@@ -304,7 +304,7 @@ def test_images_to_compare_on(model: Detector, tiles: Path, tmp_path: Path, trac
 
 
 def test_models_without_verdicts(model: Detector, tmp_path: Path) -> None:
-    with pytest.raises(NotFittedError, match=r"This Padim is not fitted, so it can't be exported"):
+    with pytest.raises(NotFittedError, match=r"This PaDiM is not fitted, so it can't be exported"):
         Padim(image_size=64).export(tmp_path / "a.onnx")
     model.post_processor = Custom()
     with pytest.raises(UsageError, match=r"can't hold a post-processor of class Custom"):
