@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ import pytest
 from detector_checks import calibrate, fitted, parts
 
 from blemish import runtime
+from blemish.artifact import load
 from blemish.errors import ArtifactError, ImageReadError, UsageError
+from blemish.export import exporting
 from blemish.models import Patchcore
 from blemish.runtime.session import Session
+from blemish.seal import BLANK, write_seal
 from blemish.synthetic.products import render
-from exported import export_untried
+from exported import content_of, export_untried, traced
 
 SIZES = [(97, 1301), (256, 256), (1024, 768)]
 RUNTIMES = {"torch": ".safetensors", "onnxruntime": ".onnx", "openvino": ".xml"}
@@ -236,8 +240,6 @@ def test_options_of_exported_models(runtime_name: str, model_file: Path) -> None
 def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
     import onnx
 
-    from exported import traced
-
     foreign = onnx.ModelProto()
     foreign.CopyFrom(traced(model_file))
     foreign.ClearField("metadata_props")
@@ -249,15 +251,37 @@ def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"The metadata of .*empty.onnx is damaged: KeyError\('decision'\)"):
         runtime.load(tmp_path / "empty.onnx")
     text = export_untried(model_file, tmp_path / "m.xml").read_text(encoding="utf-8")
-    (tmp_path / "m.xml").write_text(text.replace('name="pixel_sensitivity"', 'name="other"'), encoding="utf-8")
+    changed = re.sub(r"blemish-sha256-[0-9a-f]{64}", BLANK, text.replace('name="pixel_sensitivity"', 'name="other"'))
+    (tmp_path / "m.xml").write_text(changed, encoding="utf-8")
+    write_seal(tmp_path / "m.xml", [tmp_path / "m.bin"])  # by someone who knows how
     with pytest.raises(ArtifactError, match=r"m.xml is not a graph that blemish exported. Export again."):
         runtime.load(tmp_path / "m.xml")
+    (tmp_path / "noise.bin").write_bytes(b"no numbers")
     for suffix in EXPORTED.values():
         (tmp_path / f"noise{suffix}").write_bytes(b"no model")
         with pytest.raises(ArtifactError, match=rf"noise{suffix} can't be r.* Export again"):
             runtime.load(tmp_path / f"noise{suffix}")
         with pytest.raises(ArtifactError, match="There is no model file at"):
             runtime.load(tmp_path / f"none{suffix}")
+
+
+def test_no_bit_of_an_exported_file_can_change(model_file: Path, tmp_path: Path) -> None:
+    """In the graph, in its numbers and in what decides; and a pair from two exports is no pair."""
+    files = [export_untried(model_file, tmp_path / name) for name in ("m.onnx", "m.xml")]
+    for opened, changed in ((files[0], files[0]), (files[1], files[1]), (files[1], files[1].with_suffix(".bin"))):
+        good = changed.read_bytes()
+        for place in range(len(good) // 50, len(good), len(good) // 23):
+            changed.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
+            with pytest.raises(ArtifactError, match="digest"):
+                runtime.load(opened)
+        changed.write_bytes(good)
+        runtime.load(opened)
+    other = tmp_path / "other.xml"
+    content = content_of(load(model_file))
+    exporting.write(traced(model_file), other, {**content, "static": [1, 96, 128]})
+    other.with_suffix(".bin").write_bytes(other.with_suffix(".bin").read_bytes() + b"0")
+    with pytest.raises(ArtifactError, match=r"other.xml and other.bin don't have the digest"):
+        runtime.load(other)
 
 
 WITHOUT_TORCH = """

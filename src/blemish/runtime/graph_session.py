@@ -124,7 +124,7 @@ def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict
         if fingerprint is None and "seal" in content:
             raise ValueError("its digest is missing")
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # UsageError is a ValueError
-        raise ArtifactError(f"The metadata of {path} is damaged: {error}. Export again.") from error
+        raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
     return content
 
 
