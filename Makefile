@@ -11,7 +11,7 @@ demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	$(BIN)/blemish demo --output demo-output
 
 test: $(READY)  ## run all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## run the slow ones
 	$(BIN)/python -m pytest -m slow

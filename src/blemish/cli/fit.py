@@ -11,7 +11,7 @@ import typer
 from blemish.cli.console import out, print_json, remark
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.models import DETECTORS
-from blemish.presets import with_preset
+from blemish.presets import PRESETS, with_preset
 from blemish.settings import fit_settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def fit(
 ) -> None:
     """Learn what good parts look like and write a model file."""
     chosen = {**(read_config(config) if config else {}), **given(flags)}
-    if config is not None and preset is None:
+    if preset is None and (config is not None or any(_foreign(key) for key in chosen)):
         preset = "plain"
     values, from_preset = with_preset(chosen, preset)
     settings = fit_settings(values, DETECTORS)
@@ -85,3 +85,9 @@ def fit(
     size = output.stat().st_size / 2**20
     out().print(f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).")
     out().print(calibration_summary(record, decider.raw_image_threshold))
+
+
+def _foreign(key: str) -> bool:
+    """Whether a setting is of detectors other than that of the usual preset."""
+    owners = OPTIONS[key].detectors if key in OPTIONS else ()
+    return bool(owners) and PRESETS["default"]["detector"] not in owners

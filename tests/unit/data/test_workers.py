@@ -49,7 +49,7 @@ def test_a_data_module_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     data.transform = lambda image: image
     assert data.train_dataloader().num_workers == 2
     (tmp_path / "script.py").write_text("print(1)\n")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "spawn")
     with pytest.warns(UserWarning, match="without worker processes"):
         assert data.train_dataloader().num_workers == 0
@@ -67,7 +67,7 @@ def test_a_data_module_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_a_guard_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, workers: int) -> None:
     (tmp_path / "script.py").write_text(text)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "spawn")
     if workers:
         assert possible_workers(3) == 3
@@ -75,7 +75,7 @@ def test_a_guard_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         with pytest.warns(UserWarning, match=r"each would run .*script\.py again"):
             assert possible_workers(3) == 0
     assert possible_workers(0) == 0
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")  # a console, a notebook
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)  # a console, a notebook
     assert possible_workers(3) == 3
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "fork")
     assert possible_workers(3) == 3
