@@ -135,8 +135,9 @@ def test_data_check(blemish: Any, tiles: Path, inside: Path) -> None:
     assert ran.code == 0, ran.out + ran.err
     assert "mvtec layout" in ran.out
     assert "96" in ran.out
-    content = blemish("data", "check", tiles, "--json").json
-    assert {name: one["images"] for name, one in content["sets"].items()}["fit"] == 9
+    for more, fitted in (((), 12), (("--calibrate-on", "held_out"), 9)):
+        content = blemish("data", "check", tiles, "--json", *more).json
+        assert content["sets"]["fit"]["images"] == fitted
     assert listing(inside) == []
 
 
