@@ -86,12 +86,27 @@ class Engine:
         self._fit(model, datamodule, model.resume, earlier=model.data_record)
 
     def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
-        """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features."""
+        """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features.
+
+        Raises:
+            UsageError: if `calibrate_on` is "cross" and the detector was fitted on some of the images.
+        """
         self._prepare(model, datamodule)
         self._read_alike(model, datamodule)
-        datamodule.split = datamodule.split.of_new_images()
-        with self._trainer() as trainer:
-            trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
+        dealt = datamodule.split
+        if dealt.policy == "cross" and model.data_record is not None:
+            known = len(model.data_record.seen() & datamodule.record().seen())
+            if known:
+                raise UsageError(
+                    f"The detector was made from {known} of these images, so they can't calibrate it again: it knows "
+                    f"them. Give it new ones, or fit again."
+                )
+        datamodule.split = dealt.of_new_images()
+        try:
+            with self._trainer() as trainer:
+                trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
+        finally:
+            datamodule.split = dealt
 
     def test(
         self,

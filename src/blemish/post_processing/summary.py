@@ -32,7 +32,8 @@ def calibration_summary(record: CalibrationRecord, threshold: float) -> str:
         text += (
             f" About {record.expected_false_alarm_rate:.0%} of good parts like these will be called anomalous, rather"
             f" less: each image was scored by a model that had not seen it, and the one delivered has seen all. That is"
-            f" an estimate, no certificate; images held out (calibrate_on: held_out) give one."
+            f" an estimate, no certificate; images held out (calibrate_on: held_out) give one. It is too low where"
+            f" several images show one part: keep those together (group)."
         )
     if record.decided_by is not None and record.next_score is not None:
         text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."

@@ -392,3 +392,21 @@ def test_cookies(realdata: Any) -> None:
     assert result.image_auroc.value is not None
     assert result.image_auroc.value >= 0.9
     assert processor(model).record.source == "held_out"  # type: ignore[union-attr]
+
+
+def test_cross_calibration_again_takes_new_images_alone(tiles: Path, tmp_path: Path) -> None:
+    """An image never calibrates a model that was fitted on it, and the data module stays as it was."""
+    draw(tmp_path / "more", 9)
+    model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
+    fitted = data(tiles, calibrate_on="cross")
+    run().fit(model, fitted)
+    assert processor(model).record is not None
+    assert processor(model).record.source == "cross"
+    before = processor(model).decision
+    with pytest.raises(UsageError, match=r"The detector was made from 12 of these images, so they can't calibrate it"):
+        run().validate(model, data(tiles, calibrate_on="cross"))
+    assert processor(model).decision == before
+    new = data(tmp_path / "more", calibrate_on="cross")
+    run().validate(model, new)
+    assert (processor(model).record.source, processor(model).record.normal) == ("held_out", 9)
+    assert (new.policy, len(new.split.fit)) == ("cross", 9)
