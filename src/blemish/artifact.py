@@ -188,6 +188,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
         raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(DETECTORS)}.")
     fingerprint = _checked_seal(Path(path), manifest)
     try:
+        _ = manifest.data and manifest.data.seen()
+    except ValueError as error:
+        raise ArtifactError(f"The digests of images in {path} are damaged: {error}. Fit again.") from error
+    try:
         processor = None if manifest.post_processing is None else DecisionModule(**manifest.post_processing)
         settings = DETECTORS[manifest.detector].from_arguments(manifest.arguments)
         model = detectors()[manifest.detector](settings, build_parts(settings), processor)

@@ -374,6 +374,7 @@ FORGED: dict[str, tuple[Edit, str]] = {
     ),
     "crop too small": (setting("arguments", "crop_from", to=[8, 8]), "does not describe a model: crop_from must be"),
     "size of text": (setting("arguments", "image_size", to="64"), "image_size must be one number or"),
+    "digests of images": (setting("data", "digests", to="abc"), "The digests of images in .* are damaged: "),
     "no size": (lambda manifest, _: manifest["arguments"].pop("image_size"), "image_size is missing"),
     "bad rate": (setting("post_processing", "max_false_alarm_rate", to=7.0), "max_false_alarm_rate must be between"),
     "unknown rate": (setting("post_processing", "run_me", to=7.0), "does not describe a model: .*run_me"),
