@@ -16,6 +16,7 @@ import blemish
 
 SRC = Path(blemish.__file__).parent
 RANK = {
+    "escaping": -0.5,
     "errors": 0,
     "_version": 0,
     "seal": 0.5,

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import os
 
+from blemish.escaping import one_line
+
 
 class BlemishError(Exception):
     """Base class of every deliberate error."""
@@ -41,7 +43,7 @@ class ImageReadError(DataError):
     """One image file can't be decoded. `path` names it, `reason` says why."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
+        super().__init__(f"{one_line(os.fspath(path))}: {reason}")
         self.path = os.fspath(path)
         self.reason = reason
 
@@ -73,7 +75,7 @@ class OutputError(BlemishError, OSError):
     """A file or folder can't be written. `path` names it, `reason` says why, `advice` what to do."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "Choose another place.") -> None:
-        super().__init__(f"{os.fspath(path)} can't be written: {reason}. {advice}")
+        super().__init__(f"{one_line(os.fspath(path))} can't be written: {reason}. {advice}")
         self.path, self.reason, self.advice = os.fspath(path), reason, advice
 
     def __reduce__(self) -> tuple[type[OutputError], tuple[str, str, str]]:

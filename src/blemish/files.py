@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from blemish.errors import OutputError
+from blemish.escaping import as_utf8
 
 READ_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
@@ -105,7 +106,7 @@ def replacing_together(*paths: str | os.PathLike[str]) -> Iterator[Path]:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes text in UTF-8, see `replacing`. File names that aren't Unicode are written with backslashes."""
     with replacing(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        temporary.write_bytes(as_utf8(text).encode())
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

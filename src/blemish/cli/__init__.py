@@ -7,6 +7,7 @@ run, so that `blemish --help` loads neither torch nor lightning.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -48,6 +49,9 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """The console script: deliberate errors become one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
     try:
         with needing_extras():
             app()

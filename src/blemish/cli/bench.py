@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.markup import escape
 
 from blemish.cli.console import UNMET, out, print_json, progress
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.errors import UsageError
+from blemish.escaping import one_line
 
 if TYPE_CHECKING:
     from blemish.settings import Configuration
@@ -63,8 +65,11 @@ def bench(
         _print_table(summarize(results), numbers)
         for text in dict.fromkeys(f"{result['recipe']}, {result['name']}: {result['error']}" for result in failed):
             out().print("[red]failed[/] ", end="")
-            out().print(text, markup=False)
-        out().print(f"Tables and recipes: {output}/table.md, table.csv, results.json. One file a job: {output}/jobs/.")
+            out().print(one_line(text), markup=False)
+        out().print(
+            f"Tables and recipes: {output}/table.md, table.csv, results.json. One file a job: {output}/jobs/.",
+            markup=False,
+        )
     if failed:
         raise typer.Exit(UNMET)
 
@@ -111,13 +116,13 @@ def _seeds(text: str) -> list[int]:
 
 
 def _label(job: Job) -> str:
-    return f"{job.recipe}, {job.name}, seed {job.seed}"
+    return escape(one_line(f"{job.recipe}, {job.name}, seed {job.seed}"))
 
 
 def _line(result: JobResult, before: bool) -> str:
-    name = f"{result['recipe']}, {result['name']}, seed {result['seed']}"
+    name = one_line(f"{result['recipe']}, {result['name']}, seed {result['seed']}")
     if result["error"] is not None:
-        return f"{name}: failed: {result['error']}"
+        return one_line(f"{name}: failed: {result['error']}")
     auroc = result["figures"]["image_auroc"]
     text = "no image AUROC" if auroc is None else f"image AUROC {auroc:.3f}"
     seconds = result["cost"]["fit_seconds"] + result["cost"]["test_seconds"]
@@ -141,13 +146,13 @@ def _print_table(rows: Sequence[TableRow], seeds: Sequence[int]) -> None:
     for row in rows:
         if row.recipe != recipe:
             drawn.add_section()
-            drawn.add_row(row.recipe, style="bold")
+            drawn.add_row(escape(one_line(row.recipe)), style="bold")
             recipe = row.recipe
         cells = [shown(row.values[key], key).replace(" ± ", between) for key in _SHOWN]
         if row.oracle:
             cells = [f"{cell}*" if key in _AT_THRESHOLD else cell for key, cell in zip(_SHOWN, cells, strict=True)]
         style = "bold" if row.name == MEAN else "red" if row.done == 0 else ""
-        drawn.add_row(f"  {row.name}", *cells, f"{row.done}/{row.jobs}", style=style)
+        drawn.add_row(f"  {escape(one_line(row.name))}", *cells, f"{row.done}/{row.jobs}", style=style)
     out().print(drawn)
     if any(row.oracle for row in rows):
         out().print("* oracle: test images chose the threshold, so this figure flatters.")

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from blemish.escaping import as_utf8, lines, one_line
 
 ANOMALIES = 1
 USAGE = 2
@@ -19,26 +22,35 @@ BAD_INPUT = 3
 UNMET = 4
 
 
+class SafeConsole(Console):
+    """A console on which no text, in whatever table or sentence it stands, moves the cursor or reorders letters."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """See `Console`: every text passes here on its way out."""
+        return super().render_str(lines(text), **how)
+
+
 def out() -> Console:
     """The console for results. Made on use, so that redirection of stdout is honored."""
-    return Console(highlight=False, soft_wrap=True)
+    return SafeConsole(highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """One error on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}")
+    """One error on stderr; a line break in it, as names of files may hold, starts no line of its own."""
+    text = escape(lines(message, "  "))
+    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {text}")
 
 
 def remark(message: str) -> None:
-    """Something worth knowing, on stderr, so that stdout stays machine-readable."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message), style="dim")
+    """Something worth knowing, in one line on stderr, so that stdout stays machine-readable."""
+    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(escape(one_line(message)), style="dim")
 
 
 def progress(*, shown: bool = True, transient: bool = True) -> Progress:
     """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal. A transient one goes when it
     is done.
     """
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -68,8 +80,9 @@ def phases() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """One JSON object on stdout. NaN is never written."""
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    """One JSON object on stdout, Unicode whatever files are called. NaN is never written."""
+    plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")  # é in another encoding would be no JSON
+    json.dump(as_utf8(content), sys.stdout, indent=2, ensure_ascii=plain, allow_nan=False)
     sys.stdout.write("\n")
 
 
@@ -86,4 +99,4 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def number(value: Any) -> str:
     """A figure as people read it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))

@@ -9,6 +9,7 @@ import typer
 
 from blemish.cli.console import BAD_INPUT, out, phases, print_json, table
 from blemish.cli.flags import settings_of, with_flags
+from blemish.escaping import one_line
 from blemish.settings import DataSettings, FolderSettings, LoadingSettings
 
 data = typer.Typer(help="Look into data folders.", no_args_is_help=True)
@@ -63,6 +64,6 @@ def check(
         table("modes", ("mode", "images"), list(report.modes.items()))
         for finding in report.findings:
             out().print(f"[{COLORS[finding.severity]}]{finding.severity}[/]: ", end="")
-            out().print(finding.message, markup=False)
+            out().print(one_line(finding.message), markup=False)
     if not report.ok:
         raise typer.Exit(BAD_INPUT)

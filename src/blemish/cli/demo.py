@@ -42,7 +42,7 @@ def demo(
     rows = [[product, *(_shown(figures[key]) for key in COLUMNS)] for product, figures in results.items()]
     title = f"{detector}, fitted on {story.GOOD} good parts of each kind and calibrated on {story.HELD_OUT} others"
     table(title, ("product", *COLUMNS.values()), rows)
-    out().print(f"Pictures to look at: {output / 'pictures'}. Models: {output}/*.safetensors.")
+    out().print(f"Pictures to look at: {output / 'pictures'}. Models: {output}/*.safetensors.", markup=False)
 
 
 def _shown(value: float | None) -> float | str:

@@ -83,8 +83,11 @@ def fit(
         )
         return
     size = output.stat().st_size / 2**20
-    out().print(f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).")
-    out().print(calibration_summary(record, decider.raw_image_threshold))
+    out().print(
+        f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).",
+        markup=False,
+    )
+    out().print(calibration_summary(record, decider.raw_image_threshold), markup=False)
 
 
 def _foreign(key: str) -> bool:

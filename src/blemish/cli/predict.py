@@ -15,6 +15,7 @@ from blemish.cli.flags import settings_of, with_flags
 from blemish.cli.paths import expand
 from blemish.data.walk import describe
 from blemish.errors import UsageError
+from blemish.escaping import one_line
 from blemish.settings import LoadingSettings
 
 
@@ -93,7 +94,7 @@ def predict(
     if inputs.passed_over:
         remark(f"Passed over: {describe(inputs.passed_over)}.")
     for failure in run.failures:
-        complain(f"{failure['path']}: {failure['reason']}")
+        complain(one_line(f"{failure['path']}: {failure['reason']}"))
     if run.failures:
         raise typer.Exit(BAD_INPUT)
     if run.anomalous and fail_on_anomaly:
@@ -127,4 +128,4 @@ def _print_verdicts(batch: Sequence[Mapping[str, Any]]) -> None:
         if "reason" not in row:
             color = "red" if row["label"] == "anomalous" else "green"
             out().print(f"[{color}]{row['label']:<9}[/] {row['score']:.3f}  ", end="")
-            out().print(row["path"], markup=False)
+            out().print(one_line(row["path"]), markup=False)

@@ -60,7 +60,9 @@ def recommend(
         print_json({**found.to_dict(), "config": str(output)})
     else:
         _print(found, budget)
-        out().print(f"\nWritten: {output}. Next: blemish fit {directory} --config {output} -o model.safetensors")
+        out().print(
+            f"\nWritten: {output}. Next: blemish fit {directory} --config {output} -o model.safetensors", markup=False
+        )
     if not found.within_latency:
         chosen = found.chosen
         complain(

@@ -30,6 +30,7 @@ from blemish.data.index import Index, Sample, index_folder
 from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
 from blemish.data.workers import default_workers, possible_workers
 from blemish.errors import DataError, ImageReadError, UsageError
+from blemish.escaping import one_line
 
 FRAMES = ("refuse", "first")
 
@@ -223,7 +224,7 @@ class ImageDataModule(LightningDataModule):
             self.split = replace(self.split, test=tuple(s for s in self.split.test if s not in set(lost)))
             warnings.warn(
                 f"{len(lost)} test image(s) are left out: the model was fitted on, or calibrated with, files of the "
-                f"same bytes, first {lost[0].relative}.",
+                f"same bytes, first {one_line(lost[0].relative)}.",
                 stacklevel=2,
             )
 
@@ -337,6 +338,6 @@ def _warn_of_bare(samples: Sequence[Sample], consequence: str) -> None:
     bare = [sample.relative for sample in samples if sample.label and sample.mask is None]
     if bare and any(sample.label and sample.mask for sample in samples):
         warnings.warn(
-            f"{consequence}: {len(bare)} anomalous image(s) have no mask, first {bare[0]}.",
+            f"{consequence}: {len(bare)} anomalous image(s) have no mask, first {one_line(bare[0])}.",
             stacklevel=3,
         )

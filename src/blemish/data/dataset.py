@@ -26,6 +26,7 @@ from blemish.data.batch import ImageBatch, PerImage
 from blemish.data.image_io import AS_DECLARED, HALF, Reading, inverted_sentence, read_mask
 from blemish.data.index import Sample
 from blemish.errors import DataError, ImageReadError, UsageError
+from blemish.escaping import one_line
 
 Transform: TypeAlias = Callable[[Tensor], Tensor]
 """(1, H, W, 3) uint8, or float32 in [0, 1], RGB -> (1, 3, h, w) float32: a `PreProcessor`."""
@@ -221,7 +222,7 @@ class _Loader(DataLoader[Any]):
         unreadable = self.dataset.unreadable  # type: ignore[attr-defined]
         for batch, failures, remarks in super().__iter__():
             for remark in remarks:
-                warnings.warn(remark, stacklevel=2)
+                warnings.warn(one_line(remark), stacklevel=2)
             for failure in failures:
                 error = failure.error()
                 if unreadable is None or not isinstance(error, ImageReadError):

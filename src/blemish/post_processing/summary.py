@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from blemish.escaping import one_line
 from blemish.functional.conformal import conditional_rate
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ def calibration_summary(record: CalibrationRecord, threshold: float) -> str:
             f" several images show one part: keep those together (group)."
         )
     if record.decided_by is not None and record.next_score is not None:
-        text += f" {record.decided_by} decided it; the next lower score is {record.next_score:.4g}."
+        text += f" {one_line(record.decided_by)} decided it; the next lower score is {record.next_score:.4g}."
     if record.odd:
-        named = ", ".join(f"{name or 'an image without a name'} ({score:.4g})" for name, score in record.odd[:3])
+        named = ", ".join(
+            f"{one_line(name) or 'an image without a name'} ({score:.4g})" for name, score in record.odd[:3]
+        )
         more = f" and {len(record.odd) - 3} more" if len(record.odd) > 3 else ""
         text += (
             f" Look at {named}{more}: unlike the other good images, whose median is {median(record.scores):.4g}. What"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from blemish.errors import ArtifactError
+from blemish.escaping import as_utf8, csv_path
 from blemish.extras import require
 from blemish.files import digest
 from blemish.predictions.coco import write_coco
@@ -43,7 +44,7 @@ def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: 
         mm_per_pixel: side of a pixel in millimetres, for areas in square millimetres; None leaves them out.
     """
     return {
-        "path": result.path.encode(errors="backslashreplace").decode(),  # a name may hold bytes that no encoding knows
+        "path": as_utf8(result.path),
         "label": result.label,
         "raw_score": result.raw_score,
         "score": result.score,
@@ -96,7 +97,7 @@ class JsonLines:
 def _csv_lines(rows: Sequence[PredictionRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
-    writer.writerows({**row, "regions": json.dumps(row["regions"])} for row in rows)
+    writer.writerows({**row, "path": csv_path(row["path"]), "regions": json.dumps(row["regions"])} for row in rows)
     return text.getvalue().encode()
 
 

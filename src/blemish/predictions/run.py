@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from blemish.escaping import as_utf8
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import PredictionRow, row_of
 from blemish.predictions.streaming import FailedRow, PredictionFile, is_interrupted
@@ -51,7 +52,7 @@ class PredictionRun:
             batch: list[PredictionRow | FailedRow] = []
             for result, (path, relative) in zip(results, waiting, strict=False):
                 if isinstance(result, Failure):
-                    self.failures.append({"path": str(path), "reason": result.reason})
+                    self.failures.append({"path": as_utf8(str(path)), "reason": as_utf8(result.reason)})
                     batch.append(self.failures[-1])
                     continue
                 cut = self.session.pixel_cut

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import resources
+from typing import Any
 
 from blemish._version import __version__
 from blemish.data.check import CheckReport
+from blemish.escaping import lines
 from blemish.extras import require
 from blemish.files import write_text
 from blemish.functional.intervals import LEVEL
@@ -90,7 +92,7 @@ def render(evaluation: Evaluation) -> str:
     """The page as text."""
     jinja = require("jinja2")
     environment = jinja.Environment(
-        autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     environment.filters |= {"figure": _figure, "score": _score, "share": _share, "size": _size, "per_1000": _per_1000}
     environment.filters["milliseconds"] = _milliseconds
@@ -114,6 +116,11 @@ def render(evaluation: Evaluation) -> str:
         data=data.replace("<", "\\u003c"),  # no value can close the element it stands in
     )
     return text
+
+
+def _finalize(value: Any) -> Any:
+    """Names are shown as they are, what is `safe` (a `Markup`, no plain text) is left alone."""
+    return lines(value) if type(value) is str else value
 
 
 def _figure(value: float | None) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blemish.escaping import csv_cell, markdown_cell, one_line
 from blemish.files import write_json, write_text
 from blemish.trials.jobs import JobResult
 
@@ -91,7 +92,9 @@ def to_csv(rows: Sequence[TableRow], results: Sequence[JobResult]) -> str:
         cells = [cell for key in FIGURES for cell in (row.values[key] or (None, None))]
         made = first.get(row.recipe, {})
         recipe = [json.dumps(made[key], sort_keys=True) if key in made else None for key in MADE]
-        writer.writerow([row.recipe, row.name, row.done, row.jobs, row.oracle, *cells, row.error, *recipe])
+        names = (csv_cell(row.recipe), csv_cell(row.name))
+        error = None if row.error is None else csv_cell(row.error)
+        writer.writerow([*names, row.done, row.jobs, row.oracle, *cells, error, *recipe])
     return text.getvalue()
 
 
@@ -100,15 +103,16 @@ def to_markdown(rows: Sequence[TableRow], results: Sequence[JobResult]) -> str:
     head = ["recipe", "set", *FIGURES.values(), "done"]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
     for row in rows:
-        cells = [shown(row.values[key], key) for key in FIGURES]
-        lines.append("| " + " | ".join([row.recipe, row.name, *cells, f"{row.done}/{row.jobs}"]) + " |")
+        cells = [markdown_cell(row.recipe), markdown_cell(row.name)]
+        cells += [*(shown(row.values[key], key) for key in FIGURES), f"{row.done}/{row.jobs}"]
+        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", NOTE]
     if any(row.oracle for row in rows):
         lines += ["Oracle: test images chose the thresholds of some recipes, so their false alarms and misses flatter."]
     failures = [result for result in results if result["error"] is not None]
     if failures:
         lines += ["", "## Failed", ""]
-        lines += [f"- {one['recipe']}, {one['name']}, seed {one['seed']}: {one['error']}" for one in failures]
+        lines += [one_line(f"- {one['recipe']}, {one['name']}, seed {one['seed']}: {one['error']}") for one in failures]
     return "\n".join([*lines, "", *_recipes(results)]) + "\n"
 
 
