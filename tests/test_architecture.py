@@ -43,8 +43,9 @@ RANK = {
     "predictions": 7.6,  # torch-free, below report and serve
     "report": 8,
     "trials": 8,  # fits and measures many detectors through the engine; knows neither flags nor files of settings
-    "serve": 8,
+    "monitor": 8,
     "scale": 8,
+    "serve": 8.5,
     "legacy": 8.5,
     "cli": 9,
     "__main__": 10,
@@ -64,6 +65,9 @@ FENCES = {
     "onnxscript": ("export/",),
     "matplotlib": ("visualization/",),
     "fastapi": ("serve/",),
+    "nicegui": ("serve/",),
+    "sqlalchemy": ("serve/",),
+    "alembic": ("serve/",),
     "ray": ("scale/",),
     "plotly": ("report/",),
     "jinja2": ("report/",),

@@ -5,7 +5,8 @@ the second one defective), one namespace, and these rules by the language of a b
 
     python      is executed. `print(...)  # text` must print exactly that text.
     console     every line is a command after "$ ". `blemish ...` runs and must end with exit code 0, or with N where
-                the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine.
+                the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine,
+                or doesn't end.
     output      lines that the block before it prints, in this order; any number stands for any number, and " ..." at
                 the end for the rest of a line.
     yaml, csv   with title="NAME": becomes that file.
@@ -36,7 +37,7 @@ import blemish
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SHOWN_ONLY = ("pip install", "make", "python benchmarks/")
+SHOWN_ONLY = ("pip install", "make", "python benchmarks/", "blemish serve")
 FENCE = re.compile(r"^```(\w*)(?: +title=\"([\w.]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 NUMBER = re.compile(r"\d+(\.\d+)?(e-?\d+)?")

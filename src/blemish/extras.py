@@ -26,10 +26,17 @@ EXTRAS = {
     "faiss": "faiss",
     "plotly": "report",
     "jinja2": "report",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "watchfiles": "serve",
+    "prometheus_client": "serve",
+    "psycopg": "postgresql",
 }
 """Package -> the extra that installs it."""
 
-DISTRIBUTIONS = {"faiss": "faiss-cpu"}
+DISTRIBUTIONS = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client"}
 """Package -> its name in the index, where that is another."""
 
 

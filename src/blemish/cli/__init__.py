@@ -24,6 +24,7 @@ from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
 from blemish.cli.recommend import recommend
 from blemish.cli.report import report
+from blemish.cli.serve import serve
 from blemish.cli.test import test
 from blemish.errors import BlemishError, MissingExtraError, UsageError
 from blemish.extras import needing_extras
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (fit, test, report, predict, export, inspect, recommend, bench, doctor, demo):
+for verb in (fit, test, report, predict, export, inspect, recommend, bench, serve, doctor, demo):
     app.command()(verb)
 app.add_typer(data, name="data")
 

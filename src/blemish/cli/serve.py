@@ -1,0 +1,56 @@
+"""`blemish serve`: the inspection station."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from blemish.errors import UsageError
+
+
+def serve(
+    model: Path | None = typer.Argument(None, help="Model file, where there is one product."),
+    watch: list[Path] | None = typer.Option(None, "--watch", help="Folder into which something puts pictures."),
+    config: Path | None = typer.Option(None, "--config", help="YAML file with all that a station can be told."),
+    data: Path | None = typer.Option(None, help="Folder for database and pictures. Default: station."),
+    database: str | None = typer.Option(None, help="postgresql+psycopg://... Default: SQLite in the data folder."),
+    host: str | None = typer.Option(None, help="Address to listen on. Default: 127.0.0.1."),
+    port: int | None = typer.Option(None, help="Port to listen on; 0: a free one. Default: 8420."),
+    insecure: bool = typer.Option(False, "--insecure", help="Be reached from other machines without a login."),
+    demo: bool = typer.Option(False, "--demo", help="Draw parts, good ones and bad ones, into a watched folder."),
+) -> None:
+    """Inspect a line: pictures from folders and over HTTP, verdicts to whoever asks, every one of them remembered.
+
+    Prints the address of its pages, and runs until it is stopped.
+    """
+    if sum((model is not None, config is not None, demo)) != 1:
+        raise UsageError("Give a model file, or --config, or --demo.")
+    if watch and model is None:
+        raise UsageError("--watch goes with a model file. A configuration lists its sources.")
+    from blemish.serve import configuration, server
+
+    flags: dict[str, Any] = {
+        "data": data and data.absolute(),
+        "database": database,
+        "host": host,
+        "port": port,
+        "insecure": insecure or None,
+    }
+    server.log_to_stderr()
+    if config is not None:
+        server.serve(configuration.read_station(config, **flags))
+        return
+    given = {name: value for name, value in flags.items() if value is not None}
+    if demo:
+        from blemish.serve.demo import Demo
+
+        story = Demo(data or configuration.StationSettings().data)
+        with story:
+            server.serve(configuration.station_settings({**given, **story.configuration()}))
+        return
+    assert model is not None
+    given["products"] = [{"code": configuration.code_of(model), "model": model}]
+    given["sources"] = [{"folder": folder} for folder in watch or ()]
+    server.serve(configuration.station_settings(given))

@@ -1,0 +1,177 @@
+"""What a station is told, as typed values; a YAML file of `blemish serve --config` holds the same keys.
+
+products:
+  - {code: gear, model: gear.onnx}
+sources:
+  - {folder: inbox, product: gear}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from blemish.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CODE = r"^[\w.+-]{1,64}$"
+"""What a product code may look like: it is a part of addresses, labels and file names."""
+
+
+class Section(BaseModel):
+    """Base class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProductSettings(Section):
+    """A product and the model that judges it."""
+
+    code: str = Field(pattern=CODE, description="Name by which sources say what a part is.")
+    model: Path = Field(description="Model file: .onnx, .xml or .safetensors.")
+
+
+class FolderSettings(Section):
+    """A folder into which something puts pictures. Files stay where they are unless `take` is set."""
+
+    folder: Path = Field(description="The watched folder, with its sub-folders.")
+    name: str = Field("", max_length=64, description="What the history calls this source. Default: the folder's name.")
+    product: str | None = Field(None, pattern=CODE, description="Product of all its pictures.")
+    pattern: str | None = Field(
+        None,
+        description="Regular expression over the path below the folder; its group 'product' gives the product, its "
+        "group 'part' the part's name. Default: the file's name is the part's.",
+    )
+    take: bool = Field(False, description="Remove a picture from the folder once its verdict is in the history.")
+    settle: float = Field(0.5, ge=0.1, le=60, description="Seconds without a change until a file counts as complete.")
+    patience: float = Field(10.0, ge=1, le=3600, description="Seconds to wait for the rest of a file that is cut off.")
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                groups = re.compile(value).groupindex
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+            if not groups.keys() & {"product", "part"}:
+                raise ValueError("needs a group (?P<product>...) or (?P<part>...)")
+        return value
+
+    @property
+    def title(self) -> str:
+        """What the history calls this source."""
+        return self.name or self.folder.name or str(self.folder)
+
+
+class PictureSettings(Section):
+    """Which pictures are kept. Verdicts are kept for ever."""
+
+    keep_normal: float = Field(0.05, ge=0, le=1, description="Share of normal parts whose pictures are kept.")
+    days: float | None = Field(None, gt=0, description="Days after which a picture is removed. Default: never.")
+    quota_gb: float | None = Field(None, gt=0, description="Gigabytes of pictures; the oldest go. Default: no limit.")
+    reserve_gb: float = Field(
+        1.0, ge=0, description="Free gigabytes of the disk below which no pictures are stored; inspection goes on."
+    )
+
+
+class StationSettings(Section):
+    """Everything `blemish serve` can be told."""
+
+    data: Path = Field(Path("station"), description="Folder of the station: database, pictures.")
+    database: str | None = Field(
+        None, description="postgresql+psycopg://USER:PASSWORD@HOST/NAME. Default: an SQLite file in the data folder."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8420, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    insecure: bool = Field(False, description="Listen beyond this machine although nobody has to log in.")
+    products: tuple[ProductSettings, ...] = Field((), description="Products and their models.")
+    sources: tuple[FolderSettings, ...] = Field((), description="Watched folders.")
+    pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
+    queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
+    batch_size: int = Field(8, ge=1, le=256, description="Pictures of equal size that are inspected together at most.")
+    model_memory_mb: float = Field(
+        2048, gt=0, description="Megabytes of model files held open; the one longest unused is closed first."
+    )
+    max_upload_mb: float = Field(64, gt=0, description="Largest uploaded picture, in megabytes.")
+    max_pixels: int = Field(200_000_000, ge=1, description="Larger pictures can't be inspected.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        codes = [product.code for product in self.products]
+        titles = [source.title for source in self.sources]
+        for name, values in (("product code", codes), ("source name", titles)):
+            twice = {value for value in values if values.count(value) > 1}
+            if twice:
+                raise ValueError(f"each {name} may be given once. Twice: {', '.join(sorted(twice))}")
+        for source in self.sources:
+            by_name = source.pattern is not None and "product" in re.compile(source.pattern).groupindex
+            if source.product is None and not by_name and len(codes) != 1:
+                raise ValueError(
+                    f"source {source.title!r} needs a product, or a pattern with a group 'product': that says which "
+                    f"model judges its pictures"
+                )
+            if source.product is not None and source.product not in codes:
+                raise ValueError(f"source {source.title!r} names the product {source.product!r}, which isn't listed")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's address of the database."""
+        return self.database or f"sqlite:///{(self.data / 'station.sqlite').resolve()}"
+
+
+def code_of(model: Path) -> str:
+    """A product code from the name of a model file."""
+    return re.sub(r"[^\w.+-]", "-", model.stem)[:64]
+
+
+def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationSettings:
+    """Settings from the keys of a configuration.
+
+    Args:
+        values: keys and values.
+        base: folder that relative paths start from.
+
+    Raises:
+        UsageError: in one line, for the first thing that is wrong.
+    """
+    try:
+        settings = StationSettings(**values)
+    except (ValidationError, TypeError) as error:
+        if isinstance(error, TypeError):
+            raise UsageError("Keys of a station's configuration must be text.") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{where + ': ' if where else ''}{message}. Got {first['input']!r:.200}.") from error
+    return settings.model_copy(
+        update={
+            "data": base / settings.data,
+            "products": tuple(one.model_copy(update={"model": base / one.model}) for one in settings.products),
+            "sources": tuple(one.model_copy(update={"folder": base / one.folder}) for one in settings.sources),
+        }
+    )
+
+
+def read_station(path: Path, **flags: Any) -> StationSettings:
+    """Settings from a YAML file; paths in it are relative to it. Flags that aren't None win.
+
+    Raises:
+        UsageError: if the file can't be read, or see `station_settings`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"The configuration {path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"The configuration {path} must be a mapping of keys to values. Got {type(content).__name__}.")
+    given = {name: value for name, value in flags.items() if value is not None}
+    return station_settings({**content, **given}, path.parent)

@@ -1,0 +1,78 @@
+"""The models of a station by product, opened when a part needs them and held within a bound."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from blemish.errors import ArtifactError, UsageError
+from blemish.runtime import load
+from blemish.runtime.session import Session
+from blemish.serve.configuration import ProductSettings
+
+
+class Models:
+    """Product code -> session.
+
+    Args:
+        products: with their model files.
+        memory_mb: bound for the files of open sessions together; one is open in any case.
+        batch_size, max_pixels: see `blemish.runtime.session.Session`.
+    """
+
+    def __init__(
+        self, products: Sequence[ProductSettings], *, memory_mb: float, batch_size: int, max_pixels: int
+    ) -> None:
+        self.products = {product.code: product.model for product in products}
+        self._bound = memory_mb * 1e6
+        self._batch_size, self._max_pixels = batch_size, max_pixels
+        self._open: OrderedDict[str, tuple[Session, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def session(self, product: str) -> Session:
+        """The session of a product.
+
+        Raises:
+            UsageError: for a product without a model.
+            BlemishError: if its model can't be opened.
+        """
+        with self._lock:
+            if product not in self._open:
+                self._open[product] = self._load(product)
+            self._open.move_to_end(product)
+            while len(self._open) > 1 and sum(size for _, size in self._open.values()) > self._bound:
+                self._open.popitem(last=False)
+            return self._open[product][0]
+
+    def check(self) -> None:
+        """Opens every model once.
+
+        Raises:
+            BlemishError: for the first that can't be opened; it says whose it is.
+        """
+        for product, path in self.products.items():
+            try:
+                self.session(product)
+            except ArtifactError as error:
+                raise ArtifactError(f"Product {product!r}, model {path}: {error}") from error
+
+    @property
+    def open(self) -> list[str]:
+        """Products whose sessions are open."""
+        with self._lock:
+            return list(self._open)
+
+    def _load(self, product: str) -> tuple[Session, int]:
+        if product not in self.products:
+            known = ", ".join(self.products) or "none"
+            raise UsageError(f"There is no model for product {product!r}. Products with one: {known}.")
+        path = self.products[product]
+        backend = load(path).backend
+        session = Session(backend, batch_size=self._batch_size, max_pixels=self._max_pixels)
+        return session, sum(file.stat().st_size for file in _files(path))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]

@@ -1,0 +1,110 @@
+"""The process: a socket, a log, and uvicorn around the application."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import uvicorn
+
+from blemish.errors import UsageError
+from blemish.serve.api import create_app
+from blemish.serve.configuration import StationSettings
+from blemish.serve.history import iso
+from blemish.serve.station import Station
+
+GRACE = 20
+"""Seconds that open requests have to end when the station stops."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        content = {
+            "time": iso(int(record.created * 1e6)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False)
+
+
+def log_to_stderr() -> None:
+    """Structured logs of the station, one JSON object per line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("blemish").setLevel(logging.INFO)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(settings: StationSettings) -> socket.socket:
+    """The socket to listen on.
+
+    Raises:
+        UsageError: if the address can't be used, or everybody could reach a station that asks for no login.
+    """
+    if not is_loopback(settings.host) and not settings.insecure:
+        raise UsageError(
+            f"host {settings.host} is reached from other machines, and nobody has to log in. Listen on 127.0.0.1, or "
+            f"say --insecure if the network is trusted."
+        )
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        raise UsageError(
+            f"The station can't listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --port."
+        ) from error
+    return listening
+
+
+def serve(settings: StationSettings) -> None:
+    """Runs a station until it is told to stop, by a signal.
+
+    Raises:
+        BlemishError: for the first thing that would not work.
+    """
+    listening = listen(settings)
+    station = Station(settings)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"The station is at http://{shown}:{port}", flush=True)
+    config = uvicorn.Config(
+        create_app(station), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
+    )
+    _Server(config).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends by returning: uvicorn's own raises the signal again when it has shut down."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""A station put together: what stands around the models, started and stopped in order."""
+
+from __future__ import annotations
+
+import logging
+
+from blemish.errors import OutputError, UsageError
+from blemish.serve.configuration import StationSettings
+from blemish.serve.database import Writer, migrate, open_database, sole_user
+from blemish.serve.folder import WatchedFolder
+from blemish.serve.history import History
+from blemish.serve.metrics import Metrics
+from blemish.serve.models import Models
+from blemish.serve.pictures import Pictures
+from blemish.serve.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+
+class Station:
+    """Everything checked, nothing running: `start` makes it run.
+
+    Args:
+        settings: see `blemish.serve.configuration`.
+
+    Raises:
+        BlemishError: for the first thing that would not work.
+    """
+
+    def __init__(self, settings: StationSettings) -> None:
+        self.settings = settings
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True)
+            self.pictures = Pictures((settings.data / "pictures").resolve(), settings.pictures)
+        except OSError as error:
+            raise OutputError(settings.data, error.strerror or str(error)) from error
+        self.models = Models(
+            settings.products,
+            memory_mb=settings.model_memory_mb,
+            batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels,
+        )
+        self.engine = open_database(settings.database_url)
+        self._locks = sole_user(settings.data, self.engine)
+        migrate(self.engine)
+        self.writer = Writer(self.engine)
+        self.history = History(self.engine, self.writer)
+        self.pipeline = Pipeline(
+            self.history, self.models, self.pictures, places=settings.queue, batch_size=settings.batch_size
+        )
+        self.metrics = Metrics(lambda: self.pipeline.waiting, lambda: len(self.models.open))
+        self.pipeline.listeners.append(self.metrics.count)
+        self.sources = [
+            WatchedFolder(source, self.only_product or "", self.history, self.pictures, self.pipeline)
+            for source in settings.sources
+        ]
+        self.models.check()
+        self.running = False
+
+    @property
+    def only_product(self) -> str | None:
+        """The product, where there is one alone."""
+        codes = [product.code for product in self.settings.products]
+        return codes[0] if len(codes) == 1 else None
+
+    @property
+    def troubles(self) -> list[str]:
+        """What doesn't work at the moment, in words; empty if all is well."""
+        found = [] if self.pipeline.trouble is None else [self.pipeline.trouble]
+        found += [f"folder {one.name}: {one.trouble}" for one in self.sources if one.trouble is not None]
+        if not self.pictures.has_room:
+            found.append("the disk is nearly full: pictures aren't stored, inspection goes on")
+        return found
+
+    def start(self) -> None:
+        """Judges what the last run left, then lets sources bring more."""
+        self.pictures.tidy(self.history)
+        self.pipeline.start()
+        for source in self.sources:
+            source.start()
+        self.running = True
+        log.info("the station runs")
+
+    def stop(self) -> None:
+        """Takes nothing more, judges what was accepted, and closes."""
+        self.running = False
+        for source in self.sources:
+            source.stop()
+        self.pipeline.stop()
+        self.writer.close()
+        self.close()
+        log.info("the station has stopped")
+
+    def close(self) -> None:
+        """Gives back folder and database."""
+        for lock in self._locks:
+            lock.close()
+        self.engine.dispose()
+
+
+def product_of(station: Station, given: str | None) -> str:
+    """The product code of a part for which somebody named `given`.
+
+    Raises:
+        UsageError: if nobody named one, and there isn't one alone.
+    """
+    product = given or station.only_product
+    if product is None:
+        raise UsageError(f"product must be named: one of {', '.join(station.models.products)}.")
+    return product

@@ -1,0 +1,67 @@
+"""The tables of a station. Times are whole microseconds since 1970, UTC: equal in every database, and sortable.
+
+A part is in exactly one of two tables at any moment: in `accepted`, from the moment the station has taken it, or in
+`verdicts`. One transaction moves it. `uid` and `key` are unique in both, so that no part has two verdicts.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+_WHOLE = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up by itself in INTEGER alone
+
+accepted = Table(
+    "accepted",
+    metadata,
+    Column("uid", String(32), primary_key=True),
+    Column("key", String(32), unique=True),  # a source's own name for this very delivery; None where it has none
+    Column("accepted", BigInteger, nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("part", String(256), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("path", Text),  # None: the picture is in memory alone
+)
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),  # in the order in which sinks hear of them
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("key", String(32), unique=True),
+    Column("accepted", BigInteger, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("part", String(256), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("path", Text),
+    Column("label", String(16), nullable=False),  # one of LABELS
+    Column("raw_score", Float(53)),
+    Column("score", Float(53)),
+    Column("threshold", Float(53)),
+    Column("pixel_threshold", Float(53)),
+    Column("height", Integer),
+    Column("width", Integer),
+    Column("model", String(64)),
+    Column("regions", Text, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+    Column("error", Text),
+    Index("verdicts_time", "time", "id"),
+    Index("verdicts_label", "label", "time", "id"),
+    Index("verdicts_product", "product", "time", "id"),
+    Index("verdicts_product_label", "product", "label", "time", "id"),
+    Index("verdicts_part", "part", "time", "id"),
+)
+
+NORMAL, ANOMALOUS, FAILED = LABELS = ("normal", "anomalous", "failed")
+"""The three outcomes. "failed" is a part that could not be inspected."""
