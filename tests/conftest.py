@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A Ray that a test starts without our help (by `ray.data` alone, say) reports nothing to anybody.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 # Equal code meets equal examples; `pytest --hypothesis-profile=default` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")

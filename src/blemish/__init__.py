@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blemish.engine.post_processor import PostProcessor as PostProcessor
     from blemish.errors import BlemishError as BlemishError
     from blemish.pre_processing import PreProcessor as PreProcessor
+    from blemish.scale.predictor import make_predictor as make_predictor
 
 _HOME = {
     "BlemishError": "blemish.errors",
@@ -42,6 +43,7 @@ _HOME = {
     "PreProcessor": "blemish.pre_processing",
     "Subspace": "blemish.engine.module",
     "load": "blemish.artifact",
+    "make_predictor": "blemish.scale.predictor",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -33,6 +33,8 @@ EXTRAS = {
     "watchfiles": "serve",
     "prometheus_client": "serve",
     "psycopg": "postgresql",
+    "ray": "ray",
+    "fsspec": "ray",
 }
 """Package -> the extra that installs it."""
 

@@ -22,9 +22,13 @@ from blemish.settings import LoadingSettings
 @with_flags("batch_size", "max_pixels")
 def predict(
     model: Path = typer.Argument(..., help="Model file."),
-    images: list[str] = typer.Argument(..., help="Files, folders, glob patterns."),
+    images: list[str] = typer.Argument(..., help="Files, folders, glob patterns; with --ray also URLs and lists."),
     output: Path | None = typer.Option(
-        None, "--out", "--output", "-o", help="Write rows to a .csv, .jsonl, .parquet or COCO .json file."
+        None,
+        "--out",
+        "--output",
+        "-o",
+        help="Write rows to a .csv, .jsonl, .parquet or COCO .json file; with --ray, Parquet parts to a folder.",
     ),
     resume: bool = typer.Option(False, "--resume", help="Continue the file of an interrupted run."),
     save: str | None = typer.Option(None, "--save", help="Write pictures: a list out of overlay,mask,map."),
@@ -35,6 +39,9 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
     frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, or take the first."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    ray: bool = typer.Option(False, "--ray", help="Score on all CPUs or GPUs of a Ray cluster, or of this machine."),
+    address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
+    ship_model: bool = typer.Option(False, "--ship-model", help="Send the model file to Ray's workers."),
     **flags: Any,
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
@@ -44,12 +51,31 @@ def predict(
     from blemish.runtime import load
     from blemish.runtime.session import Session
 
-    inputs = expand(images)
-    named = inputs.images
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     smallest = min_pixels(min_area, mm_per_pixel)
     loading = settings_of(LoadingSettings, flags)
+    if ray:
+        from blemish.cli.ray import predict_on_ray
+
+        options = {"device": device, "batch_size": loading.batch_size, "max_pixels": loading.max_pixels}
+        options |= {"min_area": smallest, "frames": frames, "mm_per_pixel": mm_per_pixel, "ship": ship_model}
+        kinds = None if save is None else save.split(",")
+        counts = predict_on_ray(model, images, options, address, output, resume, kinds, save_dir)
+        if as_json:
+            print_json({**counts, "output": str(output)})
+        else:
+            words = "{inspected} images inspected, {anomalous} anomalous, {failed} could not be inspected: {output}."
+            out().print(words.format(**counts, output=output))
+        if counts["failed"]:
+            raise typer.Exit(BAD_INPUT)
+        if counts["anomalous"] and fail_on_anomaly:
+            raise typer.Exit(ANOMALIES)
+        return
+    if address is not None or ship_model:
+        raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
+    inputs = expand(images)
+    named = inputs.images
     session = Session(
         load(model, device=device).backend,
         batch_size=loading.batch_size,

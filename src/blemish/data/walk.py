@@ -13,6 +13,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def walk(root: Path) -> Walk:
     """
     found: dict[str, Path] = {}
     passed_over: dict[str, list[str]] = defaultdict(list)
-    for path, reason in _entries(root, ()):
+    for path, reason in entries(root):
         stored = path.relative_to(root).as_posix()
         if reason is not None:
             passed_over[reason].append(composed(stored))
@@ -92,21 +93,28 @@ def is_own_output(path: Path) -> bool:
     return _OUTPUT.fullmatch(path.name) is not None
 
 
-def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str | None]]:
-    """Every entry below a folder with the reason to pass it over, None for images. Links to folders are followed,
-    except to one that is being walked already.
+def entries(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[Path, str | None]]:
+    """Every entry below a folder, ordered by path, with the reason to pass it over, None for images. Links to folders
+    are followed, except to one that is being walked already.
+
+    Args:
+        folder: where to look.
+        above: device and number of the folders that are being walked already.
+
+    Raises:
+        DataError: a folder that can't be read.
     """
     try:
         state = folder.stat()
         here = (state.st_dev, state.st_ino)
         if here in above:
             return
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        found = sorted(os.scandir(folder), key=_in_paths)
     except OSError as error:
         raise DataError(
             f"{folder}: the folder can't be read ({error.strerror}). Give yourself the right to."
         ) from error
-    for entry in entries:
+    for entry in found:
         path = folder / entry.name
         try:
             mode = path.stat().st_mode
@@ -121,10 +129,17 @@ def _entries(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple
             if entry.name.lower() in SYSTEM_FOLDERS:
                 yield path, SYSTEM
             else:
-                yield from _entries(path, (*above, here))
+                yield from entries(path, (*above, here))
         elif not is_image(path):
             yield path, OTHER
         elif not stat.S_ISREG(mode):
             yield path, SPECIAL
         else:
             yield path, OWN if is_own_output(path) else None
+
+
+def _in_paths(entry: os.DirEntry[str]) -> str:
+    """How an entry's name goes on in the paths that have it, for their order."""
+    with suppress(OSError):  # a link to itself
+        return f"{entry.name}/" if entry.is_dir() else entry.name
+    return entry.name

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.image_io import AS_DECLARED, Reading, write_png
+from blemish.data.image_io import AS_DECLARED, write_png
 from blemish.data.roi import Mask, stretched
 from blemish.errors import UsageError
 from blemish.files import writing
@@ -19,8 +19,11 @@ from blemish.functional.pixels import to_uint8
 from blemish.runtime.session import Result
 from blemish.visualization import overlay
 
+Read: TypeAlias = Callable[[str], npt.NDArray[Any]]
+"""Reads the image of a result again, by its path, as it was read: a `Reading`, say."""
 
-def _overlay(result: Result, pixel_cut: float, roi: Mask | None, reading: Reading) -> npt.NDArray[Any]:
+
+def _overlay(result: Result, pixel_cut: float, roi: Mask | None, reading: Read) -> npt.NDArray[Any]:
     return overlay(
         to_uint8(reading(result.path)),
         result.anomaly_map,
@@ -34,7 +37,7 @@ def _overlay(result: Result, pixel_cut: float, roi: Mask | None, reading: Readin
     )
 
 
-KINDS: dict[str, Callable[[Result, float, Mask | None, Reading], npt.NDArray[Any]]] = {
+KINDS: dict[str, Callable[[Result, float, Mask | None, Read], npt.NDArray[Any]]] = {
     "overlay": _overlay,
     "mask": lambda result, *_: result.mask,
     "map": lambda result, *_: np.rint(result.anomaly_map * 65535).astype(np.uint16),
@@ -62,7 +65,7 @@ class PictureFolder:
         kinds: Sequence[str],
         pixel_cut: float,
         roi: Mask | None = None,
-        reading: Reading = AS_DECLARED,
+        reading: Read = AS_DECLARED,
     ) -> None:
         unknown = [kind for kind in kinds if kind not in KINDS]
         if unknown or not kinds:

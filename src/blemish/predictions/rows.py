@@ -105,14 +105,19 @@ def _json_lines(rows: Sequence[PredictionRow]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def _write_parquet(rows: Iterable[PredictionRow], path: Path) -> None:
-    pa, pq = require("pyarrow"), require("pyarrow.parquet")
+def arrow_schema() -> Any:
+    """The columns of a Parquet file, a `pyarrow.Schema`. Raises `MissingExtraError` without pyarrow."""
+    pa = require("pyarrow")
     whole, real = pa.int64(), pa.float64()
     kinds = {"path": pa.string(), "label": pa.string(), "height": whole, "width": whole, "model": pa.string()}
     region = {"box": pa.list_(whole), "area": whole, "area_mm2": real, "peak": pa.list_(whole)}
     region |= {"peak_score": real, "mean_score": real, "polygon": pa.list_(pa.list_(pa.list_(whole)))}
     kinds["regions"] = pa.list_(pa.struct(list(region.items())))
-    schema = pa.schema([(name, kinds.get(name, real)) for name in COLUMNS])
+    return pa.schema([(name, kinds.get(name, real)) for name in COLUMNS])
+
+
+def _write_parquet(rows: Iterable[PredictionRow], path: Path) -> None:
+    pa, pq, schema = require("pyarrow"), require("pyarrow.parquet"), arrow_schema()
     with pq.ParquetWriter(path, schema) as file:
         waiting = iter(rows)
         while group := list(islice(waiting, GROUP)):

@@ -132,11 +132,7 @@ class Session:
         min_area: int = 1,
         frames: Literal["refuse", "first"] = "refuse",
     ) -> None:
-        if frames not in ("refuse", "first"):
-            raise UsageError(f"frames must be 'refuse' or 'first'. Got {frames!r}.")
-        for name, value in (("batch_size", batch_size), ("min_area", min_area)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1. Got {value}.")
+        check_options(batch_size=batch_size, min_area=min_area, frames=frames)
         self.backend = backend
         self.decision = backend.decision if decision is None else decision
         self.batch_size = batch_size
@@ -296,6 +292,15 @@ class Session:
                 regions=tuple(regions),
                 seconds={"read": item.seconds, "inspect": share},
             )
+
+
+def check_options(*, batch_size: int, min_area: int, frames: str) -> None:
+    """Checks arguments of `Session` before there is a model. Raises `UsageError`."""
+    if frames not in ("refuse", "first"):
+        raise UsageError(f"frames must be 'refuse' or 'first'. Got {frames!r}.")
+    for name, value in (("batch_size", batch_size), ("min_area", min_area)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1. Got {value}.")
 
 
 def _from_pillow(picture: Image.Image, reading: Reading) -> npt.NDArray[Any]:
