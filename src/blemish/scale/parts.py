@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish.errors import DataError, UsageError
+from blemish.escaping import as_utf8
 from blemish.extras import require
 from blemish.files import replacing, write_json, writing
 from blemish.predictions.rows import PredictionRow, arrow_schema
@@ -145,5 +146,5 @@ class Results:
 
 def _keys(paths: Sequence[str]) -> npt.NDArray[Any]:
     # A digest that ends in zeros is compared without them, like all others of its kind.
-    digests = [hashlib.blake2b(path.encode(errors="backslashreplace"), digest_size=16).digest() for path in paths]
+    digests = [hashlib.blake2b(as_utf8(path).encode(), digest_size=16).digest() for path in paths]
     return np.array(digests, dtype="S16")

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.errors import ArtifactError, ImageReadError, UsageError
+from blemish.escaping import as_utf8
 from blemish.extras import require
 from blemish.predictions.rows import COLUMNS, PredictionRow, fingerprint, row_of
 from blemish.runtime import load
@@ -171,8 +172,7 @@ class Predictor:
 
     def failed(self, path: str, reason: str) -> PredictionRow:
         """The row of an image without a verdict."""
-        name = path.encode(errors="backslashreplace").decode()
-        return {**dict.fromkeys(COLUMNS), "path": name, "model": self.model, "error": reason}
+        return {**dict.fromkeys(COLUMNS), "path": as_utf8(path), "model": self.model, "error": reason}
 
 
 def make_predictor(

@@ -31,7 +31,7 @@ EXACT = ("path", "label", "height", "width", "model", "threshold", "pixel_thresh
 
 def run(*arguments: object, code: int = 0) -> tuple[str, str]:
     """What the command line says on stdout and on stderr."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["blemish", *map(str, arguments)])
         patch.setenv("COLUMNS", "200")
@@ -41,7 +41,8 @@ def run(*arguments: object, code: int = 0) -> tuple[str, str]:
         except SystemExit as error:
             ended = error.code or 0
     assert ended == code, err.getvalue()
-    return out.getvalue(), err.getvalue()
+    out.seek(0)
+    return out.read(), err.getvalue()
 
 
 def rows_of(folder: Path) -> list[Row]:
