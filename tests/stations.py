@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -46,7 +47,7 @@ def running(**values: Any) -> Iterator[tuple[Station, httpx.Client]]:
 class Process:
     """`blemish serve` as its own process."""
 
-    def __init__(self, folder: Path, *arguments: str, **values: Any) -> None:
+    def __init__(self, folder: Path, *arguments: str, verify: ssl.SSLContext | bool = True, **values: Any) -> None:
         folder.mkdir(exist_ok=True)
         if values:
             (folder / "station.yaml").write_text(yaml.safe_dump({"port": 0, **values}))
@@ -59,7 +60,9 @@ class Process:
             )  # fmt: skip
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
-        self.client = httpx.Client(base_url=self.first_line.rpartition(" ")[2].strip() or "http://none", timeout=60)
+        self.client = httpx.Client(
+            base_url=self.first_line.rpartition(" ")[2].strip() or "http://none", timeout=60, verify=verify
+        )
 
     def __enter__(self) -> Process:
         until(lambda: self._answers(), 60)

@@ -68,6 +68,7 @@ FENCES = {
     "nicegui": ("serve/",),
     "sqlalchemy": ("serve/",),
     "alembic": ("serve/",),
+    "argon2": ("serve/",),
     "ray": ("scale/",),
     "fsspec": ("scale/",),
     "plotly": ("report/",),

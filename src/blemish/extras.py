@@ -32,13 +32,14 @@ EXTRAS = {
     "alembic": "serve",
     "watchfiles": "serve",
     "prometheus_client": "serve",
+    "argon2": "serve",
     "psycopg": "postgresql",
     "ray": "ray",
     "fsspec": "ray",
 }
 """Package -> the extra that installs it."""
 
-DISTRIBUTIONS = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client", "argon2": "argon2-cffi"}
 """Package -> its name in the index, where that is another."""
 
 

@@ -18,6 +18,8 @@ def serve(
     database: str | None = typer.Option(None, help="postgresql+psycopg://... Default: SQLite in the data folder."),
     host: str | None = typer.Option(None, help="Address to listen on. Default: 127.0.0.1."),
     port: int | None = typer.Option(None, help="Port to listen on; 0: a free one. Default: 8420."),
+    cert: Path | None = typer.Option(None, help="Certificate chain, PEM, for HTTPS."),
+    key: Path | None = typer.Option(None, help="Its private key, PEM."),
     insecure: bool = typer.Option(False, "--insecure", help="Be reached from other machines without a login."),
     demo: bool = typer.Option(False, "--demo", help="Draw parts, good ones and bad ones, into a watched folder."),
 ) -> None:
@@ -36,6 +38,8 @@ def serve(
         "database": database,
         "host": host,
         "port": port,
+        "cert": cert and cert.absolute(),
+        "key": key and key.absolute(),
         "insecure": insecure or None,
     }
     server.log_to_stderr()

@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, File, Header, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Header, HTTPException, Query, Request, Response, UploadFile
 from pydantic import BaseModel, Field
 
 from blemish._version import __version__
 from blemish.errors import UsageError
 from blemish.serve.configuration import CODE
+from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
+from blemish.serve.people_api import people_routes, session_routes
 from blemish.serve.station import Station, product_of
 
 MAX_FILES = 256
@@ -89,8 +91,11 @@ def create_app(station: Station) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host)
     app.include_router(operations(station))
-    app.include_router(verdict_routes(station), prefix="/api/v1")
+    app.include_router(session_routes(station.accounts))
+    for routes in (verdict_routes(station), people_routes(station.accounts)):
+        app.include_router(routes, prefix="/api/v1")
     return app
 
 
@@ -103,10 +108,10 @@ def operations(station: Station) -> APIRouter:
         return {"status": "alive"}
 
     @router.get("/readyz")
-    async def readyz(response: Response) -> dict[str, Any]:
+    async def readyz(request: Request, response: Response) -> dict[str, Any]:
         ready = station.running and station.pipeline.trouble is None
         response.status_code = 200 if ready else 503
-        return {"ready": ready, "troubles": station.troubles}
+        return {"ready": ready, "troubles": station.troubles if request.state.person else []}
 
     @router.get("/metrics")
     async def metrics() -> Response:
@@ -128,6 +133,7 @@ def verdict_routes(station: Station) -> APIRouter:
         "/inspect",
         response_model=VerdictModel,
         responses={**refusals},  # type: ignore[dict-item]
+        dependencies=[Depends(need("operator"))],
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -141,7 +147,12 @@ def verdict_routes(station: Station) -> APIRouter:
         [verdict] = await _judge(station, [(part, content)], product, key)
         return verdict
 
-    @router.post("/inspect/batch", response_model=list[VerdictModel], responses={**refusals})  # type: ignore[dict-item]
+    @router.post(
+        "/inspect/batch",
+        response_model=list[VerdictModel],
+        responses={**refusals},  # type: ignore[dict-item]
+        dependencies=[Depends(need("operator"))],
+    )
     async def inspect_batch(
         files: Annotated[list[UploadFile], File(max_length=MAX_FILES)], product: Product = None
     ) -> Any:

@@ -91,7 +91,9 @@ class StationSettings(Section):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8420, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    insecure: bool = Field(False, description="Listen beyond this machine although nobody has to log in.")
+    insecure: bool = Field(False, description="Listen beyond this machine although nobody has an account.")
+    cert: Path | None = Field(None, description="Certificate chain, PEM: the station then speaks HTTPS.")
+    key: Path | None = Field(None, description="Its private key, PEM.")
     products: tuple[ProductSettings, ...] = Field((), description="Products and their models.")
     sources: tuple[FolderSettings, ...] = Field((), description="Watched folders.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
@@ -105,6 +107,8 @@ class StationSettings(Section):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: give both, or neither")
         codes = [product.code for product in self.products]
         titles = [source.title for source in self.sources]
         for name, values in (("product code", codes), ("source name", titles)):
@@ -152,8 +156,13 @@ def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationS
         where = ".".join(map(str, first["loc"]))
         message = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{where + ': ' if where else ''}{message}. Got {first['input']!r:.200}.") from error
+    for file in (settings.cert, settings.key):
+        if file is not None and not (base / file).is_file():
+            raise UsageError(f"There is no certificate or key at {base / file}.")
     return settings.model_copy(
         update={
+            "cert": settings.cert and base / settings.cert,
+            "key": settings.key and base / settings.key,
             "data": base / settings.data,
             "products": tuple(one.model_copy(update={"model": base / one.model}) for one in settings.products),
             "sources": tuple(one.model_copy(update={"folder": base / one.folder}) for one in settings.sources),

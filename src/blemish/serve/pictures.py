@@ -93,7 +93,8 @@ class Pictures:
         """(H, W) in [0, 1], as `finish` kept it; None if it didn't."""
         try:
             with Image.open(self._place(verdict["uid"], ".map.png")) as picture:
-                return np.asarray(picture, dtype=np.float32) / np.float32(65535)
+                values: npt.NDArray[np.float32] = np.asarray(picture).astype(np.float32)
+                return values / np.float32(65535)
         except OSError:
             return None
 

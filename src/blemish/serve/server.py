@@ -61,13 +61,8 @@ def listen(settings: StationSettings) -> socket.socket:
     """The socket to listen on.
 
     Raises:
-        UsageError: if the address can't be used, or everybody could reach a station that asks for no login.
+        UsageError: if the address can't be used.
     """
-    if not is_loopback(settings.host) and not settings.insecure:
-        raise UsageError(
-            f"host {settings.host} is reached from other machines, and nobody has to log in. Listen on 127.0.0.1, or "
-            f"say --insecure if the network is trusted."
-        )
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -80,6 +75,20 @@ def listen(settings: StationSettings) -> socket.socket:
     return listening
 
 
+def check_exposure(station: Station) -> None:
+    """Refuses that everybody can reach a station that asks for no login.
+
+    Raises:
+        UsageError: if it would be so, and the settings don't say that it shall.
+    """
+    host = station.settings.host
+    if not is_loopback(host) and not station.accounts.any and not station.settings.insecure:
+        raise UsageError(
+            f"host {host} is reached from other machines, and nobody has an account. Start on 127.0.0.1 first and make "
+            f"the admin by the link that is printed, or say --insecure if everybody there is trusted."
+        )
+
+
 def serve(settings: StationSettings) -> None:
     """Runs a station until it is told to stop, by a signal.
 
@@ -88,11 +97,21 @@ def serve(settings: StationSettings) -> None:
     """
     listening = listen(settings)
     station = Station(settings)
+    check_exposure(station)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"The station is at http://{shown}:{port}", flush=True)
+    address = f"{'http' if settings.cert is None else 'https'}://{shown}:{port}"
+    print(f"The station is at {address}", flush=True)
+    if station.accounts.setup_key is not None:
+        print(f"Make its admin, once, at {address}/setup?key={station.accounts.setup_key}", flush=True)
     config = uvicorn.Config(
-        create_app(station), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
+        create_app(station),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        ssl_certfile=settings.cert,
+        ssl_keyfile=settings.key,
     )
     _Server(config).run(sockets=[listening])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from blemish.errors import OutputError, UsageError
+from blemish.serve.accounts import Accounts
 from blemish.serve.configuration import StationSettings
 from blemish.serve.database import Writer, migrate, open_database, sole_user
 from blemish.serve.folder import WatchedFolder
@@ -45,6 +46,7 @@ class Station:
         migrate(self.engine)
         self.writer = Writer(self.engine)
         self.history = History(self.engine, self.writer)
+        self.accounts = Accounts(self.engine, self.writer)
         self.pipeline = Pipeline(
             self.history, self.models, self.pictures, places=settings.queue, batch_size=settings.batch_size
         )

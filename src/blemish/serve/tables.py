@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
+    ForeignKey,
     Index,
     Integer,
     MetaData,
@@ -61,6 +63,43 @@ verdicts = Table(
     Index("verdicts_product", "product", "time", "id"),
     Index("verdicts_product_label", "product", "label", "time", "id"),
     Index("verdicts_part", "part", "time", "id"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("password", String(256), nullable=False),  # argon2id
+    Column("role", String(16), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the cookie, which is nowhere
+    Column("user", String(64), ForeignKey("users.name"), nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the token, which is nowhere
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+    Column("creator", String(64), nullable=False),
+)
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", String(64), nullable=False),  # over the digest before, and this row
 )
 
 NORMAL, ANOMALOUS, FAILED = LABELS = ("normal", "anomalous", "failed")

@@ -112,7 +112,10 @@ def test_what_would_not_work_ends_with_one_line(small_model: Path, tmp_path: Pat
     port = str(taken.getsockname()[1])
     table = [
         ((str(small_model), "--port", port), f"can't listen on 127.0.0.1:{port}: Address already in use"),
-        ((str(small_model), "--host", "0.0.0.0", "--port", "0"), "reached from other machines, and nobody has to"),
+        (
+            (str(small_model), "--host", "0.0.0.0", "--port", "0"),
+            "reached from other machines, and nobody has an account",
+        ),
         ((), "Give a model file, or --config, or --demo"),
         (("--demo", "--watch", "x"), "--watch goes with a model file"),
     ]
@@ -124,7 +127,6 @@ def test_what_would_not_work_ends_with_one_line(small_model: Path, tmp_path: Pat
         assert message in ended.stderr
         assert ended.stderr.count("\n") == 1
     taken.close()
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,0 +1,63 @@
+"""The two pages for people who aren't logged in: plain HTML without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from starlette.responses import HTMLResponse
+
+_STYLE = """
+:root { color-scheme: light dark; font: 18px/1.5 system-ui, sans-serif }
+body { min-height: 90vh; display: grid; place-items: center; margin: 0 }
+form { display: grid; gap: .8rem; width: min(22rem, 90vw) }
+h1 { font-size: 1.6rem; margin: 0 } p { margin: 0 }
+label { display: grid; gap: .2rem }
+input, button { font: inherit; padding: .7rem; min-height: 3rem; border: 1px solid #888; border-radius: .4rem }
+button { background: #0d6e6e; color: white; border: 0; font-weight: 600; cursor: pointer }
+.wrong { color: #c62828; font-weight: 600 } @media (prefers-color-scheme: dark) { .wrong { color: #ff8a80 } }
+:focus-visible { outline: 3px solid #ff9800; outline-offset: 2px }
+"""
+
+
+def login_form(to: str, wrong: str = "", status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """Asks for name and password.
+
+    Args:
+        to: local address to go to afterwards.
+        wrong: what was wrong with the last try.
+        status: of the answer.
+        headers: of the answer.
+    """
+    return _page("Log in", "Log in", "current-password", {"to": to}, wrong, status, headers)
+
+
+def setup_form(key: str, wrong: str = "", status: int = 200) -> HTMLResponse:
+    """Asks for name and password of the first admin; `key` is that of the one-time link."""
+    note = "You become the admin of this station. From then on everybody needs an account."
+    return _page("Make the admin", "Make the admin", "new-password", {"key": key}, wrong, status, note=note)
+
+
+def _page(
+    title: str,
+    button: str,
+    autocomplete: str,
+    hidden: Mapping[str, str],
+    wrong: str,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    note: str = "",
+) -> HTMLResponse:
+    fields = "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in hidden.items())
+    alert = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
+    return HTMLResponse(
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} - blemish station</title><style>{_STYLE}</style></head>
+<body><form method="post"><h1>{title}</h1>{f"<p>{escape(note)}</p>" if note else ""}{alert}{fields}
+<label>Name<input name="name" autocomplete="username" required autofocus maxlength="64"></label>
+<label>Password<input name="password" type="password" autocomplete="{autocomplete}" required maxlength="200"></label>
+<button>{button}</button></form></body></html>""",
+        status,
+        headers,
+    )

@@ -1,0 +1,399 @@
+"""Who may do what, and a table of attacks, each tried on a running station."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+import sqlite3
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from blemish.errors import UsageError
+from blemish.serve import audit
+from blemish.serve.accounts import Accounts, Person, TooManyTries
+from blemish.serve.configuration import station_settings
+from blemish.serve.database import Writer, migrate, open_database
+from blemish.serve.people_api import local
+from blemish.serve.server import check_exposure
+from blemish.serve.station import Station
+from stations import Process, running
+
+PASSWORD = "correct horse battery"
+ADMIN = Person("root", "admin")
+ROLES = ("viewer", "operator", "engineer", "admin")
+
+
+@pytest.fixture(scope="module")
+def guarded(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station, str]]:
+    """A station with a user and a token of each role."""
+    products = [{"code": "tile", "model": small_model}]
+    with running(data=tmp_path_factory.mktemp("station"), products=products) as (station, client):
+        station.accounts.set_up(station.accounts.setup_key or "", "root", PASSWORD)
+        for role in ROLES:
+            station.accounts.add_user(ADMIN, f"{role}.user", PASSWORD, role)
+        yield station, str(client.base_url)
+
+
+@pytest.fixture
+def stranger(guarded: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=guarded[1], timeout=60) as client:
+        yield client
+
+
+def log_in(client: httpx.Client, name: str, password: str = PASSWORD) -> httpx.Response:
+    return client.post("/login", data={"name": name, "password": password, "to": "/"})
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    engine = open_database(f"sqlite:///{tmp_path}/a.sqlite")
+    migrate(engine)
+    writer = Writer(engine)
+    yield Accounts(engine, writer)
+    writer.close()
+    engine.dispose()
+
+
+# ------------------------------------------------------------------------------------------------------------- accounts
+
+
+def test_the_link_makes_one_admin_once(accounts: Accounts) -> None:
+    key = accounts.setup_key
+    assert key is not None
+    for wrong in ("", "x", key[:-1]):
+        with pytest.raises(UsageError, match="This link was used"):
+            accounts.set_up(wrong, "root", PASSWORD)
+    accounts.set_up(key, "root", PASSWORD)
+    assert accounts.any
+    with pytest.raises(UsageError, match="This link was used"):
+        accounts.set_up(key, "again", PASSWORD)
+    assert Accounts(accounts.engine, accounts._writer).setup_key is None
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "role", "message"),
+    [
+        ("", PASSWORD, "viewer", "A name must have 1 to 64"),
+        ("a b", PASSWORD, "viewer", "A name must have 1 to 64"),
+        ("a", "short", "viewer", "must have 10 to 200 characters. Got 5"),
+        ("a", "x" * 201, "viewer", "must have 10 to 200 characters. Got 201"),
+        ("a", PASSWORD, "king", "role must be one of viewer, operator, engineer, admin. Got 'king'"),
+        ("root", PASSWORD, "viewer", "There is a user called 'root' already"),
+    ],
+)
+def test_users_are_checked(accounts: Accounts, name: str, password: str, role: str, message: str) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    with pytest.raises(UsageError, match=message):
+        accounts.add_user(ADMIN, name, password, role)
+
+
+def test_no_secret_is_in_the_database(accounts: Accounts, tmp_path: Path) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    secrets = [PASSWORD, accounts.log_in("root", PASSWORD, "here"), accounts.add_token(ADMIN, "plc", "operator", 1)]
+    accounts.engine.dispose()
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"$argon2id$" in content
+    for secret in secrets:
+        assert secret.encode() not in content
+
+
+def test_the_last_admin_stays(accounts: Accounts) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    for change in ({"role": "viewer"}, {"active": False}):
+        with pytest.raises(UsageError, match="One active admin has to be left"):
+            accounts.change_user(ADMIN, "root", **change)  # type: ignore[arg-type]
+    assert accounts.users()[0]["role"] == "admin"
+
+
+def test_wrong_passwords_make_one_wait(accounts: Accounts) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    for number in range(5):
+        with pytest.raises(UsageError, match="Name or password is wrong"):
+            accounts.log_in("root", "guess", f"10.0.0.{number}")
+    with pytest.raises(TooManyTries, match="Try again in 2 seconds"):
+        accounts.log_in("root", PASSWORD, "10.0.0.9")  # the name waits, from wherever it is tried
+    for number in range(5):
+        with pytest.raises(UsageError, match="Name or password is wrong"):
+            accounts.log_in(f"user{number}", "guess", "10.0.0.7")
+    with pytest.raises(TooManyTries):
+        accounts.log_in("somebody", "guess", "10.0.0.7")  # and the address, for whomever
+
+
+def test_tokens_end(accounts: Accounts) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    secret = accounts.add_token(ADMIN, "plc", "operator", 1)
+    assert accounts.of_token(secret) == Person("token plc", "operator")
+    accounts.revoke_token(ADMIN, "plc")
+    assert accounts.of_token(secret) is None
+    short = accounts.add_token(ADMIN, "short", "viewer", 1e-9)
+    assert accounts.of_token(short) is None
+    with pytest.raises(UsageError, match="There is, or was, a token called 'plc'"):
+        accounts.add_token(ADMIN, "plc", "viewer", 1)
+    with pytest.raises(UsageError, match=r"can't be more than who makes it: engineer. Got 'admin'"):
+        accounts.add_token(Person("e", "engineer"), "up", "admin", 1)
+
+
+def test_the_audit_trail_shows_what_was_changed_in_it(accounts: Accounts) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    accounts.add_token(ADMIN, "plc", "operator", 1)
+    accounts.revoke_token(ADMIN, "plc")
+    entries = list(audit.entries(accounts.engine))
+    assert [entry["action"] for entry in entries] == ["add user", "add token", "revoke token"]
+    assert entries[0]["detail"] == {"name": "root", "role": "admin"}
+    assert audit.broken_at(accounts.engine) is None
+    for statement, place in (
+        ("UPDATE audit SET who = 'nobody' WHERE id = 2", 2),
+        ("DELETE FROM audit WHERE id = 2", 2),
+        ("DELETE FROM audit WHERE id = 1", 1),
+    ):
+        with accounts.engine.connect() as connection:
+            connection.execute(text(statement))
+            connection.commit()
+        assert audit.broken_at(accounts.engine) == place
+
+
+# ---------------------------------------------------------------------------------------------------------------- doors
+
+
+def test_a_person_logs_in_and_out(guarded: Any, stranger: httpx.Client) -> None:
+    assert stranger.get("/api/v1/me").status_code == 401
+    page = stranger.get("/anything", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["location"]) == (303, "/login?to=/anything")
+    assert "Name or password is wrong" in log_in(stranger, "operator.user", "wrong password").text
+    answer = log_in(stranger, "operator.user")
+    assert answer.status_code == 303
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert stranger.get("/api/v1/me").json() == {"name": "operator.user", "role": "operator"}
+    stolen = stranger.cookies["blemish_session"]
+    stranger.post("/logout")
+    headers = {"Cookie": f"blemish_session={stolen}"}
+    assert stranger.get("/api/v1/me", headers=headers).status_code == 401  # ended on the station, not in the browser
+
+
+NEEDS = [
+    ("GET", "/api/v1/verdicts", None, "viewer"),
+    ("GET", "/metrics", None, "viewer"),
+    ("GET", "/api/v1/openapi.json", None, "viewer"),
+    ("POST", "/api/v1/inspect", b"x", "operator"),
+    ("GET", "/api/v1/users", None, "admin"),
+    ("POST", "/api/v1/users", {"name": "x", "password": "y", "role": "viewer"}, "admin"),
+    ("PATCH", "/api/v1/users/nobody", {"role": "admin"}, "admin"),
+    ("GET", "/api/v1/tokens", None, "admin"),
+    ("POST", "/api/v1/tokens", {"name": "a b", "role": "viewer"}, "admin"),
+    ("DELETE", "/api/v1/tokens/none", None, "admin"),
+    ("GET", "/api/v1/audit.jsonl", None, "admin"),
+    ("GET", "/api/v1/audit/check", None, "admin"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "needed"), NEEDS)
+def test_each_door_opens_from_its_role_on(guarded: Any, method: str, path: str, body: Any, needed: str) -> None:
+    station, address = guarded
+    content = {"json": body} if isinstance(body, dict) else {"content": body}
+    assert httpx.request(method, address + path, **content).status_code == 401
+    for role in ROLES:
+        name = f"{role}-{abs(hash((method, path)))}"
+        headers = {"Authorization": f"Bearer {station.accounts.add_token(ADMIN, name, role, 1)}"}
+        status = httpx.request(method, address + path, headers=headers, timeout=60, **content).status_code
+        if ROLES.index(role) >= ROLES.index(needed):
+            assert status in (200, 400), (role, status)
+        else:
+            assert status == 403, role
+
+
+def test_every_route_of_the_document_is_in_the_table_above(guarded: Any) -> None:
+    station, address = guarded
+    token = station.accounts.add_token(ADMIN, "reader", "viewer", 1)
+    document = httpx.get(f"{address}/api/v1/openapi.json", headers={"Authorization": f"Bearer {token}"}).json()
+    tested = {(method, re.sub(r"/(nobody|none)$", "/{name}", path)) for method, path, *_ in NEEDS}
+    for path, methods in document["paths"].items():
+        for method in methods:
+            read_by_all = method == "get" and path in ("/api/v1/me", "/api/v1/verdicts/{uid}")
+            like_another = path == "/api/v1/inspect/batch"
+            assert (method.upper(), path) in tested or read_by_all or like_another, f"{method} {path}"
+
+
+CROSS = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+]
+
+
+@pytest.mark.parametrize("headers", CROSS)
+def test_other_sites_cannot_act_with_a_persons_cookie(
+    guarded: Any, stranger: httpx.Client, headers: dict[str, str]
+) -> None:
+    log_in(stranger, "admin.user")
+    body = {"name": "mole", "password": PASSWORD, "role": "admin"}
+    refused = stranger.post("/api/v1/users", json=body, headers=headers)
+    assert refused.status_code == 403
+    assert "another site" in refused.text
+    assert stranger.post("/login", data={"name": "x", "password": "y"}, headers=headers).status_code == 403
+    assert "mole" not in {user["name"] for user in guarded[0].accounts.users()}
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": str(stranger.base_url).rstrip("/")}
+    assert stranger.patch("/api/v1/users/nobody", json={"role": "admin"}, headers=own).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer blemish_guess"},
+        {"Authorization": "Basic cm9vdDpyb290"},
+        {"Cookie": "blemish_session="},
+        {"Cookie": "blemish_session=' OR 1=1 --"},
+        {"Cookie": "blemish_session=a; blemish_session=root"},
+    ],
+)
+def test_guesses_open_nothing(stranger: httpx.Client, headers: dict[str, str]) -> None:
+    assert stranger.get("/api/v1/me", headers=headers).status_code == 401
+
+
+def test_a_role_and_a_password_change_end_sessions(guarded: Any, stranger: httpx.Client) -> None:
+    accounts = guarded[0].accounts
+    accounts.add_user(ADMIN, "leaver", PASSWORD, "admin")
+    for change in ({"role": "viewer"}, {"password": "another password"}, {"active": False}):
+        log_in(stranger, "leaver", "another password" if "active" in change else PASSWORD)
+        assert stranger.get("/api/v1/me").status_code == 200
+        accounts.change_user(ADMIN, "leaver", **change)
+        assert stranger.get("/api/v1/me").status_code == 401
+    assert log_in(stranger, "leaver", "another password").status_code == 401
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "engineer"])
+def test_nobody_gives_themselves_a_role(guarded: Any, stranger: httpx.Client, role: str) -> None:
+    log_in(stranger, f"{role}.user")
+    attempts = [
+        stranger.patch(f"/api/v1/users/{role}.user", json={"role": "admin"}),
+        stranger.post("/api/v1/users", json={"name": "mole", "password": PASSWORD, "role": "admin"}),
+        stranger.post("/api/v1/tokens", json={"name": "mole", "role": "admin"}),
+        stranger.post("/setup", data={"key": "", "name": "mole", "password": PASSWORD}),
+    ]
+    assert [attempt.status_code for attempt in attempts] == [403, 403, 403, 400]
+    assert stranger.get("/api/v1/me").json()["role"] == role
+
+
+def test_paths_lead_nowhere_else(stranger: httpx.Client) -> None:
+    log_in(stranger, "admin.user")
+    for path in (
+        "/api/v1/verdicts/..%2F..%2Fetc%2Fpasswd",
+        "/api/v1/verdicts/%00",
+        "/../../etc/passwd",
+        "//etc/passwd",
+    ):
+        answer = stranger.get(path)
+        assert answer.status_code == 404, path
+        assert "root:" not in answer.text
+
+
+def test_forms_are_small_and_lead_to_this_station(stranger: httpx.Client) -> None:
+    assert stranger.post("/login", content=b"name=" + bytes(20_000)).status_code == 413
+    script = stranger.get("/login", params={"to": '"><script>alert(1)</script>'}).text
+    assert "<script" not in script
+    table = {"/history": "/history", "//evil.example": "/", "https://evil.example": "/", "/\\evil": "/", "/a\nb": "/"}
+    for to, target in table.items():
+        assert local(to) == target
+
+
+def test_answers_forbid_frames_and_foreign_scripts(stranger: httpx.Client) -> None:
+    headers = stranger.get("/login").headers
+    assert headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+# ----------------------------------------------------------------------------------------------------- without accounts
+
+
+def test_without_accounts_this_machine_may_operate_and_no_more(small_model: Path, tmp_path: Path) -> None:
+    with running(data=tmp_path, products=[{"code": "tile", "model": small_model}]) as (station, client):
+        assert client.get("/api/v1/me").json() == {"name": "anybody", "role": "operator"}
+        assert client.get("/api/v1/users").status_code == 403
+        port = client.base_url.port
+        for headers in (
+            {"Host": f"evil.example:{port}"},
+            {"X-Forwarded-For": "10.0.0.1"},
+            {"Forwarded": "for=1.2.3.4"},
+        ):
+            assert client.get("/api/v1/me", headers=headers).status_code == 401  # rebound names, and proxies
+        for headers in CROSS:
+            assert client.post("/api/v1/inspect", content=b"x", headers=headers).status_code == 403
+        key = station.accounts.setup_key
+        form = {"key": key, "name": "root", "password": PASSWORD}
+        assert client.post("/setup", data={**form, "password": "short"}).status_code == 400
+        assert client.post("/setup", data=form).headers["location"] == "/login"
+        assert client.get("/api/v1/me").status_code == 401
+
+
+def test_exposed_without_accounts_is_refused(small_model: Path, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"data": tmp_path, "products": [{"code": "tile", "model": small_model}]}
+    station = Station(station_settings({**values, "host": "0.0.0.0"}))
+    try:
+        with pytest.raises(UsageError, match=r"host 0\.0\.0\.0 is reached from other machines, and nobody has"):
+            check_exposure(station)
+        station.settings = station_settings({**values, "host": "0.0.0.0", "insecure": True})
+        check_exposure(station)
+        station.settings = station_settings({**values, "host": "0.0.0.0"})
+        station.accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+        check_exposure(station)
+    finally:
+        station.writer.close()
+        station.close()
+
+
+def test_https_and_the_link_of_a_real_process(small_model: Path, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    arguments = [str(small_model), "--port", "0", "--data", "d"]
+    with Process(
+        tmp_path, *arguments, "--cert", str(cert), "--key", str(key), verify=ssl.create_default_context(cafile=cert)
+    ) as station:
+        link = station.process.stdout.readline().rpartition(" ")[2].strip()  # type: ignore[union-attr]
+        assert link.startswith("https://127.0.0.1:")
+        assert "Make the admin" in station.client.get(link).text
+        form = {"key": link.rpartition("key=")[2], "name": "root", "password": PASSWORD}
+        assert station.client.post("/setup", data=form).status_code == 303
+        assert "secure" in log_in(station.client, "root").headers["set-cookie"].lower()
+        assert station.client.get("/api/v1/me").json()["role"] == "admin"
+        station.stop()
+    with sqlite3.connect(tmp_path / "d/station.sqlite") as database:
+        assert [row[0] for row in database.execute("SELECT action FROM audit")] == ["add user", "log in"]
+    database.close()
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "station")])
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - datetime.timedelta(days=1))
+        .not_valid_after(moment + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, private = folder / "cert.pem", folder / "key.pem"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return pem, private
