@@ -14,6 +14,7 @@ import typer
 
 from blemish._version import __version__
 from blemish.cli.bench import bench
+from blemish.cli.calibrate import calibrate, update
 from blemish.cli.console import BAD_INPUT, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (fit, test, report, predict, export, inspect, recommend, bench, serve, doctor, demo):
+for verb in (*(fit, test, report, predict, calibrate, update, export, inspect, recommend, bench, serve, doctor, demo),):
     app.command()(verb)
 app.add_typer(data, name="data")
 

@@ -76,7 +76,7 @@ def fit(
                 "detector": model.name,
                 "fitted_on": len(split.fit),
                 "calibration": {**vars(record), "oracle": record.oracle},
-                "threshold": decider.raw_image_threshold,
+                "threshold": decider.effective_image_threshold,
                 "seconds": round(seconds, 3),
                 "bytes": output.stat().st_size,
             }
@@ -87,7 +87,9 @@ def fit(
         f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).",
         markup=False,
     )
-    out().print(calibration_summary(record, decider.raw_image_threshold), markup=False)
+    out().print(
+        calibration_summary(record, decider.effective_image_threshold, decider.raw_image_threshold), markup=False
+    )
 
 
 def _foreign(key: str) -> bool:

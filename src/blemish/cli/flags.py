@@ -20,6 +20,10 @@ from blemish.settings import options
 
 OPTIONS = options(DETECTORS)
 
+THRESHOLD = typer.Option(None, "--threshold", help="Raw score from which an image is anomalous; marks follow.")
+SENSITIVITY = typer.Option(None, "--sensitivity", help="0 to 1; higher calls more images anomalous; marks follow.")
+RATE = typer.Option(None, "--rate", help="Wanted share of good images called anomalous, by the calibration's scores.")
+
 _Given = TypeVar("_Given", bound=Settings)
 
 

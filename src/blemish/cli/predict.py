@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
-from blemish.cli.flags import settings_of, with_flags
+from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
 from blemish.cli.paths import expand
 from blemish.data.walk import describe
 from blemish.errors import UsageError
@@ -42,9 +42,13 @@ def predict(
     ray: bool = typer.Option(False, "--ray", help="Score on all CPUs or GPUs of a Ray cluster, or of this machine."),
     address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     ship_model: bool = typer.Option(False, "--ship-model", help="Send the model file to Ray's workers."),
+    threshold: float | None = THRESHOLD,
+    sensitivity: float | None = SENSITIVITY,
+    rate: float | None = RATE,
     **flags: Any,
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
+    from blemish.post_processing.moving import moved
     from blemish.predictions.pictures import PictureFolder
     from blemish.predictions.rows import fingerprint
     from blemish.predictions.run import prediction_run
@@ -56,6 +60,8 @@ def predict(
     smallest = min_pixels(min_area, mm_per_pixel)
     loading = settings_of(LoadingSettings, flags)
     if ray:
+        if any(value is not None for value in (threshold, sensitivity, rate)):
+            raise UsageError("--ray decides as the model's file says. Write the threshold down with blemish calibrate.")
         from blemish.cli.ray import predict_on_ray
 
         options = {"device": device, "batch_size": loading.batch_size, "max_pixels": loading.max_pixels}
@@ -76,8 +82,10 @@ def predict(
         raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
     inputs = expand(images)
     named = inputs.images
+    backend = load(model, device=device).backend
     session = Session(
-        load(model, device=device).backend,
+        backend,
+        decision=moved(backend.decision, threshold=threshold, sensitivity=sensitivity, rate=rate),
         batch_size=loading.batch_size,
         max_pixels=loading.max_pixels,
         min_area=smallest,
@@ -98,7 +106,7 @@ def predict(
             pictures=pictures,
             output=output,
             resume=resume,
-            settings={"device": device},
+            settings={"device": device, **session.settings},
         ) as run,
         progress(shown=as_json, transient=False) as bars,  # without JSON every verdict is a line, which tells how far
     ):

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from blemish.cli.console import phases
-from blemish.cli.flags import given, settings_of, with_flags
+from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
 from blemish.settings import FolderSettings, LoadingSettings
 
 
@@ -17,6 +17,9 @@ def report(
     source: Path = typer.Argument(..., help="Model file, or predictions: .csv, .jsonl, .parquet."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
     output: Path = typer.Option(Path("report.html"), "--output", "-o", help="File to write, ending in .html."),
+    threshold: float | None = THRESHOLD,
+    sensitivity: float | None = SENSITIVITY,
+    rate: float | None = RATE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -31,6 +34,8 @@ def report(
     check_writable(output, ".html")
     make = report_on_predictions if source.suffix.lower() in READERS else report_on_model
     said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
+    loading = settings_of(LoadingSettings, flags)
+    move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
     with phases() as progress:
-        figures = make(source, directory, output, settings_of(LoadingSettings, flags), said=said, progress=progress)
+        figures = make(source, directory, output, loading, said=said, move=move, progress=progress)
     show(figures, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from blemish.cli.console import out, phases, print_json, table
-from blemish.cli.flags import given, settings_of, with_flags
+from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
 
@@ -17,24 +17,30 @@ def test(
     model: Path = typer.Argument(..., help="Model file."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one .html file."),
+    threshold: float | None = THRESHOLD,
+    sensitivity: float | None = SENSITIVITY,
+    rate: float | None = RATE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
     """Measure a model on labeled images, on raw scores and in original pixels."""
     said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     loading, accelerator = settings_of(LoadingSettings, flags), settings_of(RunSettings, flags).accelerator
+    move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
     if report is None:
         from blemish.artifact import load
         from blemish.engine.testing import measure
 
-        figures = measure(load(model), directory, loading, accelerator, said=said)
+        figures = measure(load(model), directory, loading, accelerator, said=said, move=move)
     else:
         from blemish.cli.paths import check_writable
         from blemish.report.assemble import report_on_model
 
         check_writable(report, ".html")
         with phases() as progress:
-            figures = report_on_model(model, directory, report, loading, accelerator, said=said, progress=progress)
+            figures = report_on_model(
+                model, directory, report, loading, accelerator, said=said, move=move, progress=progress
+            )
     show(figures, as_json)
 
 

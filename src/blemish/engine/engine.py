@@ -14,6 +14,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ class Engine:
         self._fit(model, datamodule, model.resume, earlier=model.data_record)
 
     def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
-        """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features.
+        """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features. The images
+        count as seen from then on, unless they are test images.
 
         Raises:
             UsageError: if `calibrate_on` is "cross" and the detector was fitted on some of the images.
@@ -101,10 +103,12 @@ class Engine:
                     f"The detector was made from {known} of these images, so they can't calibrate it again: it knows "
                     f"them. Give it new ones, or fit again."
                 )
-        datamodule.split = dealt.of_new_images()
+        datamodule.split = replace(dealt.of_new_images(), fit=())
         try:
             with self._trainer() as trainer:
                 trainer.validate(_driven(model), datamodule=datamodule, verbose=False)
+            if model.data_record is not None:
+                model.data_record = model.data_record.after(datamodule.record())
         finally:
             datamodule.split = dealt
 

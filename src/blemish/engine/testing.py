@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine.engine import Engine
+from blemish.post_processing.moving import moved
 
 if TYPE_CHECKING:
     from blemish.metrics.evaluation import EvaluationResult
@@ -23,13 +25,17 @@ def measure(
     accelerator: str = "auto",
     *,
     said: Mapping[str, Any] | None = None,
+    move: Mapping[str, float | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The figures of a detector on the test images of a folder, see `data_for_test`, and what they rest on.
+    With `move`, arguments of `blemish.post_processing.moving.moved`, it decides by another threshold from then on.
 
     Raises:
         UsageError: if it has no post-processor that decides. DataError: if there is nothing to test on.
     """
     decider = detector.decider
+    if any(value is not None for value in move.values()):
+        decider.decision = moved(decider.decision, **move)
     return figures_of(Engine(accelerator).test(detector, data_for_test(detector, root, loading, said or {})), decider)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
-from blemish.errors import UsageError
+from blemish.errors import CalibrationError, UsageError
 
 
 def certified_rate(n: int, k: int) -> float:
@@ -42,3 +43,26 @@ def conditional_rate(n: int, k: int, level: float = 0.95) -> float:
         )
         low, high = (q, high) if math.fsum(map(math.exp, log_terms)) > 1 - level else (low, q)
     return high
+
+
+def normal_rank(n: int, max_false_alarm_rate: float | None) -> int:
+    """Which of n ascending normal scores is the threshold, counted from 1: the highest, or that for a wanted rate.
+
+    Raises:
+        CalibrationError: there are too few scores for the rate; the message names the number needed.
+        UsageError: the rate lies outside (0, 1).
+    """
+    if n < 1:
+        raise CalibrationError("A threshold needs at least 1 score of a normal image. Got 0.")
+    if max_false_alarm_rate is None:
+        return n
+    if not 0 < max_false_alarm_rate < 1:
+        raise UsageError(f"max_false_alarm_rate must lie between 0 and 1, both excluded. Got {max_false_alarm_rate}.")
+    rate = Fraction(repr(float(max_false_alarm_rate)))  # the decimal that was typed: 0.1, not 0.1000000000000000055
+    k = math.ceil((1 - rate) * (n + 1))
+    if k > n:
+        raise CalibrationError(
+            f"max_false_alarm_rate={max_false_alarm_rate} needs at least {math.ceil(1 / rate) - 1} normal scores. "
+            f"Got {n}: add normal images, or ask for {certified_rate(n, n):.3g} or more."
+        )
+    return k

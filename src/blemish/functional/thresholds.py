@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import torch
 from torch import Tensor
 
-from blemish.errors import CalibrationError, UsageError
-from blemish.functional.conformal import certified_rate
+from blemish.errors import CalibrationError
+from blemish.functional.conformal import normal_rank
 from blemish.functional.curves import f1_curve
 from blemish.functional.histogram import (
     Tally,
@@ -52,7 +49,7 @@ def normal_threshold(scores: Tensor, max_false_alarm_rate: float | None = None) 
         NonFiniteError: a score is NaN or infinite.
     """
     check_finite(scores)
-    k = _normal_rank(scores.numel(), max_false_alarm_rate)
+    k = normal_rank(scores.numel(), max_false_alarm_rate)
     return float(torch.kthvalue(scores.detach().reshape(-1).float(), k).values)
 
 
@@ -64,21 +61,3 @@ def _best_f1(tally: Tally) -> tuple[float, float]:
     f1 = f1_curve(tally)
     best = int(torch.nonzero(f1 == f1.max())[-1])
     return float(tally.value[best]), float(f1[best])
-
-
-def _normal_rank(n: int, max_false_alarm_rate: float | None) -> int:
-    """Which of n ascending normal scores is the threshold, counted from 1."""
-    if n < 1:
-        raise CalibrationError("A threshold needs at least 1 score of a normal image. Got 0.")
-    if max_false_alarm_rate is None:
-        return n
-    if not 0 < max_false_alarm_rate < 1:
-        raise UsageError(f"max_false_alarm_rate must lie between 0 and 1, both excluded. Got {max_false_alarm_rate}.")
-    rate = Fraction(repr(float(max_false_alarm_rate)))  # the decimal that was typed: 0.1, not 0.1000000000000000055
-    k = math.ceil((1 - rate) * (n + 1))
-    if k > n:
-        raise CalibrationError(
-            f"max_false_alarm_rate={max_false_alarm_rate} needs at least {math.ceil(1 / rate) - 1} normal scores. "
-            f"Got {n}: add normal images, or ask for {certified_rate(n, n):.3g} or more."
-        )
-    return k

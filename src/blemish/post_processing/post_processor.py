@@ -22,6 +22,7 @@ from blemish.errors import NotCalibratedError, UsageError
 from blemish.functional.verdict import is_anomalous, normalize_consistently, raw_threshold
 from blemish.post_processing.calibration import Evidence, calibrate, raw_of
 from blemish.post_processing.decision import SETTINGS, CalibrationRecord, Decision, checked_sensitivity
+from blemish.post_processing.moving import by_hand
 from blemish.settings import DecisionSettings
 
 if TYPE_CHECKING:
@@ -247,13 +248,26 @@ class DecisionModule(nn.Module):
 
     @property
     def raw_image_threshold(self) -> float:
-        """Theta for images, before sensitivity; NaN before calibration."""
+        """Theta for images, before sensitivity; NaN before calibration. Once calibrated it may be set at any time, and
+        that of pixels follows in proportion, see `blemish.post_processing.moving`.
+
+        Raises:
+            NotCalibratedError: (when set) before calibration. UsageError: (when set) for what isn't a finite number.
+        """
         return self._number("image_threshold")
+
+    @raw_image_threshold.setter
+    def raw_image_threshold(self, value: float) -> None:
+        self.decision = by_hand(self.decision, pixel_follows=True, image_threshold=value)
 
     @property
     def raw_pixel_threshold(self) -> float:
-        """Theta for pixels, before sensitivity; NaN before calibration."""
+        """Theta for pixels, before sensitivity; NaN before calibration. May be set as `raw_image_threshold`."""
         return self._number("pixel_threshold")
+
+    @raw_pixel_threshold.setter
+    def raw_pixel_threshold(self, value: float) -> None:
+        self.decision = by_hand(self.decision, pixel_follows=False, pixel_threshold=value)
 
     @property
     def effective_image_threshold(self) -> float:

@@ -7,20 +7,34 @@ from typing import TYPE_CHECKING
 
 from blemish.escaping import one_line
 from blemish.functional.conformal import conditional_rate
+from blemish.post_processing.moving import BY_HAND
 
 if TYPE_CHECKING:
     from blemish.post_processing.decision import CalibrationRecord
 
 
-def calibration_summary(record: CalibrationRecord, threshold: float) -> str:
+def calibration_summary(record: CalibrationRecord, threshold: float, chosen: float | None = None) -> str:
     """A few sentences: the policy, the images, what they certify, and which one decided.
 
     Args:
         record: of a calibrated model.
-        threshold: its raw image threshold.
+        threshold: its raw image threshold in force, with the sensitivity in it.
+        chosen: the one that was chosen, where the sensitivity moved it; what is certified holds for that.
     """
     images = f"{record.normal} good" + (f" and {record.anomalous} anomalous" if record.anomalous else "") + " images"
-    text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({record.source.replace('_', ' ')})."
+    source = record.source.replace("_", " ")
+    reached = sum(score >= threshold for score in record.scores)
+    reach = (
+        f" {reached} of {len(record.scores)} good images that calibrated ({source}) reach it." if record.scores else ""
+    )
+    if record.policy == BY_HAND:
+        return f"Threshold {threshold:.4g}: set by hand.{reach} Nothing is certified for it."
+    text = f"Threshold {threshold:.4g}: {record.policy} on {images} ({source})."
+    if chosen is not None and chosen != threshold:
+        text = (
+            f"Threshold {threshold:.4g}: moved by the sensitivity from {chosen:.4g}.{reach} What follows is of "
+            f"{chosen:.4g}: {record.policy} on {images} ({source})."
+        )
     rate = record.certified_false_alarm_rate
     if rate is not None:
         n = record.normal

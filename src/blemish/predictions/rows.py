@@ -30,6 +30,7 @@ COLUMNS = (
     *("path", "label", "raw_score", "score", "threshold", "pixel_threshold", "height", "width", "seconds", "model"),
     "regions",
 )
+_LARGEST = 3.4028234663852886e38  # of float32
 GROUP = 1000
 """Rows per row group of a Parquet file."""
 
@@ -48,7 +49,7 @@ def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: 
         "label": result.label,
         "raw_score": result.raw_score,
         "score": result.score,
-        "threshold": result.threshold,
+        "threshold": max(result.threshold, -_LARGEST),  # JSON has no infinity, which is what sensitivity 1 gives
         "pixel_threshold": pixel_threshold,
         "height": result.mask.shape[0],
         "width": result.mask.shape[1],

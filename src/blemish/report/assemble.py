@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,7 @@ from blemish.engine.testing import data_for_test, figures_of
 from blemish.errors import DataError, UsageError
 from blemish.models import DETECTORS
 from blemish.options import as_text
+from blemish.post_processing.moving import moved
 from blemish.predictions.rows import fingerprint
 from blemish.progress import Progress, silent
 from blemish.report.html import Evaluation, require_packages, write_html
@@ -53,9 +55,12 @@ def report_on_model(
     accelerator: str = "auto",
     *,
     said: Mapping[str, Any] | None = None,
+    move: Mapping[str, float | None] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Tests a model on a folder and writes the report.
+
+    What it takes is what `blemish.engine.testing.measure` takes.
 
     Returns:
         What `engine.testing.figures_of` gives, with "report", the file, and "report_bytes".
@@ -74,6 +79,8 @@ def report_on_model(
     detector = load(model)
     manifest = read_manifest(model)
     decider = detector.decider
+    if any(value is not None for value in move.values()):
+        decider.decision = moved(decider.decision, **move)
     data = data_for_test(detector, root, loading, said or {})
     samples = {str(sample.path): sample for sample in data.split.test}
     rows: list[ImageRow] = []
@@ -104,7 +111,8 @@ def report_on_model(
                 ("model file", model.stat().st_size),
                 ("most memory of the whole test", peak_memory() or "can't be given: this system doesn't say"),
             ],
-            commands=_commands(model, root, output, manifest, decider, same_data),
+            commands=_commands(model, root, output, manifest, decider, same_data, move),
+            calibrate=_command("calibrate", model, "--threshold"),
             origin=_origin(manifest, fingerprint(model), same_data),
             remarks=_remarks(data.split),
         ),
@@ -119,9 +127,12 @@ def report_on_predictions(
     loading: LoadingSettings,
     *,
     said: Mapping[str, Any] | None = None,
+    move: Mapping[str, float | None] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes the report of a file of predictions, with the labels of a folder.
+
+    A "threshold" in `move` decides in place of the verdicts that were predicted.
 
     Returns:
         As `report_on_model`; there are no figures of pixels.
@@ -131,6 +142,7 @@ def report_on_predictions(
         MissingExtraError: without the packages of a page.
     """
     require_packages()
+    threshold = _only_threshold(move)
     data = ImageDataModule(root, **dict(loading), **(said or {}))
     data.read_as(data.bit_depth)  # predictions don't tell what it was
     index = data.index
@@ -139,6 +151,8 @@ def report_on_predictions(
     if not tested:
         raise DataError(f"{root}: no labeled images, so predictions can't be compared with anything.")
     found = read_predictions(predictions, tested)
+    if threshold is not None:
+        found.decide(threshold)
     result = found.evaluate()
     remarks = []
     if any(sample.subset is None for sample in tested):
@@ -165,7 +179,7 @@ def report_on_predictions(
             no_calibration=NO_RECORD,
             check=_checked(index, Split((), (), (), tuple(tested)), data.reading, progress),
             memory=[("memory", "can't be given: predictions don't hold it")],
-            commands=[_command("report", predictions, root, "-o", output)],
+            commands=[_command("report", predictions, root, "-o", output, *_flags(move))],
             origin=[
                 *(("model file, SHA-256 begins", model) for model in sorted(found.models)),
                 ("report made with", f"blemish {__version__}, Python {platform.python_version()}"),
@@ -174,6 +188,15 @@ def report_on_predictions(
         ),
     )
     return {**result.to_dict(), "threshold": found.threshold, "calibration": None, **written}
+
+
+def _only_threshold(move: Mapping[str, float | None]) -> float | None:
+    for name in ("sensitivity", "rate"):
+        if move.get(name) is not None:
+            raise UsageError(
+                f"{name} needs the calibration, which predictions don't hold. Give threshold, or report on the model."
+            )
+    return move.get("threshold")
 
 
 def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: Path) -> str:
@@ -228,7 +251,13 @@ def _machine(device: str, gallery: Gallery) -> str:
 
 
 def _commands(
-    model: Path, root: Path, output: Path, manifest: Manifest, decider: DecisionModule, same_data: bool
+    model: Path,
+    root: Path,
+    output: Path,
+    manifest: Manifest,
+    decider: DecisionModule,
+    same_data: bool,
+    move: Mapping[str, float | None],
 ) -> list[str]:
     """`fit`, if it is known what on, and `test`."""
     lines = []
@@ -238,7 +267,11 @@ def _commands(
         if manifest.arguments.get("roi") is not None:
             lines.append("# ROI: the file with the region of interest; the model holds its pixels, not its name")
         lines.append(fit_command(manifest, decider, root if same_data else Path("DIR"), model))
-    return [*lines, _command("test", model, root, "--report", output)]
+    return [*lines, _command("test", model, root, "--report", output, *_flags(move))]
+
+
+def _flags(move: Mapping[str, float | None]) -> list[object]:
+    return [word for name, value in move.items() if value is not None for word in (f"--{name}", value)]
 
 
 def _origin(manifest: Manifest, fingerprint: str, same_data: bool) -> list[tuple[str, str]]:

@@ -54,6 +54,7 @@ class Evaluation:
         check: the state of the data; None if it was not looked into.
         memory: (what, bytes or a reason) pairs.
         commands: with which the report can be made again, with a comment above each where it needs one.
+        calibrate: the command that writes a threshold down, without the number at its end; "" where there is no model.
         origin: (what, value) pairs: versions, fingerprints, seeds.
         remarks: what a reader must know before any figure.
     """
@@ -69,6 +70,7 @@ class Evaluation:
     check: CheckReport | None = None
     memory: Sequence[tuple[str, int | str]] = ()
     commands: Sequence[str] = ()
+    calibrate: str = ""
     origin: Sequence[tuple[str, str]] = ()
     remarks: Sequence[str] = field(default_factory=list)
 

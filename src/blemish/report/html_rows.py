@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -87,6 +87,13 @@ class Predicted:
     seconds: list[float] = field(default_factory=list)
     without_prediction: list[Sample] = field(default_factory=list)
     without_label: int = 0
+
+    def decide(self, threshold: float) -> None:
+        """Verdicts by this raw threshold, in place of those that were predicted. UsageError if it isn't finite."""
+        if not math.isfinite(threshold):
+            raise UsageError(f"threshold must be a finite number. Got {threshold}.")
+        self.rows = [replace(row, anomalous=row.score >= threshold) for row in self.rows]
+        self.thresholds = {threshold}
 
     @property
     def threshold(self) -> float | None:

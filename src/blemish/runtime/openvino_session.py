@@ -111,6 +111,13 @@ def shared_core() -> openvino.Core:
     return openvino.Core()
 
 
+def constant(value: np.float32, name: str) -> Any:
+    """A constant of a graph, called `name`."""
+    made = ops.constant(value)
+    made.set_friendly_name(name)
+    return made
+
+
 def _free_settings(model: Any) -> bool:
     """Turns the constants called as in `SETTINGS` into inputs; False if they aren't there."""
     constants = {one.get_friendly_name(): one for one in model.get_ops() if one.get_type_name() == "Constant"}

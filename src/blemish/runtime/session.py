@@ -22,6 +22,7 @@ from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.errors import BlemishError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
 from blemish.post_processing.decision import Decision
+from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 """A file name, an encoded image, a picture (taken as its file would be), or HWC RGB: uint8, or float32 in [0, 1]."""
@@ -194,25 +195,40 @@ class Session:
 
         Args:
             image: in [0, 1]; higher calls more anomalous, 0.5 decides at the threshold. None changes nothing.
-            pixel: the same for pixels.
+            pixel: the same for pixels. Where `image` alone is given, the marks follow it in proportion, see
+                `blemish.post_processing.moving`.
 
         Raises:
             UsageError: for a number outside the range.
         """
-        self._replace("sensitivity", image, pixel)
+        self.decision = at_sensitivity(
+            self.decision, image, pixel
+        )  # one assignment: another thread sees all or nothing
 
     def set_threshold(self, image: float | None = None, pixel: float | None = None) -> None:
         """Puts thresholds in place of the calibrated ones, from the next call on. What the calibration certified holds
         no longer.
 
         Args:
-            image: raw score from which an image is anomalous at sensitivity 0.5. None changes nothing.
-            pixel: the same for pixels, on the raw map.
+            image: raw score from which an image is anomalous; the sensitivity becomes 0.5. None changes nothing.
+            pixel: the same for pixels, on the raw map. Where `image` alone is given, that of pixels follows in
+                proportion, see `blemish.post_processing.moving`.
 
         Raises:
             UsageError: for NaN, infinity, and numbers that float32 can't hold.
         """
-        self._replace("threshold", image, pixel)
+        self.decision = at_threshold(self.decision, image, pixel)
+
+    def set_rate(self, rate: float) -> None:
+        """The threshold that a wanted false-alarm rate asks for, by the calibration scores in the model's record.
+
+        Args:
+            rate: in (0, 1), see `blemish.post_processing.moving.at_rate`.
+
+        Raises:
+            UsageError: outside, or without those scores. CalibrationError: too few of them for the rate.
+        """
+        self.decision = at_rate(self.decision, rate)
 
     def warmup(self, size: tuple[int, int] = (256, 256)) -> float:
         """Runs one black image of `size` (H, W) and returns the seconds it took: a runtime's first run of a size is
@@ -221,10 +237,6 @@ class Session:
         started = time.perf_counter()
         self.backend.run(np.zeros((1, *size, 3), dtype=np.uint8), self.decision)
         return time.perf_counter() - started
-
-    def _replace(self, kind: str, image: float | None, pixel: float | None) -> None:
-        given = {f"{scale}_{kind}": value for scale, value in (("image", image), ("pixel", pixel)) if value is not None}
-        self.decision = self.decision.replace(**given)  # one assignment: another thread sees all of it, or nothing
 
     def stream(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[Result | Failure]:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its

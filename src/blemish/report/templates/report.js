@@ -52,7 +52,7 @@
     document.getElementById("slider-value").textContent = above ? "above all scores" : short(threshold);
     document.getElementById("slider-origin").textContent =
       data.threshold === threshold ? "the model's" : data.threshold === null ? "" : `the model's: ${short(data.threshold)}`;
-    document.getElementById("code-threshold").textContent = String(threshold);
+    for (const code of document.querySelectorAll(".code-threshold")) code.textContent = String(threshold);
     for (const [name, value] of Object.entries(counts)) {
       document.querySelector(`[data-count="${name}"]`).textContent = value;
     }

@@ -1,0 +1,146 @@
+"""`blemish calibrate` and `blemish update`: another threshold, or more good images, without fitting again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from blemish.cli.console import out, print_json, remark
+from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
+from blemish.errors import UsageError
+from blemish.settings import FolderSettings, LoadingSettings, RunSettings
+
+if TYPE_CHECKING:
+    from blemish.post_processing.decision import Decision
+
+_SHARED = (*FolderSettings.model_fields, "group", *LoadingSettings.model_fields, *RunSettings.model_fields)
+_EXPORTED = (".onnx", ".xml")
+
+
+@with_flags(*_SHARED)
+def calibrate(
+    model: Path = typer.Argument(..., help="Model file: .safetensors, or exported as .onnx or .xml."),
+    directory: Path | None = typer.Argument(None, metavar="[DIR]", help="Images that the model hasn't seen."),
+    output: Path = typer.Option(..., "--output", "-o", help="Model file to write, of the same kind."),
+    threshold: float | None = THRESHOLD,
+    sensitivity: float | None = SENSITIVITY,
+    rate: float | None = RATE,
+    from_labels: bool = typer.Option(
+        False, "--from-labels", help="Good and anomalous images of DIR choose the threshold: the best F1."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    **flags: Any,
+) -> None:
+    """Write the model with another threshold: a number, a wanted rate, or what good images of DIR say.
+
+    Without DIR the scores of the calibration that the file holds are used. With DIR all its good images calibrate
+    again, or with --from-labels its labeled ones. Marks on pixels follow.
+    """
+    from blemish.cli.paths import check_writable
+    from blemish.post_processing.moving import moved
+
+    move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
+    named = [f"--{name}" for name, value in move.items() if value is not None]
+    if len(named) > 1 or (from_labels and named):
+        raise UsageError(f"Give one of --threshold, --sensitivity, --rate and --from-labels. Got {', '.join(named)}.")
+    if directory is None and (from_labels or not named):
+        raise UsageError(
+            "--from-labels needs DIR, a folder of labeled images."
+            if from_labels
+            else "Give --threshold, --sensitivity or --rate, or DIR: a folder of good images that calibrate."
+        )
+    if directory is not None and (threshold is not None or sensitivity is not None):
+        raise UsageError(f"{named[0]} needs no images. Drop DIR, or drop {named[0]}.")
+    exported = model.suffix.lower() in _EXPORTED
+    check_writable(output, model.suffix.lower() if exported else ".safetensors")
+    if exported:
+        if directory is not None:
+            raise UsageError(
+                "An exported file can't be calibrated on images. Calibrate the .safetensors, and export it."
+            )
+        from blemish.export.rewriting import read_exported, write_exported
+
+        before, content = read_exported(model)
+        decision = moved(before, **move)
+        write_exported(model, output, decision, content)
+    else:
+        from blemish.artifact import load, save
+
+        detector = load(model)
+        before = detector.decider.decision
+        if directory is None:
+            detector.decider.decision = moved(before, **move)
+        else:
+            from blemish.engine.recalibrating import recalibrate
+
+            settings = {**given({name: flags[name] for name in (*FolderSettings.model_fields, "group")})}
+            recalibrate(
+                detector,
+                directory,
+                settings_of(LoadingSettings, flags),
+                settings_of(RunSettings, flags).accelerator,
+                said=settings,
+                rate=rate,
+                from_labels=from_labels,
+            )
+        decision = detector.decider.decision
+        save(detector, output)
+    _show(model, output, before, decision, as_json)
+
+
+@with_flags(*_SHARED, "max_false_alarm_rate")
+def update(
+    model: Path = typer.Argument(..., help="Model file."),
+    directory: Path = typer.Argument(..., metavar="DIR", help="More good images of the same parts."),
+    output: Path = typer.Option(..., "--output", "-o", help="Model file to write, ending in .safetensors."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    **flags: Any,
+) -> None:
+    """Add good images to a model and calibrate on some of them that it doesn't learn from."""
+    from blemish.artifact import load, save
+    from blemish.cli.paths import check_writable
+    from blemish.data.datamodule import ImageDataModule
+    from blemish.engine import Engine
+
+    check_writable(output, ".safetensors")
+    values = given(flags)
+    data = ImageDataModule(
+        directory,
+        **dict(settings_of(LoadingSettings, flags)),
+        **{name: values[name] for name in (*FolderSettings.model_fields, "group") if name in values},
+    )
+    _ = data.split
+    detector = load(model)
+    before = detector.decider.decision
+    detector.decider.max_false_alarm_rate = values.get("max_false_alarm_rate", detector.decider.max_false_alarm_rate)
+    Engine(settings_of(RunSettings, flags).accelerator).update(detector, data)
+    save(detector, output)
+    remark(f"{len(data.split.fit)} good images added.")
+    _show(model, output, before, detector.decider.decision, as_json)
+
+
+def _show(model: Path, output: Path, before: Decision, decision: Decision, as_json: bool) -> None:
+    from blemish.post_processing.summary import calibration_summary
+
+    record, image = decision.record, decision.image
+    if as_json:
+        print_json(
+            {
+                "model": str(output),
+                "threshold": image.effective_threshold,
+                "pixel_threshold": decision.pixel.effective_threshold,
+                "threshold_before": before.image.effective_threshold,
+                "calibration": None if record is None else {**vars(record), "oracle": record.oracle},
+            }
+        )
+        return
+    if record is not None:
+        out().print(calibration_summary(record, image.effective_threshold, image.threshold), markup=False)
+    out().print(
+        f"{output}: images from {image.effective_threshold:.4g} on (before: {before.image.effective_threshold:.4g}), "
+        f"pixels from {decision.pixel.effective_threshold:.4g} on ({before.pixel.effective_threshold:.4g}). {model} is "
+        f"as it was.",
+        markup=False,
+    )
