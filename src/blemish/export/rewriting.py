@@ -17,7 +17,7 @@ from blemish.export.exporting import RUNTIMES, write
 from blemish.export.openvino import read_openvino
 from blemish.extras import needing_extras
 from blemish.files import replacing_together
-from blemish.post_processing.decision import SETTINGS, CalibrationRecord, Decision
+from blemish.post_processing.decision import SETTINGS, Decision
 from blemish.runtime import load
 from blemish.runtime.graph_session import GraphBackend
 
@@ -30,11 +30,7 @@ def read_exported(path: Path) -> tuple[Decision, dict[str, Any]]:
     """
     backend = load(path).backend
     assert isinstance(backend, GraphBackend)
-    content = dict(backend.content)
-    record = (content.get("manifest") or {}).get("calibration")
-    return dataclasses.replace(
-        backend.decision, record=None if record is None else CalibrationRecord(**record)
-    ), content
+    return backend.decision, dict(backend.content)
 
 
 def write_exported(path: Path, output: Path, decision: Decision, content: dict[str, Any]) -> None:

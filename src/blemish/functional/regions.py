@@ -10,7 +10,7 @@ Axes: row (downwards), column (rightwards). Components are numbered from 1 in ra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,18 @@ class Region:
     peak_score: float
     mean_score: float
     polygon: tuple[Ring, ...]
+
+    def to_dict(self, mm_per_pixel: float | None = None) -> dict[str, Any]:
+        """Numbers and lists, with "area_mm2": None without the side of a pixel in millimetres."""
+        return {
+            "box": list(self.box),
+            "area": self.area,
+            "area_mm2": None if mm_per_pixel is None else self.area * mm_per_pixel**2,
+            "peak": list(self.peak),
+            "peak_score": self.peak_score,
+            "mean_score": self.mean_score,
+            "polygon": [[list(point) for point in ring] for ring in self.polygon],
+        }
 
 
 class _Runs(NamedTuple):

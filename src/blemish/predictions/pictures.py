@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from blemish.data.image_io import AS_DECLARED, write_png
-from blemish.data.roi import Mask, stretched
+from blemish.data.image_io import write_png
 from blemish.errors import UsageError
 from blemish.files import writing
-from blemish.functional.pixels import to_uint8
-from blemish.runtime.session import Result
-from blemish.visualization import overlay
-
-Read: TypeAlias = Callable[[str], npt.NDArray[Any]]
-"""Reads the image of a result again, by its path, as it was read: a `Reading`, say."""
-
-
-def _overlay(result: Result, pixel_cut: float, roi: Mask | None, reading: Read) -> npt.NDArray[Any]:
-    return overlay(
-        to_uint8(reading(result.path)),
-        result.anomaly_map,
-        threshold=pixel_cut,
-        mask=result.mask,
-        regions=result.regions,
-        label=result.label,
-        score=result.raw_score,  # the verdict was taken on it, and it isn't cut off at 1
-        score_threshold=result.threshold,
-        roi=None if roi is None else stretched(roi, (result.mask.shape[0], result.mask.shape[1])),
-    )
-
-
-KINDS: dict[str, Callable[[Result, float, Mask | None, Read], npt.NDArray[Any]]] = {
-    "overlay": _overlay,
-    "mask": lambda result, *_: result.mask,
-    "map": lambda result, *_: np.rint(result.anomaly_map * 65535).astype(np.uint16),
-}
-"""What `--save` can write. The map is a 16-bit PNG: normalized value times 65535."""
+from blemish.runtime.result import PICTURES, Result
 
 
 class PictureFolder:
@@ -50,28 +18,17 @@ class PictureFolder:
 
     Args:
         folder: where to write; created when needed.
-        kinds: out of `KINDS`.
-        pixel_cut: normalized map value from which a pixel is anomalous.
-        roi: the model's region of interest, over pictures of any size; None for everything.
-        reading: how the images were read that the results are of.
+        kinds: out of `blemish.runtime.result.PICTURES`.
 
     Raises:
         UsageError: for an unknown kind.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        kinds: Sequence[str],
-        pixel_cut: float,
-        roi: Mask | None = None,
-        reading: Read = AS_DECLARED,
-    ) -> None:
-        unknown = [kind for kind in kinds if kind not in KINDS]
+    def __init__(self, folder: str | os.PathLike[str], kinds: Sequence[str]) -> None:
+        unknown = [kind for kind in kinds if kind not in PICTURES]
         if unknown or not kinds:
-            raise UsageError(f"--save takes a list out of {', '.join(KINDS)}. Got {','.join(kinds)!r}.")
-        self.folder, self.kinds, self.pixel_cut, self.roi = Path(folder), tuple(kinds), pixel_cut, roi
-        self.reading = reading
+            raise UsageError(f"--save takes a list out of {', '.join(PICTURES)}. Got {','.join(kinds)!r}.")
+        self.folder, self.kinds = Path(folder), tuple(kinds)
 
     def prepare(self, relatives: Iterable[Path], *, again: int = 0) -> None:
         """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
@@ -108,7 +65,7 @@ class PictureFolder:
         for kind in self.kinds:
             path = self._path(relative, kind)
             _require_absent(path)
-            write_png(path, KINDS[kind](result, self.pixel_cut, self.roi, self.reading))
+            write_png(path, result.picture(kind))
             written.append(path)
         return written
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from blemish.errors import ArtifactError
-from blemish.escaping import as_utf8, csv_path
+from blemish.escaping import csv_path
 from blemish.extras import require
 from blemish.files import digest
 from blemish.predictions.coco import write_coco
@@ -30,7 +30,6 @@ COLUMNS = (
     *("path", "label", "raw_score", "score", "threshold", "pixel_threshold", "height", "width", "seconds", "model"),
     "regions",
 )
-_LARGEST = 3.4028234663852886e38  # of float32
 GROUP = 1000
 """Rows per row group of a Parquet file."""
 
@@ -44,30 +43,9 @@ def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: 
         pixel_threshold: its backend's `pixel_cut`.
         mm_per_pixel: side of a pixel in millimetres, for areas in square millimetres; None leaves them out.
     """
-    return {
-        "path": as_utf8(result.path),
-        "label": result.label,
-        "raw_score": result.raw_score,
-        "score": result.score,
-        "threshold": max(result.threshold, -_LARGEST),  # JSON has no infinity, which is what sensitivity 1 gives
-        "pixel_threshold": pixel_threshold,
-        "height": result.mask.shape[0],
-        "width": result.mask.shape[1],
-        "seconds": round(sum(result.seconds.values()), 6),
-        "model": model,
-        "regions": [
-            {
-                "box": list(region.box),
-                "area": region.area,
-                "area_mm2": None if mm_per_pixel is None else region.area * mm_per_pixel**2,
-                "peak": list(region.peak),
-                "peak_score": region.peak_score,
-                "mean_score": region.mean_score,
-                "polygon": [[list(point) for point in ring] for ring in region.polygon],
-            }
-            for region in result.regions
-        ],
-    }
+    row = result.to_dict(mm_per_pixel)
+    row |= {"pixel_threshold": pixel_threshold, "model": model}
+    return {name: row[name] for name in COLUMNS}
 
 
 def fingerprint(model: str | os.PathLike[str]) -> str:

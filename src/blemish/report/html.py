@@ -34,6 +34,7 @@ GROUPS = {
     "false_alarms": ("Worst false alarms", "Good images that were called anomalous, highest score first."),
     "misses": ("Worst misses", "Anomalous images that were called normal, lowest score first."),
     "finds": ("Strongest finds", "Anomalous images that were called anomalous, highest score first."),
+    "near_misses": ("Nearly missed", "Anomalous images that were called anomalous, lowest score first."),
 }
 """Key of a gallery's group -> title and caption."""
 

@@ -1,8 +1,8 @@
 """The images of a report that are worth a look, bounded in number and size, and what inspecting them cost.
 
-Which images: the false alarms with the highest scores, the misses with the lowest, the finds with the highest. They are
-chosen from the rows after a test and inspected once more, one at a time: maps of all images need not be kept meanwhile,
-and the time each takes is the latency of a single part.
+Which images: the false alarms with the highest scores, the misses with the lowest, the finds with the highest, and
+those with the lowest, which were nearly missed. They are chosen from the rows after a test and inspected once more, one
+at a time: maps of all images need not be kept meanwhile, and the time each takes is the latency of a single part.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish.data.image_io import AS_DECLARED, Reading, read_mask
-from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError
 from blemish.functional.pixels import to_uint8
 from blemish.progress import Progress, silent, watched
 from blemish.report.html_rows import ImageRow
 from blemish.runtime.session import Backend, Failure, Result, Session
 from blemish.visualization import overlay
+from blemish.visualization.caption import MISPLACED
+from blemish.visualization.overlay import misplaced
 
 SHOWN = 8
 """Images per group."""
@@ -43,12 +44,16 @@ class Shown:
     Attributes:
         row: what is known of it.
         photo, overlay: data URIs; empty where the image can't be read, and `problem` says why.
+        heatmap: the same of the whole map, for what asks for an explanation; "" otherwise.
+        note: what a reader might not expect, such as marks in the wrong place; "" otherwise.
     """
 
     row: ImageRow
     photo: str = ""
     overlay: str = ""
     problem: str = ""
+    heatmap: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Group:
     """Images of one kind of verdict.
 
     Attributes:
-        key: "false_alarms", "misses" or "finds".
+        key: "false_alarms", "misses", "finds" or "near_misses".
         total: how many images of this kind there are; `shown` holds the first few.
         reason: why there are none, if there are none.
     """
@@ -114,6 +119,7 @@ def choose(rows: Sequence[ImageRow], count: int = SHOWN) -> dict[str, tuple[int,
         "false_alarms": (good, [row for row in good if row.anomalous], True, "no good image was called anomalous"),
         "misses": (anomalous, [row for row in anomalous if not row.anomalous], False, "no anomalous image was missed"),
         "finds": (anomalous, [row for row in anomalous if row.anomalous], True, "no anomalous image was found"),
+        "near_misses": (anomalous, [row for row in anomalous if row.anomalous], False, "no anomalous image was found"),
     }
     chosen: dict[str, tuple[int, list[ImageRow], str]] = {}
     for key, (base, found, falling, none) in groups.items():
@@ -123,7 +129,7 @@ def choose(rows: Sequence[ImageRow], count: int = SHOWN) -> dict[str, tuple[int,
         found.sort(key=lambda row: row.score, reverse=falling)
         missing = "good" if key == "false_alarms" else "anomalous"
         reason = "" if found else none if base else f"no {missing} test images"
-        chosen[key] = (len(found), found[:count], reason)
+        chosen[key] = (len(found), found[: count // 2 if key == "near_misses" else count], reason)
     return chosen
 
 
@@ -162,7 +168,7 @@ def from_model(
         inspecting.append(result.seconds["inspect"])
         loading.append(result.seconds["read"])
         if row.sample.relative in picked:
-            pictures[row.sample.relative] = _drawn(row, result, session)
+            pictures[row.sample.relative] = _drawn(row, result)
     groups = [
         Group(key, total, [pictures[row.sample.relative] for row in some], reason)
         for key, (total, some, reason) in chosen.items()
@@ -194,18 +200,18 @@ def _again(session: Session, row: ImageRow, first: Result) -> Result:
     return first if isinstance(second, Failure) else second
 
 
-def _drawn(row: ImageRow, result: Result, session: Session) -> Shown:
-    photo = to_uint8(session.reading(result.path))
-    picture = overlay(
-        photo,
-        result.anomaly_map,
-        threshold=session.pixel_cut,
-        mask=result.mask,
-        gt_mask=_truth(row, photo),
-        roi=None if session.roi is None else stretched(session.roi, (photo.shape[0], photo.shape[1])),
-        caption=False,
+def _drawn(row: ImageRow, result: Result) -> Shown:
+    assert result.image is not None  # a session's result
+    photo = to_uint8(result.image)
+    truth = _truth(row, photo)
+    elsewhere = truth is not None and misplaced(result.mask, truth)
+    return Shown(
+        row,
+        _data_uri(photo),
+        _data_uri(result.overlay(gt_mask=truth, caption=False)),
+        heatmap=_data_uri(result.heatmap(gt_mask=truth, caption=False)),
+        note=MISPLACED if elsewhere else result.note,
     )
-    return Shown(row, _data_uri(photo), _data_uri(picture))
 
 
 def _with_boxes(row: ImageRow, reading: Reading) -> Shown:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
-from blemish.post_processing.decision import Decision
+from blemish.post_processing.decision import CalibrationRecord, Decision
 from blemish.runtime.session import Outputs
 from blemish.seal import read_seal
 
@@ -34,7 +34,7 @@ class GraphBackend:
 
     def __init__(self, content: Mapping[str, Any], fingerprint: str | None) -> None:
         self.content = content
-        self.decision = Decision.from_dict(content["decision"])
+        self.decision = Decision.from_dict(content["decision"], record_of(content))
         self.fingerprint = fingerprint
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -116,7 +116,7 @@ def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict
         raise ArtifactError(f"{path} has no metadata of blemish. Export it with `blemish export`.")
     try:
         content: dict[str, Any] = json.loads(text)
-        Decision.from_dict(content["decision"])
+        Decision.from_dict(content["decision"], record_of(content))
         if content["static"] is not None:
             count, height, width = content["static"]
             if min(count, height, width) < 1:
@@ -126,6 +126,15 @@ def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # UsageError is a ValueError
         raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
     return content
+
+
+def record_of(content: Mapping[str, Any]) -> CalibrationRecord | None:
+    """What the thresholds rest on, where the metadata says so. Raises TypeError for what isn't a record."""
+    record = content.get("manifest", {}).get("calibration")
+    if record is None:
+        return None
+    lists = {name: tuple(record[name]) for name in ("scores", "names") if name in record}
+    return CalibrationRecord(**{**record, **lists})
 
 
 def checked_seal(path: Path, companions: Sequence[Path] = ()) -> str | None:

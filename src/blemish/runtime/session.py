@@ -11,7 +11,6 @@ import io
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -19,10 +18,12 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from blemish.data.image_io import MAX_PIXELS, Reading
-from blemish.errors import BlemishError, ImageReadError, NonFiniteError, UsageError
-from blemish.functional.regions import Region, find_regions
+from blemish.errors import ImageReadError, NonFiniteError, UsageError
+from blemish.functional.regions import find_regions
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
+from blemish.runtime.result import Failure as Failure
+from blemish.runtime.result import Result as Result
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
 """A file name, an encoded image, a picture (taken as its file would be), or HWC RGB: uint8, or float32 in [0, 1]."""
@@ -66,42 +67,6 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Result:
-    """The verdict on one image.
-
-    Attributes:
-        path: where it came from; "" if it never was a file.
-        label: "normal" or "anomalous".
-        raw_score: the detector's own score, unbounded; the label is `raw_score >= threshold`.
-        score: the score normalized to [0, 1], for people.
-        threshold: raw threshold at the current sensitivity.
-        anomaly_map: (H, W) float32 in [0, 1], in the pixels of the image.
-        mask: (H, W) bool, True on anomalous pixels.
-        regions: connected parts of the mask, worst first; box, area and peak in pixels of the image.
-        seconds: time for reading and for inspecting (an equal share of its stack).
-    """
-
-    path: str
-    label: Literal["normal", "anomalous"]
-    raw_score: float
-    score: float
-    threshold: float
-    anomaly_map: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.bool_]
-    regions: tuple[Region, ...]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image without a verdict, and why. Never to be counted as normal. `error` is what a single call raises."""
-
-    path: str
-    reason: str
-    error: BlemishError = field(repr=False, compare=False)
-
-
 class _Item(NamedTuple):
     path: str
     image: npt.NDArray[Any]
@@ -140,6 +105,12 @@ class Session:
         self.max_pixels = max_pixels
         self.min_area = min_area
         self.frames = frames
+
+    def __repr__(self) -> str:
+        kind = type(self.backend).__name__.removesuffix("Backend")
+        model = "" if self.fingerprint is None else f", model {self.fingerprint[:16]}"
+        settings = f"threshold {self.threshold:.4g}, batch_size {self.batch_size}"
+        return f"<Session in {kind}: {settings}{model}; call it with images>"
 
     @property
     def reading(self) -> Reading:
@@ -303,6 +274,9 @@ class Session:
                 mask=outputs.pred_mask[i],
                 regions=tuple(regions),
                 seconds={"read": item.seconds, "inspect": share},
+                image=item.image,
+                decision=decision,
+                roi=self.roi,
             )
 
 

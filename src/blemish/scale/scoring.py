@@ -143,8 +143,7 @@ def _score(predictor: Predictor, images: Sequence[Named], pictures: Pictures | N
     """What a worker does with a piece: a `pyarrow.Table` of rows."""
     folder = None
     if pictures is not None:
-        session = predictor.session()
-        folder = PictureFolder(pictures.folder, pictures.kinds, session.pixel_cut, session.roi, predictor.read)
+        folder = PictureFolder(pictures.folder, pictures.kinds)
         # Of a worker that was lost there may be some already.
         folder.prepare([Path(image.relative) for image in images], again=len(images))
 

@@ -75,7 +75,7 @@ def demonstrate(
 
 def _leave_pictures(session: Session, root: Path, folder: Path) -> None:
     """An overlay of the first test image of every kind."""
-    pictures = PictureFolder(folder, ["overlay"], session.pixel_cut)
+    pictures = PictureFolder(folder, ["overlay", "heatmap"])
     first = [sorted(kind.iterdir())[0] for kind in sorted((root / "test").iterdir())]
     for path, result in zip(first, session(first), strict=True):
         pictures.write(result, Path(path.parent.name))

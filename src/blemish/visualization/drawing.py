@@ -122,7 +122,7 @@ def contour(mask: Mask, width: int = 1) -> Mask:
 
 def line_width(image: Picture) -> int:
     """Return the width of a line that stays visible when a picture of this size is looked at as a whole."""
-    return max(1, round(float(min(image.shape[:2])) / 250))
+    return max(2, round(float(min(image.shape[:2])) / 180))
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -20,8 +20,19 @@ import numpy.typing as npt
 
 from blemish.errors import UsageError
 from blemish.functional.regions import Region
+from blemish.visualization.caption import (
+    MISPLACED,
+    NOTHING_MARKED,
+    VERDICT,
+    below,
+    color_bar,
+    legend_tile,
+    note_tile,
+    text_size,
+    verdict_tiles,
+    wrapped,
+)
 from blemish.visualization.drawing import (
-    MIN_TEXT,
     Color,
     Mask,
     Picture,
@@ -29,10 +40,9 @@ from blemish.visualization.drawing import (
     as_mask,
     as_picture,
     contour,
+    dilate,
     line_width,
     same_size,
-    text_box,
-    text_tile,
 )
 
 HEAT: npt.NDArray[np.float64] = np.array(
@@ -44,13 +54,6 @@ PREDICTED: Color = (255, 0, 170)
 TRUTH: Color = (0, 205, 255)
 _NOT_INSPECTED = 0.4
 """Brightness that is left outside the region of interest."""
-_PAPER: Color = (24, 25, 28)
-_INK: Color = (232, 232, 232)
-_VERDICT: dict[str, tuple[Color, Color]] = {
-    "normal": ((12, 60, 28), (140, 222, 160)),
-    "anomalous": ((255, 255, 255), (200, 30, 48)),
-}
-"""Verdict -> text and background color."""
 
 
 def overlay(
@@ -97,39 +100,86 @@ def overlay(
     for name, number in (("threshold", threshold), ("opacity", opacity)):
         if not 0 <= number <= 1:
             raise UsageError(f"{name} must lie between 0 and 1. Got {number}.")
-    if label is not None and label not in _VERDICT:
+    if label is not None and label not in VERDICT:
         raise UsageError(f'label must be "normal" or "anomalous". Got {label!r}.')
 
     hot = values >= threshold
     drawn = np.array(picture)
     if roi is not None:
         inside = as_mask(roi)
-        same_size(picture, inside, "roi")
+        drawn = darkened(drawn, inside)
         hot &= inside  # a threshold of 0 reaches everything
-        drawn[~inside] = np.rint(_NOT_INSPECTED * drawn[~inside]).astype(np.uint8)
     blended = (1 - opacity) * picture[hot] + opacity * heat(values[hot], threshold)
     drawn[hot] = np.rint(blended).astype(np.uint8)
 
-    thick = line_width(picture)
-    found = hot if mask is None else as_mask(mask)
+    found, regions = hot if mask is None else as_mask(mask), tuple(regions)
     same_size(picture, found, "mask")
-    drawn[contour(found, thick)] = PREDICTED
+    thick = line_width(picture)
     for region in regions:
         drawn[_frame(region.box, picture.shape[:2], thick)] = PREDICTED
-    if gt_mask is not None:
-        truth = as_mask(gt_mask)
+    drawn[contour(found, thick)] = PREDICTED
+    truth = None if gt_mask is None else as_mask(gt_mask)
+    if truth is not None:
         same_size(picture, truth, "gt_mask")
-        drawn[contour(truth, thick)] = TRUTH
+        drawn = outlined(drawn, truth, TRUTH)
 
     if not caption:
         return drawn
-    strip = _caption(drawn.shape[1], label, score, score_threshold, threshold, gt_mask is not None)
-    height, width = drawn.shape[:2]
-    if 2 * len(strip) > height:
-        return drawn
-    canvas = np.full((height, strip.shape[1], 3), _PAPER, dtype=np.uint8)
-    canvas[:, :width] = drawn
-    return np.concatenate([canvas, strip])
+    size = text_size(drawn.shape[1])
+    tiles = verdict_tiles(size, label, score, score_threshold)
+    tiles.append(
+        color_bar(size, lambda at: _bar_colors(at, threshold), [(threshold, f"pixel threshold {threshold:.2f}")])
+    )
+    tiles += notes(size, label, found, bool(regions), truth)
+    return below(drawn, wrapped(tiles, drawn.shape[1], size))
+
+
+def notes(size: int, label: str | None, found: Mask, boxes: bool, truth: Mask | None) -> list[Picture]:
+    """What lines on a picture mean, and what a reader might not expect of them, as tiles for a caption.
+
+    Args:
+        size: height of text in pixels.
+        label: the verdict, if it is known.
+        found: (H, W) what is marked.
+        boxes: whether there are boxes.
+        truth: (H, W) true mask, if it is known.
+    """
+    tiles = []
+    if found.any():
+        tiles.append(legend_tile("over the pixel threshold", size, PREDICTED, "outline"))
+    if boxes:
+        tiles.append(legend_tile("region", size, PREDICTED, "box"))
+    if truth is not None:
+        tiles.append(legend_tile("true defect", size, TRUTH, "outline"))
+    if label == "anomalous" and not found.any():
+        tiles.append(note_tile(f"anomalous, {NOTHING_MARKED}", size))
+    if truth is not None and misplaced(found, truth):
+        tiles.append(note_tile(MISPLACED, size))
+    return tiles
+
+
+def misplaced(found: Mask, truth: Mask) -> bool:
+    """Whether something is marked, and none of it lies on the defect that is there."""
+    return bool(found.any() and truth.any() and not (found & truth).any())
+
+
+def darkened(picture: Picture, roi: npt.ArrayLike) -> Picture:
+    """The picture with what lies outside of a region of interest (H, W) darkened: it was not inspected."""
+    inside = as_mask(roi)
+    same_size(picture, inside, "roi")
+    drawn = np.array(picture)
+    drawn[~inside] = np.rint(_NOT_INSPECTED * drawn[~inside]).astype(np.uint8)
+    return drawn
+
+
+def outlined(picture: Picture, mask: Mask, color: Color) -> Picture:
+    """The picture with the rim of a mask in a color, between two dark lines, so that it shows on every ground."""
+    thick = line_width(picture)
+    rim = contour(mask, thick)
+    drawn = np.array(picture)
+    drawn[dilate(rim, max(1, thick // 2))] = 0
+    drawn[rim] = color
+    return drawn
 
 
 def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.float64]:
@@ -140,6 +190,11 @@ def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.f
     return np.stack([np.interp(t, stops, HEAT[:, channel]) for channel in range(3)], axis=-1)
 
 
+def _bar_colors(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
+    """Gray below the threshold, where nothing is painted."""
+    return np.where((values >= threshold)[:, None], heat(values, threshold), 70.0)
+
+
 def _frame(box: tuple[int, int, int, int], size: Sequence[int], thick: int) -> Mask:
     """Pixels of a rectangle drawn just outside the half-open box (x0, y0, x1, y1), as far as the picture reaches."""
     x0, y0, x1, y1 = box
@@ -147,48 +202,3 @@ def _frame(box: tuple[int, int, int, int], size: Sequence[int], thick: int) -> M
     framed[max(y0 - thick, 0) : y1 + thick, max(x0 - thick, 0) : x1 + thick] = True
     framed[max(y0, 0) : y1, max(x0, 0) : x1] = False
     return framed
-
-
-def _caption(
-    width: int, label: str | None, score: float | None, score_threshold: float | None, threshold: float, truth: bool
-) -> Picture:
-    """Return the strip below the picture, its pieces wrapped to the width; wider when a piece is."""
-    size = max(MIN_TEXT, round(width / 55))
-    pieces = []
-    if label is not None:
-        pieces.append(text_tile(label.upper(), size, *_VERDICT[label]))
-    if score is not None:
-        words = f"score {score:.4g}" + (f" (threshold {score_threshold:.4g})" if score_threshold is not None else "")
-        pieces.append(text_tile(words, size, _INK, _PAPER))
-    pieces.append(_color_bar(size, threshold))
-    if truth:
-        legend = [text_tile(*words, _PAPER) for words in (("predicted", size, PREDICTED), ("true", size, TRUTH))]
-        pieces.append(np.concatenate(legend, axis=1))
-    gap = size // 2
-    width = max(width, *(piece.shape[1] + 2 * gap for piece in pieces))
-    line = text_box("", size)[1]
-    rows, x = 0, 0
-    strip = np.full((gap + len(pieces) * (line + gap), width, 3), _PAPER, dtype=np.uint8)
-    for piece in pieces:
-        if x + piece.shape[1] > width:
-            rows, x = rows + 1, 0
-        top = gap + rows * (line + gap)
-        left = min(x + gap, width - piece.shape[1])
-        strip[top : top + line, left : left + piece.shape[1]] = piece
-        x = left + piece.shape[1]
-    return strip[: gap + (rows + 1) * (line + gap)]
-
-
-def _color_bar(size: int, threshold: float) -> Picture:
-    """Return a bar from 0 to 1: empty below the threshold, the heat ramp from it upwards, a tick and a number at it."""
-    height = text_box("", size)[1]
-    values = np.linspace(0, 1, 8 * size)
-    bar = np.full((height, len(values), 3), _PAPER, dtype=np.uint8)
-    inside = slice(height // 4, height - height // 4)
-    bar[inside] = (70, 71, 74)
-    hot = values >= threshold
-    bar[inside, hot] = np.rint(heat(values[hot], threshold)).astype(np.uint8)
-    tick = min(int(np.argmax(hot)), len(values) - 2) if hot.any() else len(values) - 2
-    bar[:, tick : tick + max(2, size // 8)] = _INK
-    caption = text_tile(f"pixel threshold {threshold:.2f}", size, _INK, _PAPER)
-    return np.concatenate([np.full((height, size // 2, 3), _PAPER, dtype=np.uint8), bar, caption], axis=1)

@@ -15,8 +15,8 @@ from PIL import Image
 from blemish import artifact
 from blemish.cli.paths import expand
 from blemish.errors import DataError
-from blemish.predictions.pictures import KINDS
 from blemish.runtime import load
+from blemish.runtime.result import PICTURES
 
 SMALL = ("--backbone", "filter_bank", "--image-size", 64, "--bank-size", 200)
 RNG = np.random.default_rng(11)
@@ -143,7 +143,7 @@ def test_files_of_several_pictures(blemish: Any, parts: Path, inside: Path) -> N
     assert ran.code == 3
     assert "0 images inspected, 0 anomalous, 2 could not be inspected." in ran.out
     assert ran.err.count("the file holds 2 pictures (pages or frames)") == 2
-    ran = blemish("predict", "m.safetensors", "new", "--frames", "first", "--save", ",".join(KINDS))
+    ran = blemish("predict", "m.safetensors", "new", "--frames", "first", "--save", ",".join(PICTURES))
     assert ran.code == 0, ran.err
     assert "2 images inspected, 0 anomalous" in ran.out
     assert blemish("predict", "m.safetensors", "new", "--frames", "all").code == 2

@@ -14,7 +14,7 @@ from PIL import Image
 
 from blemish.data.layouts import Sample
 from blemish.post_processing.decision import Decision, Scale
-from blemish.report.html_gallery import NO_VERDICTS, PROBED, SIDE, Speed, choose, from_model, from_predictions
+from blemish.report.html_gallery import NO_VERDICTS, SIDE, Speed, choose, from_model, from_predictions
 from blemish.report.html_rows import ImageRow
 from blemish.runtime.session import Outputs
 
@@ -37,7 +37,8 @@ def test_the_worst_are_chosen() -> None:
     assert shown(rows, "false_alarms") == [0.9, 0.7]
     assert shown(rows, "misses") == [0.2, 0.3]
     assert shown(rows, "finds") == [0.95, 0.8]
-    assert [total for total, _, _ in choose(rows).values()] == [3, 3, 3]
+    assert [row.score for row in choose(rows, 4)["near_misses"][1]] == [0.5, 0.8], "half as many"
+    assert [total for total, _, _ in choose(rows).values()] == [3, 3, 3, 3]
 
 
 def test_an_empty_group_says_why() -> None:
@@ -92,9 +93,9 @@ def rows(tmp_path: Path) -> list[ImageRow]:
 def test_pictures_of_a_model_are_few_and_small(rows: list[ImageRow]) -> None:
     backend = FakeBackend()
     gallery = from_model(rows, backend)
-    assert backend.inspected == PROBED + 1  # the first one twice
-    assert [group.total for group in gallery.groups] == [15, 5, 15]
-    assert [len(group.shown) for group in gallery.groups] == [8, 5, 8]
+    assert backend.inspected == 8 + 5 + 8 + 4 + 1  # the first one twice
+    assert [group.total for group in gallery.groups] == [15, 5, 15, 15]
+    assert [len(group.shown) for group in gallery.groups] == [8, 5, 8, 4]
     for group in gallery.groups:
         for one in group.shown:
             photo, picture = decoded(one.photo), decoded(one.overlay)
@@ -104,7 +105,9 @@ def test_pictures_of_a_model_are_few_and_small(rows: list[ImageRow]) -> None:
             half = photo.shape[1] // 2
             assert (picture[:, : half - 4, 0].astype(int) > 100).all()  # hot
             assert abs(picture[:, half + 8 :].astype(int) - 90).max() < 9  # untouched
-    assert gallery.speed.images == PROBED
+            cold = decoded(one.heatmap)[:, half + 8 :].astype(int)
+            assert (cold[..., 2] > cold[..., 0]).all(), "below the threshold is blue"
+    assert gallery.speed.images == 25
     assert gallery.speed.median is not None
     assert gallery.speed.reading is not None
 
@@ -120,7 +123,7 @@ def test_a_file_that_is_gone_is_said_to_be(rows: list[ImageRow]) -> None:
 def test_without_a_calibrated_model_there_are_reasons(rows: list[ImageRow]) -> None:
     unknown = [ImageRow(one.sample, one.score, None) for one in rows]
     gallery = from_model(unknown, None)
-    assert [(group.total, group.shown, group.reason) for group in gallery.groups] == [(0, [], NO_VERDICTS)] * 3
+    assert [(group.total, group.shown, group.reason) for group in gallery.groups] == [(0, [], NO_VERDICTS)] * 4
     assert (gallery.speed.median, gallery.speed.how) == (None, NO_VERDICTS)
 
 

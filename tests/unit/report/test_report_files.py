@@ -21,13 +21,15 @@ from blemish.predictions.rows import COLUMNS, fingerprint, row_of
 from blemish.predictions.streaming import PredictionFile
 from blemish.runtime.session import Result
 
+IMAGE = np.full((6, 9, 3), 90, np.uint8)
+
 
 def result(path: str = "a.png", label: Any = "anomalous") -> Result:
     anomaly_map = np.zeros((6, 9), np.float32)
     anomaly_map[2:4, 3:6] = 0.8
     mask = anomaly_map >= 0.5
     regions = tuple(find_regions(mask, anomaly_map))
-    return Result(path, label, 3.25, 0.9, 2.5, anomaly_map, mask, regions, {"read": 0.1, "inspect": 0.2})
+    return Result(path, label, 3.25, 0.9, 2.5, anomaly_map, mask, regions, {"read": 0.1, "inspect": 0.2}, IMAGE)
 
 
 def row(path: str = "a.png", **scale: float) -> dict[str, Any]:
@@ -106,21 +108,21 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_pictures(tmp_path: Path) -> None:
-    Image.fromarray(np.full((6, 9, 3), 90, np.uint8)).save(tmp_path / "a.png")
-    folder = PictureFolder(tmp_path / "out", ["overlay", "mask", "map"], 0.5)
+    kinds = ["overlay", "heatmap", "panel", "mask", "map"]
+    folder = PictureFolder(tmp_path / "out", kinds)
     assert not (tmp_path / "out").exists()
     written = folder.write(result(str(tmp_path / "a.png")), Path("sub/a.png"))
     assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [
-        *("sub/a.png.overlay.png", "sub/a.png.mask.png", "sub/a.png.map.png"),
+        f"sub/a.png.{kind}.png" for kind in kinds
     ]
-    with Image.open(written[1]) as mask:
+    with Image.open(written[3]) as mask:
         np.testing.assert_array_equal(np.asarray(mask), result().mask * np.uint8(255))
-    with Image.open(written[2]) as stored:
+    with Image.open(written[4]) as stored:
         assert int(np.asarray(stored).max()) == round(0.8 * 65535)
 
 
 def test_pictures_overwrite_nothing(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path / "out", ["mask"], 0.5)
+    folder = PictureFolder(tmp_path / "out", ["mask"])
     folder.prepare([Path("a.png"), Path("b/a.png")])
     folder.write(result(), Path("a.png"))
     for attempt in (lambda: folder.write(result(), Path("a.png")), lambda: folder.prepare([Path("a.png")])):
@@ -131,7 +133,7 @@ def test_pictures_overwrite_nothing(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_batch_that_was_cut_off_are_written_again(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path / "out", ["mask"], 0.5)
+    folder = PictureFolder(tmp_path / "out", ["mask"])
     for name in ("a.png", "b.png", "c.png"):
         folder.write(result(), Path(name))
     with pytest.raises(UsageError, match=r"c.png.mask.png exists and is not overwritten"):
@@ -140,7 +142,7 @@ def test_pictures_of_a_batch_that_was_cut_off_are_written_again(tmp_path: Path) 
 
 
 def test_names_that_are_too_long_are_told_at_the_start(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path / "out", ["mask"], 0.5)
+    folder = PictureFolder(tmp_path / "out", ["mask"])
     folder.write(result(), Path("ü" * 121 + ".png"))  # 246 bytes, and 9 of the kind
     with pytest.raises(OutputError, match=r"can't be written: File name too long. Choose a shorter name."):
         folder.prepare([Path("a.png"), Path("ü" * 122 + ".png")])
@@ -148,7 +150,7 @@ def test_names_that_are_too_long_are_told_at_the_start(tmp_path: Path) -> None:
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    folder = PictureFolder(tmp_path / "file", ["mask"], 0.5)
+    folder = PictureFolder(tmp_path / "file", ["mask"])
     with pytest.raises(OutputError, match=r"a.png.mask.png can't be written: Not a directory. Choose another place."):
         folder.prepare([Path("a.png")])
     with pytest.raises(OutputError, match="can't be written"):
@@ -157,5 +159,5 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kinds", [[], ["heat"], ["mask", "heat"]])
 def test_unknown_kind(kinds: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--save takes a list out of overlay, mask, map. Got '"):
-        PictureFolder(tmp_path, kinds, 0.5)
+    with pytest.raises(UsageError, match=r"--save takes a list out of overlay, heatmap, panel, mask, map. Got '"):
+        PictureFolder(tmp_path, kinds)

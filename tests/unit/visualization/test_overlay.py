@@ -77,10 +77,23 @@ def test_outlines_lie_on_the_rim_of_the_masks_and_boxes_around_their_regions() -
     picture = overlay(
         image, values, mask=predicted, gt_mask=truth, regions=find_regions(predicted, values), caption=False
     )
-    grown, shrunk = (f(predicted.astype(np.uint8), np.ones((3, 3))) for f in (cv2.dilate, cv2.erode))
-    np.testing.assert_array_equal((picture == PREDICTED).all(-1), (grown - shrunk).astype(bool))
-    rim = truth & ~cv2.erode(truth.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    # Lines are two pixels wide: a box outside of its region, outlines inside, by disks of that radius.
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    grown = cv2.dilate(predicted.astype(np.uint8), np.ones((5, 5))).astype(bool)
+    shrunk = cv2.erode(predicted.astype(np.uint8), disk).astype(bool)
+    np.testing.assert_array_equal((picture == PREDICTED).all(-1), grown & ~shrunk)
+    rim = truth & ~cv2.erode(truth.astype(np.uint8), disk).astype(bool)
     np.testing.assert_array_equal((picture == TRUTH).all(-1), rim)
+
+
+def test_the_true_outline_shows_on_every_ground() -> None:
+    truth = np.zeros((60, 60), bool)
+    truth[20:40, 20:40] = True
+    for ground in (0, 255, TRUTH):
+        image = np.broadcast_to(np.array(ground, np.uint8), (60, 60, 3))
+        picture = overlay(image, np.zeros((60, 60)), gt_mask=truth, caption=False)
+        assert (picture[20, 20:40] == TRUTH).all()
+        assert not picture[19, 20:40].any(), "a dark line beside it"
 
 
 def test_what_was_not_inspected_is_darkened() -> None:
@@ -99,7 +112,7 @@ def test_boxes_reach_no_further_than_the_picture() -> None:
     assert not picture.any(), "the box of a region that fills the picture lies outside it"
 
 
-@pytest.mark.parametrize("size", [(300, 400), (150, 320), (500, 300), (900, 1400)])
+@pytest.mark.parametrize("size", [(300, 400), (200, 320), (500, 300), (900, 1400)])
 def test_a_caption_is_added_below_and_the_picture_keeps_its_pixels(size: tuple[int, int]) -> None:
     image, mask = part(size=size)
     arguments: dict[str, Any] = {"label": "anomalous", "score": 0.91, "score_threshold": 0.5, "gt_mask": mask}
@@ -119,7 +132,7 @@ def test_the_caption_shows_what_it_is_told() -> None:
     base = strip(label="normal", score=0.25, score_threshold=0.5)
     for other in ({"label": "anomalous"}, {"score": 0.26}, {"score_threshold": 0.4}, {"threshold": 0.6}):
         changed = strip(**{"label": "normal", "score": 0.25, "score_threshold": 0.5, **other})
-        assert (changed != base).any(), other
+        assert not np.array_equal(changed, base), other
     assert TRUTH in {tuple(pixel) for pixel in strip(gt_mask=np.zeros((300, 400))).reshape(-1, 3)}
 
 
@@ -131,7 +144,7 @@ def test_the_canvas_of_a_narrow_picture_is_as_wide_as_its_caption() -> None:
     wide = overlay(
         np.zeros((300, picture.shape[1], 3), np.uint8),
         np.zeros((300, picture.shape[1])),
-        **{**arguments, "gt_mask": np.zeros((300, picture.shape[1]))},
+        **{**arguments, "mask": np.eye(300, picture.shape[1]), "gt_mask": np.eye(300, picture.shape[1])},
     )
     assert 90 < picture.shape[1] < 250
     np.testing.assert_array_equal(picture[:300, :90], overlay(image, mask * 0.7, caption=False, **arguments))
@@ -179,3 +192,20 @@ def test_inputs_are_not_modified_and_gray_images_are_welcome() -> None:
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         overlay(**{"image": part()[0], "anomaly_map": np.zeros((90, 120)), **arguments})
+
+
+def test_an_anomalous_image_without_marks_says_so_in_its_caption() -> None:
+    image, values = np.zeros((300, 400, 3), np.uint8), np.zeros((300, 400))
+    yellow = (255, 214, 92)
+
+    def colors_of(**arguments: Any) -> set[tuple[int, ...]]:
+        strip = overlay(image, values, **arguments)[300:]
+        return {tuple(pixel) for pixel in strip.reshape(-1, 3).tolist()}
+
+    marked = np.zeros((300, 400), bool)
+    marked[10:30, 10:30] = True
+    assert yellow in colors_of(label="anomalous")
+    assert yellow not in colors_of(label="normal")
+    assert yellow not in colors_of(label="anomalous", mask=marked)
+    assert yellow in colors_of(label="anomalous", mask=marked, gt_mask=np.roll(marked, 100)), "in the wrong place"
+    assert yellow not in colors_of(label="anomalous", mask=marked, gt_mask=np.roll(marked, 10))
