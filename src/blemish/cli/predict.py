@@ -84,10 +84,11 @@ def predict(
         raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
     inputs = expand(images)
     named = inputs.images
+    move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
     backend = load(model, device=device).backend
     session = Session(
         backend,
-        decision=moved(backend.decision, threshold=threshold, sensitivity=sensitivity, rate=rate),
+        decision=moved(backend.decision, **move),
         batch_size=loading.batch_size,
         max_pixels=loading.max_pixels,
         min_area=smallest,
@@ -104,7 +105,7 @@ def predict(
             pictures=pictures,
             output=output,
             resume=resume,
-            settings={"device": device, **session.settings},
+            settings={"device": device, **move},
         ) as run,
         progress(shown=as_json, transient=False) as bars,  # without JSON every verdict is a line, which tells how far
     ):

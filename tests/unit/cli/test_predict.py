@@ -178,7 +178,7 @@ def test_pictures_mirror_the_tree(blemish: Any, model_file: Path, pile: Path, in
     reach = binary_dilation(found, iterations=2, structure=np.ones((3, 3)))
     for region in load(model_file)(pile / "a/b/Loch ü.png")[0].regions:
         x0, y0, x1, y1 = region.box
-        reach[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = True
+        reach[max(y0 - 2, 0) : y1 + 2, max(x0 - 2, 0) : x1 + 2] = True
     assert marked.any()
     assert not marked[~reach].any()
 
@@ -300,7 +300,7 @@ def rows_of(path: Path) -> Any:
 
 USAGE: list[tuple[list[str], str]] = [
     (["--out", "rows.txt"], "Predictions are written to .csv, .jsonl, .parquet, .json files. Got 'rows.txt'."),
-    (["--save", "overlay,heat"], "--save takes a list out of overlay, mask, map. Got 'overlay,heat'."),
+    (["--save", "overlay,heat"], "--save takes a list out of overlay, heatmap, panel, mask, map. Got 'overlay,heat'."),
     (["--resume"], "--resume continues a file of predictions. Name it with --out."),
     (["--min-area", "0"], "min_area must be at least 1. Got 0."),
     (["--min-area", "2cm2"], "--min-area must be pixels, as in 20, or square millimetres, as in 0.5mm2. Got '2cm2'."),
