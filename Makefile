@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEER := .venv-peer/.ready
+FLOORS := .venv-floors/.ready
 
-.PHONY: demo test test-slow lint docs bench bench-peer backbone clean
+.PHONY: demo test test-slow test-floors fuzz lint docs bench bench-peer backbone clean
 
 demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
@@ -15,6 +16,14 @@ test: $(READY)  ## run all tests but the slow ones
 
 test-slow: $(READY)  ## run the slow ones
 	$(BIN)/python -m pytest -m slow
+
+test-floors: $(FLOORS)  ## attack the oldest versions that pyproject.toml admits
+	.venv-floors/bin/python -m pytest -p no:cacheprovider tests/unit/test_artifact.py tests/unit/test_signing.py tests/unit/test_escaping.py \
+	  tests/unit/features/test_weights.py tests/unit/data/test_image_io.py tests/unit/data/test_roi.py tests/unit/data/test_manifests.py
+
+fuzz: $(READY)  ## damaged inputs for every parser, verbs killed at random moments: half an hour
+	$(BIN)/python tests/fuzz/parsers.py --output fuzz-parsers.json
+	$(BIN)/python tests/fuzz/kills.py --output fuzz-kills.json
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
@@ -30,6 +39,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/padim_fit.py
 	$(BIN)/python benchmarks/padim_fit.py --wide
 	$(BIN)/python benchmarks/fit_memory.py --counts 200 2000
+	$(BIN)/python benchmarks/many_sizes.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/approximate.py
@@ -45,7 +55,7 @@ backbone: $(READY)  ## train the bundled backbone: hours on two cores, minutes o
 	$(BIN)/python training/train.py --folder training/run --start training/run/first/checkpoint.pt --steps 14000 --anneal 3000
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-peer demo-output site
+	rm -rf .venv .venv-peer .venv-floors demo-output site
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -56,4 +66,10 @@ $(PEER):
 	$(PYTHON) -m venv .venv-peer
 	.venv-peer/bin/python -m pip install --quiet anomalib==2.7.0
 	.venv-peer/bin/python -W ignore -c "from anomalib.models import Padim, Patchcore"
+	touch $@
+
+$(FLOORS): pyproject.toml
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python -m pip install --quiet uv
+	.venv-floors/bin/uv pip install --quiet --python .venv-floors --resolution lowest-direct --editable ".[train,sign]" pytest hypothesis
 	touch $@

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from blemish import signing
 from blemish._version import __version__
 from blemish.data.batch import DataRecord
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
@@ -226,6 +227,7 @@ def _checked_seal(path: Path, manifest: Manifest) -> str | None:
         fingerprint = read_seal(path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be read: {error}. Check the path.") from error
+    signing.check(path, fingerprint)
     if fingerprint is None and manifest.schema_number >= SEALED:
         raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
     return fingerprint

@@ -37,6 +37,7 @@ EXTRAS = {
     "psycopg": "postgresql",
     "ray": "ray",
     "fsspec": "ray",
+    "cryptography": "sign",
 }
 """Package -> the extra that installs it."""
 

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,6 +104,39 @@ def replacing_together(*paths: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps whoever else locks `path`, in this process or another, from it while the block runs.
+
+    The lock is the system's, on an empty file beside `path`, and ends with the process, however that ends; what
+    remains of it then keeps nobody out. Where the file system knows no locks, as some in networks, there is none.
+
+    Raises:
+        OutputError: if somebody else holds it, or the folder can't be written.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = f".blemish-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock"  # short, as in `replacing`
+        lock = path.parent / name
+        while True:
+            stream = lock.open("ab")
+            try:
+                _take_lock(stream.fileno())
+                if lock.exists() and os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                    break
+            except BlockingIOError:
+                stream.close()
+                raise OutputError(path, "another process is writing it", "Wait for it, or name another file.") from None
+            stream.close()  # its last holder removed it between our opening and our locking
+    with stream:
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps what is open
+                lock.unlink()
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes text in UTF-8, see `replacing`. File names that aren't Unicode are written with backslashes."""
     with replacing(path) as temporary:
@@ -127,6 +161,25 @@ def digest(*paths: str | os.PathLike[str]) -> str:
 def is_image(path: Path) -> bool:
     """Whether a name is that of an image, and not hidden."""
     return not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _take_lock(descriptor: int) -> None:
+    """Raises BlockingIOError if somebody else has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
 
 
 def _settle(file: Path, mode: int) -> None:

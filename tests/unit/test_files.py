@@ -8,13 +8,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from blemish.errors import OutputError
-from blemish.files import digest, is_image, replacing, replacing_together, write_json, write_text, writing
+from blemish.files import digest, is_image, locked, replacing, replacing_together, write_json, write_text, writing
 from disks import files_end_at
 
 
@@ -177,3 +178,56 @@ def test_is_image() -> None:
         "a.PNG",
         "b.tiff",
     ]
+
+
+HOLDING = """
+import sys, time
+from blemish.files import locked
+with locked(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)  # no name that is allowed is too long for it
+    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(OutputError, match=r"another process is writing it\. Wait for it, or name another file\."):
+            locked(path).__enter__()
+        with locked(tmp_path / "another"):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    for _ in range(2):
+        with locked(path):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    """Threads that take and leave it as fast as they can: whoever is in is alone."""
+    inside, most, times = 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, times
+        for _ in range(50):
+            try:
+                with locked(tmp_path / "x"):
+                    inside += 1
+                    most, times = max(most, inside), times + 1
+                    time.sleep(0.0005)
+                    inside -= 1
+            except OutputError:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert times > 0

@@ -1,21 +1,22 @@
 """The command line: one module per verb.
 
 Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input; 4 what was asked for
-was not reached: nothing is fast enough for `recommend`, a job of `bench` failed. Verbs import what they need when they
-run, so that `blemish --help` loads neither torch nor lightning.
+was not reached: nothing is fast enough for `recommend`, a job of `bench` failed; 5 memory ran out; 143 SIGTERM ended
+it. Verbs import what they need when they run, so that `blemish --help` loads neither torch nor lightning.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import typer
 
 from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.calibrate import calibrate, update
-from blemish.cli.console import BAD_INPUT, USAGE, complain
+from blemish.cli.console import BAD_INPUT, OUT_OF_MEMORY, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
 from blemish.cli.doctor import doctor
@@ -26,9 +27,12 @@ from blemish.cli.predict import predict
 from blemish.cli.recommend import recommend
 from blemish.cli.report import report
 from blemish.cli.serve import serve
+from blemish.cli.sign import sign
 from blemish.cli.test import test
 from blemish.errors import BlemishError, MissingExtraError, UsageError
 from blemish.extras import needing_extras
+from blemish.signing import required
+from blemish.terminating import ended_by_sigterm
 
 app = typer.Typer(
     name="blemish",
@@ -37,13 +41,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verb in (*(fit, test, report, predict, calibrate, update, export, inspect, recommend, bench, serve, doctor, demo),):
+for verb in (
+    *(fit, test, report, predict, calibrate, update),
+    *(export, inspect, sign, recommend, bench, serve, doctor, demo),
+):
     app.command()(verb)
 app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def _before_verbs(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    require_signature: Path | None = typer.Option(
+        None, "--require-signature", help="Open only models signed with this public key's private half.", metavar="KEY"
+    ),
+) -> None:
+    if require_signature is not None:
+        context.with_resource(required(require_signature))
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -55,8 +70,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
     try:
-        with needing_extras():
+        with ended_by_sigterm(), needing_extras():
             app()
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
+    except Exception as error:
+        if not _ran_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or "no more can be had"
+        complain(
+            f"memory ran out ({reason}). Take a smaller --batch-size, --image-size or --bank-size where there is one, "
+            f"refuse large images with --max-pixels, or end other programs. Rows so far are kept; --resume goes on."
+        )
+        sys.exit(OUT_OF_MEMORY)
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Each library below says it in its own words: NumPy by MemoryError, torch and runtimes by RuntimeErrors."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "Failed to allocate", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

@@ -9,6 +9,7 @@ import typer
 
 from blemish.cli.console import out, print_json, remark
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.errors import UsageError
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
@@ -21,6 +22,7 @@ _EXPORTED = (".onnx", ".xml")
 
 @with_flags(*_SHARED)
 def calibrate(
+    context: typer.Context,
     model: Path = typer.Argument(..., help="Model file: .safetensors, or exported as .onnx or .xml."),
     directory: Path | None = typer.Argument(None, metavar="[DIR]", help="Images that the model hasn't seen."),
     output: Path = typer.Option(..., "--output", "-o", help="Model file to write, of the same kind."),
@@ -30,6 +32,7 @@ def calibrate(
     from_labels: bool = typer.Option(
         False, "--from-labels", help="Good and anomalous images of DIR choose the threshold: the best F1."
     ),
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -38,7 +41,6 @@ def calibrate(
     Without DIR the scores of the calibration that the file holds are used. With DIR all its good images calibrate
     again, or with --from-labels its labeled ones. Marks on pixels follow.
     """
-    from blemish.cli.paths import check_writable
     from blemish.post_processing.moving import moved
 
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
@@ -54,7 +56,7 @@ def calibrate(
     if directory is not None and (threshold is not None or sensitivity is not None):
         raise UsageError(f"{named[0]} needs no images. Drop DIR, or drop {named[0]}.")
     exported = model.suffix.lower() in _EXPORTED
-    check_writable(output, model.suffix.lower() if exported else ".safetensors")
+    context.with_resource(output_file(output, model.suffix.lower() if exported else ".safetensors", overwrite))
     if exported:
         if directory is not None:
             raise UsageError(
@@ -92,19 +94,20 @@ def calibrate(
 
 @with_flags(*_SHARED, "max_false_alarm_rate")
 def update(
+    context: typer.Context,
     model: Path = typer.Argument(..., help="Model file."),
     directory: Path = typer.Argument(..., metavar="DIR", help="More good images of the same parts."),
     output: Path = typer.Option(..., "--output", "-o", help="Model file to write, ending in .safetensors."),
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
     """Add good images to a model and calibrate on some of them that it doesn't learn from."""
     from blemish.artifact import load, save
-    from blemish.cli.paths import check_writable
     from blemish.data.datamodule import ImageDataModule
     from blemish.engine import Engine
 
-    check_writable(output, ".safetensors")
+    context.with_resource(output_file(output, ".safetensors", overwrite))
     values = given(flags)
     data = ImageDataModule(
         directory,

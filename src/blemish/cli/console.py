@@ -20,6 +20,7 @@ ANOMALIES = 1
 USAGE = 2
 BAD_INPUT = 3
 UNMET = 4
+OUT_OF_MEMORY = 5
 
 
 class SafeConsole(Console):

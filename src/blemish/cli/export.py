@@ -8,32 +8,39 @@ from typing import Any, Literal
 import typer
 
 from blemish.cli.console import out, print_json, remark
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.errors import UsageError
 
 
 def export(
+    context: typer.Context,
     model: Path = typer.Argument(..., help="Model file."),
     to: Literal["onnx", "openvino"] = typer.Option(..., "--to", help="What to write: .onnx, or .xml with .bin."),
     output: Path | None = typer.Option(None, "--output", "-o", help="File to write. Default: beside the model."),
     images: Path | None = typer.Option(None, "--images", help="Folder of images to compare on. Default: drawn ones."),
     static: str | None = typer.Option(None, "--static", help="N,H,W: fix the shape, for compilers that need it."),
+    half: bool = typer.Option(False, "--half", help="Store the backbone's weights in half precision: half the size."),
     int8: bool = typer.Option(False, "--int8", help="Put the backbone into 8-bit integers. Needs --images."),
     calibration_images: Path | None = typer.Option(
         None, "--calibration-images", help="Folder of good images for --int8. Default: the good ones of --images."
     ),
     max_flips: int = typer.Option(0, "--max-flips", help="Verdicts on --images that --int8 may change."),
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it gives the same verdicts there as in torch."""
     from blemish.artifact import load
-    from blemish.export.exporting import SUFFIXES
+    from blemish.export.exporting import SUFFIXES, target
 
     shape = None if static is None else _parse(static)
+    path = target(model.with_suffix("") if output is None else output, to)
+    context.with_resource(output_file(path, SUFFIXES[to], overwrite))
     done = load(model).export(
-        model.with_suffix(SUFFIXES[to]) if output is None else output,
+        path,
         to,
         images=images,
         static=shape,
+        half=half,
         int8=int8,
         calibration_images=calibration_images,
         max_flips=max_flips,

@@ -10,6 +10,7 @@ import typer
 
 from blemish.cli.console import out, print_json, remark
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.models import DETECTORS
 from blemish.presets import PRESETS, with_preset
 from blemish.settings import fit_settings
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 @with_flags(*OPTIONS)
 def fit(
+    context: typer.Context,
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder of good parts, data set, or manifest."),
     output: Path = typer.Option(..., "--output", "-o", help="Model file to write, ending in .safetensors."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with the keys below; flags win."),
     preset: str | None = typer.Option(
         None, help="default, fast, or plain: the detectors' own defaults. A configuration stands for itself."
     ),
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -36,7 +39,6 @@ def fit(
     values, from_preset = with_preset(chosen, preset)
     settings = fit_settings(values, DETECTORS)
     from blemish.artifact import save
-    from blemish.cli.paths import check_writable
     from blemish.data.check import folders_sentence
     from blemish.data.depth import depth_sentence
     from blemish.data.walk import describe
@@ -44,7 +46,7 @@ def fit(
     from blemish.post_processing.summary import calibration_summary
     from blemish.trials.work import build_data, build_model, suited
 
-    check_writable(output, ".safetensors")
+    context.with_resource(output_file(output, ".safetensors", overwrite))
     values, remarks = suited(values, from_preset, build_data(settings, directory))
     settings = fit_settings(values, DETECTORS)
     for text in remarks:

@@ -5,25 +5,46 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import typer
+
 from blemish.data.walk import OWN, Walk, describe, is_own_output, walk
 from blemish.errors import DataError, UsageError
+from blemish.files import locked
+
+OVERWRITE = typer.Option(False, "--overwrite", help="Replace what is there already, once the new one is whole.")
 
 
-def check_writable(path: Path, suffix: str) -> None:
-    """Fails before hours of work if their result could not be written.
+def require_new(path: Path, overwrite: bool) -> None:
+    """Nothing that exists is replaced unless that was asked for.
 
     Raises:
-        UsageError: naming what stands in the way.
+        UsageError: if `path` is a file.
+    """
+    if path.is_file() and not overwrite:
+        raise UsageError(f"{path} exists. Replace it with --overwrite, or name another file.")
+
+
+@contextmanager
+def output_file(path: Path, suffix: str, overwrite: bool) -> Iterator[None]:
+    """A file that is written at the end of the block, which nobody else writes meanwhile.
+
+    Raises:
+        UsageError: before hours of work, if their result could not be written, or `require_new` refuses it.
+        OutputError: if another process writes the same file.
     """
     if path.suffix.lower() != suffix:
         raise UsageError(f"The output must end in {suffix}. Got {str(path)!r}.")
     folder = next(parent for parent in (path.absolute().parent, *path.absolute().parents) if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path} can't be written ({folder} is no writable folder, or the path is a folder).")
+    require_new(path, overwrite)
+    with locked(path):
+        yield
 
 
 @dataclass

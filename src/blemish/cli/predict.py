@@ -12,7 +12,7 @@ import typer
 
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
-from blemish.cli.paths import expand
+from blemish.cli.paths import OVERWRITE, expand, require_new
 from blemish.data.walk import describe
 from blemish.errors import UsageError
 from blemish.escaping import one_line
@@ -30,6 +30,7 @@ def predict(
         "-o",
         help="Write rows to a .csv, .jsonl, .parquet or COCO .json file; with --ray, Parquet parts to a folder.",
     ),
+    overwrite: bool = OVERWRITE,
     resume: bool = typer.Option(False, "--resume", help="Continue the file of an interrupted run."),
     save: str | None = typer.Option(
         None, "--save", help="Write pictures: a list out of overlay,heatmap,panel,mask,map."
@@ -39,7 +40,7 @@ def predict(
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
-    frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, or take the first."),
+    frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, take the first, or all."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
     ray: bool = typer.Option(False, "--ray", help="Score on all CPUs or GPUs of a Ray cluster, or of this machine."),
     address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
@@ -59,6 +60,8 @@ def predict(
 
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
+    if output is not None and not resume:
+        require_new(output, overwrite)
     smallest = min_pixels(min_area, mm_per_pixel)
     loading = settings_of(LoadingSettings, flags)
     if ray:
@@ -94,7 +97,7 @@ def predict(
         min_area=smallest,
         frames=frames,  # type: ignore[arg-type]  # which checks it
     )
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","))
+    pictures = None if save is None else PictureFolder(save_dir, save.split(","), overwrite=overwrite)
     rows: list[dict[str, Any]] = []
     with (
         prediction_run(
@@ -109,7 +112,7 @@ def predict(
         ) as run,
         progress(shown=as_json, transient=False) as bars,  # without JSON every verdict is a line, which tells how far
     ):
-        task = bars.add_task("images", total=len(named), completed=run.done)
+        task = bars.add_task("images", total=len(run.images), completed=run.done)
         for batch in run:
             bars.update(task, completed=run.done)
             if not as_json:

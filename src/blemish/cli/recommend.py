@@ -10,6 +10,7 @@ import typer
 
 from blemish.cli.console import UNMET, complain, out, print_json, progress
 from blemish.cli.flags import given, with_flags
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.errors import UsageError
 from blemish.files import write_text
 from blemish.settings import FolderSettings
@@ -24,6 +25,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     "roi", *FolderSettings.model_fields, "group", "seed", "batch_size", "num_workers", "max_pixels", "accelerator"
 )
 def recommend(
+    context: typer.Context,
     directory: Path = typer.Argument(..., metavar="DIR", help="Folder of good parts, data set, or manifest."),
     output: Path = typer.Option(Path("recommended.yaml"), "--output", "-o", help="Configuration file to write."),
     latency: str | None = typer.Option(None, help="Most time per image, such as 50ms. Default: no limit."),
@@ -31,6 +33,7 @@ def recommend(
     backbones: str | None = typer.Option(
         None, help="Backbones to try, comma-separated. Default: the usual one and all that need no download."
     ),
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -41,10 +44,9 @@ def recommend(
     limit = None if latency is None else 1000 * parse_time("latency", latency)
     seconds = parse_time("budget", budget)
 
-    from blemish.cli.paths import check_writable
     from blemish.trials import recommend as recommending
 
-    check_writable(output, ".yaml")
+    context.with_resource(output_file(output, ".yaml", overwrite))
     with progress() as bars:
         task = bars.add_task("", total=None)
         found = recommending.recommend(

@@ -9,29 +9,31 @@ import typer
 
 from blemish.cli.console import phases
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.settings import FolderSettings, LoadingSettings
 
 
 @with_flags("max_pixels", *FolderSettings.model_fields)
 def report(
+    context: typer.Context,
     source: Path = typer.Argument(..., help="Model file, or predictions: .csv, .jsonl, .parquet."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
     output: Path = typer.Option(Path("report.html"), "--output", "-o", help="File to write, ending in .html."),
     threshold: float | None = THRESHOLD,
     sensitivity: float | None = SENSITIVITY,
     rate: float | None = RATE,
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
     """Write an evaluation report. A model is tested first; predictions are taken as they are, with the labels of
     DIR.
     """
-    from blemish.cli.paths import check_writable
     from blemish.cli.test import show
     from blemish.report.assemble import report_on_model, report_on_predictions
     from blemish.report.html_rows import READERS
 
-    check_writable(output, ".html")
+    context.with_resource(output_file(output, ".html", overwrite))
     make = report_on_predictions if source.suffix.lower() in READERS else report_on_model
     said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     loading = settings_of(LoadingSettings, flags)

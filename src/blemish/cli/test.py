@@ -9,17 +9,20 @@ import typer
 
 from blemish.cli.console import out, phases, print_json, table
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
+from blemish.cli.paths import OVERWRITE, output_file
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
 
 @with_flags(*FolderSettings.model_fields, *LoadingSettings.model_fields, *RunSettings.model_fields)
 def test(
+    context: typer.Context,
     model: Path = typer.Argument(..., help="Model file."),
     directory: Path = typer.Argument(..., metavar="DIR", help="Data set with good and anomalous images."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one .html file."),
     threshold: float | None = THRESHOLD,
     sensitivity: float | None = SENSITIVITY,
     rate: float | None = RATE,
+    overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -33,10 +36,9 @@ def test(
 
         figures = measure(load(model), directory, loading, accelerator, said=said, move=move)
     else:
-        from blemish.cli.paths import check_writable
         from blemish.report.assemble import report_on_model
 
-        check_writable(report, ".html")
+        context.with_resource(output_file(report, ".html", overwrite))
         with phases() as progress:
             figures = report_on_model(
                 model, directory, report, loading, accelerator, said=said, move=move, progress=progress

@@ -40,6 +40,7 @@ from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import Detector, ExportMode
 from blemish.progress import silent
+from blemish.terminating import ended_by_sigterm
 
 # Lightning's remarks on things that are meant to be so here.
 _EXPECTED = (
@@ -183,7 +184,7 @@ class Engine:
         level = log.level
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         # Data loaders draw a seed for their workers from the global generator: it is put back.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with ended_by_sigterm(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
             log.setLevel(logging.WARNING)

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from blemish import artifact
 from blemish.data.image_io import Reading
 from blemish.errors import ExportError, NotCalibratedError, NotFittedError, UsageError
+from blemish.export.half import halved
 from blemish.export.int8 import MAX_IMAGES, quantize_onnx, quantize_openvino, with_headroom
 from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
 from blemish.export.parity import BATCHES, compare, generated_images
-from blemish.export.report import EXACT, ParityReport, int8_limits
+from blemish.export.report import EXACT, HALF, ParityReport, int8_limits
 from blemish.export.samples import Images, Sample, good_ones, list_samples, read_samples, spread, to_compare
 from blemish.extras import EXTRAS
 from blemish.files import replacing, replacing_together
@@ -27,6 +28,7 @@ from blemish.models.base import Detector, ExportMode
 from blemish.runtime import load
 from blemish.runtime.session import Backend
 from blemish.seal import BLANK, write_seal
+from blemish.signing import made_here
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
 RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
@@ -47,6 +49,7 @@ def export(
     *,
     images: Images | None = None,
     static: Sequence[int] | None = None,
+    half: bool = False,
     int8: bool = False,
     calibration_images: Images | None = None,
     max_flips: int = 0,
@@ -62,6 +65,7 @@ def export(
         images: what to compare on: a folder, or files and arrays. Best of all images from the line, good and defective.
             Of a data set, the test images are taken. None draws images; for the artifact it compares nothing.
         static: (N, H, W) for compilers that need fixed shapes: the graph takes nothing else then.
+        half: store the backbone's weights in half precision, see `export.half`; compared with the limits `HALF`.
         int8: put the backbone into 8-bit integers, see `export.int8`; the rest stays in float32. Needs `images`. The
             file is compared in its own runtime, with `int8_limits`.
         calibration_images: good images, which tell the integers their ranges. None takes the good ones of `images`.
@@ -75,8 +79,10 @@ def export(
     """
     if export_mode not in get_args(ExportMode):
         raise UsageError(f"export_mode must be one of {', '.join(get_args(ExportMode))}. Got {export_mode!r}.")
-    path = _target(Path(root), SUFFIXES[export_mode])
+    path = target(Path(root), export_mode)
     shape = _checked_static(static, export_mode)
+    if half and (int8 or export_mode == "torch"):
+        raise UsageError("half is for export_mode 'onnx' and 'openvino', and doesn't go with int8. Drop it.")
     _check_int8(int8, images, calibration_images, max_flips, export_mode)
     if not model.is_fitted:
         raise NotFittedError(
@@ -108,9 +114,11 @@ def export(
         "decision": decision,
         "static": shape,
         "opset": OPSET,
-        "precision": "int8" if int8 else "float32",
+        "precision": "int8" if int8 else "float16" if half else "float32",
     }
     graph: Any = to_onnx(model, decision, shape)
+    if half:
+        graph = halved(graph)
     with replacing_together(*([path.with_suffix(".bin")] if export_mode == "openvino" else []), path) as folder:
         if int8:
             graph = (quantize_onnx if export_mode == "onnx" else quantize_openvino)(graph, stacks, folder)
@@ -119,10 +127,10 @@ def export(
             _runtimes(graph, folder, content, [path.suffix] if int8 else list(RUNTIMES)),
             [image for image, _ in tried],
             BATCHES if shape is None else shape[:1],
-            int8_limits(max_flips) if int8 else EXACT,
+            int8_limits(max_flips) if int8 else HALF if half else EXACT,
             [sample.anomalous for _, sample in tried],
         )
-        _require_passed(report)
+        _require_passed(report, model)
         write(graph, folder / path.name, {**content, "parity": report.to_dict()})
     return Exported(path, report)
 
@@ -139,21 +147,31 @@ def _save(model: Detector, path: Path, images: Images | None) -> ParityReport:
         if images is None:
             return ParityReport(())
         tried = read_samples(to_compare(list_samples(images)), None, _reading(model))
-        again = load(temporary, device=str(model.device)).backend
+        with made_here():
+            again = load(temporary, device=str(model.device)).backend
         pictures, anomalous = [image for image, _ in tried], [sample.anomalous for _, sample in tried]
         report = compare(model, {"artifact": again}, pictures, anomalous=anomalous)
-        _require_passed(report)
+        _require_passed(report, model)
         return report
 
 
-def _require_passed(report: ParityReport) -> None:
-    if not report.passed:
-        raise ExportError(
-            f"The exported file would not give the verdicts of the model, so nothing was written.\n{report}"
+def _require_passed(report: ParityReport, model: Detector) -> None:
+    if report.passed:
+        return
+    why = ""
+    if model.arguments().get("neighbor_search") == "faiss":
+        why = (
+            " The model looks for neighbors by faiss, which misses some; a graph finds them all, so its scores are "
+            "others than those that were calibrated. Fit with neighbor_search exact to export."
         )
+    raise ExportError(
+        f"The exported file would not give the verdicts of the model, so nothing was written.{why}\n{report}"
+    )
 
 
-def _target(root: Path, suffix: str) -> Path:
+def target(root: Path, export_mode: ExportMode) -> Path:
+    """The file that `export` writes; see there."""
+    suffix = SUFFIXES[export_mode]
     if root.is_dir():
         return root / f"model{suffix}"
     return root if root.suffix.lower() == suffix else root.with_name(root.name + suffix)
@@ -194,7 +212,8 @@ def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: It
     for suffix in suffixes:
         if importlib.util.find_spec(RUNTIMES[suffix]):
             write(graph, folder / f"trial{suffix}", content)
-            runtimes[RUNTIMES[suffix]] = load(folder / f"trial{suffix}").backend
+            with made_here():
+                runtimes[RUNTIMES[suffix]] = load(folder / f"trial{suffix}").backend
     if not runtimes:
         extras = sorted({EXTRAS[RUNTIMES[suffix]] for suffix in suffixes})
         wanted = " or ".join(f'"blemish[{extra}]"' for extra in extras)

@@ -1,6 +1,7 @@
 """What a comparison found, and what it may find. No torch: exported files carry their report and are read without it.
 
-A graph in float32 has to be `EXACT`. One with 8-bit integers can't be; its limits are `int8_limits`.
+A graph in float32 has to be `EXACT`. One with 8-bit integers can't be; its limits are `int8_limits`, those
+of weights in half precision `HALF`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ EXACT = Limits(1e-4, 1e-3, 0)
 def int8_limits(max_flips: int) -> Limits:
     """For 8-bit integers: verdicts decide, and AUROC tells; scores and maps are bounded to catch what is broken."""
     return Limits(0.1, 0.2, max_flips)
+
+
+HALF = Limits(0.02, 0.05, 0)
+"""For weights in half precision: no verdict may differ; scores and maps move by the rounding of weights."""
 
 
 @dataclass(frozen=True)

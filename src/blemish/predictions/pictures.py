@@ -19,16 +19,17 @@ class PictureFolder:
     Args:
         folder: where to write; created when needed.
         kinds: out of `blemish.runtime.result.PICTURES`.
+        overwrite: replace pictures that are there.
 
     Raises:
         UsageError: for an unknown kind.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], kinds: Sequence[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], kinds: Sequence[str], *, overwrite: bool = False) -> None:
         unknown = [kind for kind in kinds if kind not in PICTURES]
         if unknown or not kinds:
             raise UsageError(f"--save takes a list out of {', '.join(PICTURES)}. Got {','.join(kinds)!r}.")
-        self.folder, self.kinds = Path(folder), tuple(kinds)
+        self.folder, self.kinds, self.overwrite = Path(folder), tuple(kinds), overwrite
 
     def prepare(self, relatives: Iterable[Path], *, again: int = 0) -> None:
         """Makes the folder, and fails before hours of work if the pictures of these images can't all be written.
@@ -50,7 +51,7 @@ class PictureFolder:
                         path.unlink(missing_ok=True)
                 if path in wanted:
                     raise UsageError(f"{path} would be written twice. Name the folder that holds both images instead.")
-                _require_absent(path)
+                self._require_free(path)
                 wanted.add(path)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,12 +60,12 @@ class PictureFolder:
         """Writes the pictures of one result and returns their paths.
 
         Raises:
-            UsageError: if a file is there already; nothing is overwritten. OutputError: if it can't be written.
+            UsageError: if a file is there already, and may not be replaced. OutputError: if it can't be written.
         """
         written = []
         for kind in self.kinds:
             path = self._path(relative, kind)
-            _require_absent(path)
+            self._require_free(path)
             write_png(path, result.picture(kind))
             written.append(path)
         return written
@@ -72,8 +73,10 @@ class PictureFolder:
     def _path(self, relative: Path, kind: str) -> Path:
         return self.folder / relative.parent / f"{relative.name}.{kind}.png"
 
-
-def _require_absent(path: Path) -> None:
-    with writing(path), suppress(FileNotFoundError):
-        path.lstat()  # unlike `exists`, it also tells that a name is too long
-        raise UsageError(f"{path} exists and is not overwritten. Choose an empty folder with --save-dir.")
+    def _require_free(self, path: Path) -> None:
+        with writing(path), suppress(FileNotFoundError):
+            path.lstat()  # unlike `exists`, it also tells that a name is too long
+            if not self.overwrite:
+                raise UsageError(
+                    f"{path} exists. Replace it with --overwrite, or choose an empty folder with --save-dir."
+                )

@@ -1,10 +1,10 @@
 """Predictions as data: one row per image, in the formats that other programs read.
 
-Columns: `path`, `label` ("normal" or "anomalous"), `raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the
-label is `raw_score >= threshold`), `pixel_threshold` (normalized, as the scores of regions are), `height`, `width`,
-`seconds`, `model` (see `fingerprint`) and `regions`: a list of box, area, area_mm2 (None without a scale), peak,
-peak_score, mean_score and polygon, in pixels of the image; JSON text in CSV. Images that could not be inspected have no
-row: the caller lists them.
+Columns: `path` (ending in "#0", "#1" for the pictures of a file that holds several), `label` ("normal" or "anomalous"),
+`raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the label is `raw_score >= threshold`), `pixel_threshold`
+(normalized, as the scores of regions are), `height`, `width`, `seconds`, `model` (see `fingerprint`) and `regions`: a
+list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score and polygon, in pixels of the image;
+JSON text in CSV. Images that could not be inspected have no row: the caller lists them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from blemish.escaping import as_utf8
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import PredictionRow, row_of
 from blemish.predictions.streaming import FailedRow, PredictionFile, is_interrupted
-from blemish.runtime.session import Failure, Session
+from blemish.runtime.session import Failure, Frame, Session, frames_of
 
 
 @dataclass
@@ -31,7 +31,7 @@ class PredictionRun:
     """
 
     session: Session
-    images: Sequence[tuple[Path, Path]]
+    images: Sequence[tuple[Path | Frame, Path]]
     model: str
     mm_per_pixel: float | None = None
     pictures: PictureFolder | None = None
@@ -97,8 +97,9 @@ def prediction_run(
     Raises:
         UsageError: as `PredictionFile` and `PictureFolder.prepare`. MissingExtraError: for Parquet without pyarrow.
     """
-    relatives = [relative for _, relative in images]
-    run = PredictionRun(session, images, model, mm_per_pixel, pictures)
+    each = [one for image in images for one in (_frames(*image) if session.frames == "all" else [image])]
+    relatives = [relative for _, relative in each]
+    run = PredictionRun(session, each, model, mm_per_pixel, pictures)
     interrupted = output is not None and is_interrupted(output, resume=resume)
     if pictures is not None and not interrupted:
         pictures.prepare(relatives)
@@ -108,8 +109,14 @@ def prediction_run(
             same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area", "frames")}
             same |= {"save": pictures and ",".join(pictures.kinds), "save_dir": pictures and str(pictures.folder)}
             run.file = file = stack.enter_context(PredictionFile(output, same, resume=resume))
-            file.skip([str(path) for path, _ in images])
+            file.skip([str(path) for path, _ in each])
             run.done, run.anomalous, run.failures = file.images, file.anomalous, list(file.failures)
             if pictures is not None and interrupted:
                 pictures.prepare(relatives[run.done :], again=session.batch_size)
         yield run
+
+
+def _frames(path: Path, relative: Path) -> list[tuple[Path | Frame, Path]]:
+    """Every picture of a file that holds several, under a name of its own."""
+    several = [(frame, relative.with_name(f"{relative.name}#{frame.number}")) for frame in frames_of(path)]
+    return [*several] or [(path, relative)]

@@ -1,13 +1,14 @@
 """Hours of predictions that survive a kill.
 
-Rows reach the disk batch by batch. Beside a file that isn't complete lies a record of how far it is, FILE.unfinished:
-JSON lines, first the settings of the run, then after every batch how many images, bytes and failures there are. The
-record follows the rows, so whatever lies behind its last whole line, torn or not, belongs to a batch that was cut off:
-a run that is continued drops it and inspects that batch again. Batches start anew at every one of those lines, so the
-rest comes out as it would have (see `Session.batches`).
+Rows reach the disk batch by batch, in FILE.unfinished.csv or .jsonl; the file itself, and one that was there before,
+isn't touched before all are there. Beside them lies a record of how far they are, FILE.unfinished: JSON lines, first
+the settings of the run, then after every batch how many images, bytes and failures there are. The record follows the
+rows, so whatever lies behind its last whole line, torn or not, belongs to a batch that was cut off: a run that is
+continued drops it and inspects that batch again. Batches start anew at every one of those lines, so the rest comes out
+as it would have (see `Session.batches`).
 
-Formats that can't be appended to (Parquet needs a footer, COCO a closing bracket) keep their rows in
-FILE.unfinished.jsonl, and the file itself appears when all are there.
+Formats that can't be appended to (Parquet needs a footer, COCO a closing bracket) have their rows in JSON lines
+meanwhile. A lock keeps a second process from the same file.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
 from blemish.errors import UsageError
 from blemish.extras import require
-from blemish.files import replacing, writing
+from blemish.files import locked, replacing, writing
 from blemish.predictions.rows import FORMATS, JsonLines, PredictionRow
 
 FailedRow: TypeAlias = dict[str, str]
@@ -51,7 +52,8 @@ class PredictionFile:
     """A file that rows are written to, as a context manager: complete when the block ends without an error.
 
     Args:
-        path: ends in .csv, .jsonl, .parquet or .json (COCO); parents are created. A complete file is replaced.
+        path: ends in .csv, .jsonl, .parquet or .json (COCO); parents are created. A complete file is replaced at the
+            end.
         settings: JSON values that rows depend on; a run is continued with the same ones only.
         resume: go on with an unfinished file. Without one, start from the beginning.
 
@@ -62,7 +64,8 @@ class PredictionFile:
     Raises:
         UsageError: for another suffix; for an unfinished file without `resume`, and for a complete one, or other
             settings, with it.
-        OutputError: if the file can't be written. MissingExtraError: for Parquet without pyarrow.
+        OutputError: if the file can't be written, or somebody else is at it.
+        MissingExtraError: for Parquet without pyarrow.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class PredictionFile:
         if self._format.needs is not None:
             require(self._format.needs)
         self._record_path = _record_of(path)
-        self._rows_path = path if self._format.convert is None else path.with_name(f"{path.name}.unfinished.jsonl")
+        kind = path.suffix.lower() if self._format.convert is None else ".jsonl"
+        self._rows_path = path.with_name(f"{path.name}.unfinished{kind}")
         self.images = self.anomalous = 0
         self.failures: list[FailedRow] = []
         self._names = hashlib.sha256()
@@ -84,9 +88,11 @@ class PredictionFile:
         with writing(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "this is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            is_interrupted(path, resume=resume)
-            self._rows, self._record = self._open(settings)
+            with ExitStack() as opening:
+                opening.enter_context(locked(path))
+                is_interrupted(path, resume=resume)
+                self._rows, self._record = self._open(settings)
+                self._lock = opening.pop_all()
 
     def skip(self, paths: Sequence[str]) -> None:
         """Goes past the images that are done, which must be the first ones of `paths`: all of the run, in their order.
@@ -122,8 +128,7 @@ class PredictionFile:
         self.anomalous += sum(row["label"] == "anomalous" for row in rows)
         self.failures += failures
         with writing(self.path):
-            entry = {"images": self.images, "anomalous": self.anomalous, "bytes": self._rows.tell()}
-            self._append({**entry, "names": self._names.hexdigest(), "failures": failures})
+            self._append(self._entry(failures))
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -131,18 +136,29 @@ class PredictionFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in (self._rows, self._record):
-            with writing(self.path) if kind is None else suppress(OSError):  # a full disk is full for what is left, too
-                file.close()
-        if kind is not None:
-            return
-        with writing(self.path):
-            if self._format.convert is not None:
-                with replacing(self.path) as temporary:
-                    self._format.convert(JsonLines(self._rows_path), temporary)
-            self._record_path.unlink()
-            if self._format.convert is not None:
-                self._rows_path.unlink()
+        with self._lock:
+            if kind is None:
+                with writing(self.path):
+                    self._finish()
+            for file in (self._rows, self._record):
+                with suppress(OSError):  # a full disk is full for what is left, too
+                    file.close()
+
+    def _finish(self) -> None:
+        last = {**self._entry([]), "moved": True}
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+        self._rows.close()
+        if self._format.convert is None:
+            self._append(last)
+            self._record.close()  # Windows removes no open files
+            os.replace(self._rows_path, self.path)
+        else:
+            self._record.close()
+            with replacing(self.path) as temporary:
+                self._format.convert(JsonLines(self._rows_path), temporary)
+        self._record_path.unlink()
+        self._rows_path.unlink(missing_ok=True)
 
     def _open(self, settings: Mapping[str, Any]) -> tuple[IO[bytes], IO[bytes]]:
         """The two files, each cut to what is certain and ready to be appended to."""
@@ -150,7 +166,7 @@ class PredictionFile:
         whole = [line for line in lines if line.endswith(b"\n")]
         if len(whole) < 2:  # no batch
             self._record = self._record_path.open("wb")
-            self._append(settings)  # before the rows are touched: they may be those of an older, complete file
+            self._append(settings)
             try:
                 rows = self._rows_path.open("wb")
             except OSError:
@@ -165,6 +181,8 @@ class PredictionFile:
         self.images, self.anomalous, size, self._read_names = (
             entries[-1][key] for key in ("images", "anomalous", "bytes", "names")
         )
+        if entries[-1].get("moved") and not self._rows_path.exists() and self.path.exists():
+            os.replace(self.path, self._rows_path)  # it was cut off after the last step but one
         if not self._rows_path.exists() or self._rows_path.stat().st_size < size:
             raise UsageError(
                 f"{self._rows_path} was changed: it is shorter than {self._record_path} says. Delete both to start "
@@ -179,6 +197,11 @@ class PredictionFile:
                     f"{self.path} was begun with {key} {begun.get(key)!r}, and now it is {now.get(key)!r}. Give the "
                     f"same, or delete {self._record_path} to start from the beginning."
                 )
+
+    def _entry(self, failures: list[FailedRow]) -> dict[str, Any]:
+        """How far it is, and the failures since the last entry."""
+        known = {"images": self.images, "anomalous": self.anomalous, "bytes": self._rows.tell()}
+        return {**known, "names": self._names.hexdigest(), "failures": failures}
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._record.write(json.dumps(entry).encode() + b"\n")

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from blemish import signing
 from blemish.data.roi import read_roi
-from blemish.errors import ArtifactError, NonFiniteError, UsageError
+from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import CalibrationRecord, Decision
 from blemish.runtime.session import Outputs
@@ -62,6 +63,7 @@ class GraphBackend:
 
         Raises:
             UsageError: for a decision of another model: the range of scores is a constant of the graph.
+            DataError: for images of another size than the one that the graph was fixed to.
         """
         for name in ("image", "pixel"):
             own, asked = getattr(self.decision, name), getattr(decision, name)
@@ -83,7 +85,7 @@ class GraphBackend:
         else:
             count, *size = static
             if list(images.shape[1:3]) != size:
-                raise UsageError(
+                raise DataError(
                     f"This file was exported for images of {size[0]} x {size[1]} pixels (H x W). Got "
                     f"{images.shape[1]} x {images.shape[2]}. Resize them, or export without --static."
                 )
@@ -147,8 +149,10 @@ def checked_seal(path: Path, companions: Sequence[Path] = ()) -> str | None:
         if not one.is_file():
             raise ArtifactError(f"There is no model file at {one}.")
     try:
-        return read_seal(path, companions)
+        digest = read_seal(path, companions)
     except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{path} can't be read: {error}. Export again, or copy it again.") from error
+    signing.check(path, digest)
+    return digest

@@ -26,6 +26,10 @@ from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
 from blemish.runtime.session import Outputs, Session
 
+KEPT_KERNELS = 256
+"""How many prepared kernels, about one per layer and size of image, are kept for images of sizes met before. OpenVINO
+keeps 5,000 of each kind and oneDNN below it 1,024 more, which is more than a megabyte for each size."""
+
 MAX_SIZES = 8
 """How many sizes of image an 8-bit graph stays compiled for; the one longest unused goes first."""
 
@@ -60,6 +64,8 @@ class OpenVinoBackend(GraphBackend):
         if not _free_settings(model):
             raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if kind == "CPU":
+            options["CPU_RUNTIME_CACHE_CAPACITY"] = str(KEPT_KERNELS)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = model
@@ -108,6 +114,7 @@ def shared_core() -> openvino.Core:
     user ends, in whichever thread. Ended in another one, it leaves the first thread a stack that is gone: the next
     signal, Ctrl-C or the end of a child process, ends the program.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))  # there is no other way to tell it
     return openvino.Core()
 
 

@@ -10,23 +10,53 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from blemish.data.image_io import MAX_PIXELS, Reading
-from blemish.errors import ImageReadError, NonFiniteError, UsageError
+from blemish.data.image_io import MAX_PIXELS, Reading, read_header
+from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import find_regions
+from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.result import Failure as Failure
 from blemish.runtime.result import Result as Result
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
-"""A file name, an encoded image, a picture (taken as its file would be), or HWC RGB: uint8, or float32 in [0, 1]."""
+FRAMES = ("refuse", "first", "all")
+
+
+class Frame(NamedTuple):
+    """One picture of a file that holds several, from 0 on."""
+
+    path: str | os.PathLike[str]
+    number: int
+
+    def __str__(self) -> str:
+        return f"{os.fspath(self.path)}#{self.number}"
+
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | Frame"
+"""A file name, an encoded image, a picture (taken as its file would be), HWC RGB: uint8, or float32 in [0, 1]; or one
+picture of a file."""
+
+
+def frames_of(path: str | os.PathLike[str]) -> list[Frame]:
+    """The pictures of a file that holds several; empty for one that holds one, or can't be read."""
+    try:
+        count = read_header(path).frames
+    except ImageReadError:
+        return []
+    return [Frame(path, number) for number in range(count)] if count > 1 else []
+
+
+STACKED_PIXELS = 2**23
+"""How many pixels (H x W, over all images) are inspected at once, unless a single image has more: a bound for memory,
+of which a pixel needs some 40 bytes on its way."""
 
 
 class Outputs(NamedTuple):
@@ -63,7 +93,9 @@ class Backend(Protocol):
         ...
 
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
-        """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning."""
+        """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning,
+        DataError for images that this model can't take.
+        """
         ...
 
 
@@ -79,10 +111,11 @@ class Session:
     Args:
         backend: the model in its runtime.
         decision: how to decide; None takes the model's own. A call may bring another.
-        batch_size: how many images of equal size are stacked at most, at least 1.
+        batch_size: how many images of equal size are stacked at most, at least 1; never more than `STACKED_PIXELS`.
         max_pixels: refuse larger images, see `read_image`.
         min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
-        frames: what happens to a file that holds several pictures: "refuse", which makes it a `Failure`, or "first".
+        frames: what happens to a file that holds several pictures: "refuse", which makes it a `Failure`, "first", or
+            "all", which gives a result for each.
 
     Attributes:
         decision: in force from the next image on; frozen, so that replacing it changes no other session.
@@ -96,9 +129,9 @@ class Session:
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
         min_area: int = 1,
-        frames: Literal["refuse", "first"] = "refuse",
+        frames: Literal["refuse", "first", "all"] = "refuse",
     ) -> None:
-        check_options(batch_size=batch_size, min_area=min_area, frames=frames)
+        check_options(batch_size=batch_size, min_area=min_area, frames=frames, known=FRAMES)
         self.backend = backend
         self.decision = backend.decision if decision is None else decision
         self.batch_size = batch_size
@@ -151,9 +184,9 @@ class Session:
 
         Raises:
             ImageReadError: for the first image that can't be read. NonFiniteError: for a score without a meaning.
-            UsageError: for an array of another layout or range.
+            UsageError: for an array of another layout or range. DataError: for a size that an exported file can't take.
         """
-        single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+        single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray, Frame))
         results = []
         for result in self.stream([images] if single else images, decision):  # type: ignore[list-item,arg-type]
             if isinstance(result, Failure):
@@ -220,9 +253,8 @@ class Session:
         before it: a run that is continued there goes on as it would have.
         """
         stack: list[_Item] = []
-        for source in images:
-            item = self._read(source)
-            if stack and (isinstance(item, Failure) or not _stackable(stack[0].image, item.image)):
+        for item in map(self._read, self._each_frame(images)):
+            if stack and (isinstance(item, Failure) or not _stackable(stack, item.image)):
                 yield list(self._inspect(stack, decision))
                 stack = []
             if isinstance(item, Failure):
@@ -235,18 +267,28 @@ class Session:
         if stack:
             yield list(self._inspect(stack, decision))
 
+    def _each_frame(self, images: Iterable[Source]) -> Iterator[Source]:
+        for source in images:
+            several = self.frames == "all" and isinstance(source, (str, os.PathLike))
+            yield from (frames_of(source) if several else []) or [source]  # type: ignore[arg-type]
+
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()
-        path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+        named = str(source) if isinstance(source, Frame) else source
+        path = os.fspath(named) if isinstance(named, (str, os.PathLike)) else ""
         try:
-            if isinstance(source, Image.Image):
-                image: npt.NDArray[Any] = _from_pillow(source, self.reading)
-            elif isinstance(source, np.ndarray):
-                image = _checked(source)
-            else:
+            if isinstance(source, Frame):
+                image: npt.NDArray[Any] = replace(self.reading, frame=source.number)(source.path)
+            elif isinstance(source, Image.Image):
+                image = _from_pillow(source, self.reading)
+            elif isinstance(source, (str, os.PathLike, bytes)):
                 image = self.reading(source)
+            else:
+                image = _checked(source)
         except ImageReadError as error:
             return Failure(path, error.reason, error)
+        except UsageError as error:  # a torn frame of a camera costs that frame
+            return Failure(path, str(error), error)
         return _Item(path, image, time.perf_counter() - started)
 
     def _inspect(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:
@@ -254,7 +296,7 @@ class Session:
         decision = decision or self.decision  # read once: label and threshold of a result belong together
         try:
             outputs = self.backend.run(np.stack([item.image for item in stack]), decision)
-        except NonFiniteError as error:
+        except (NonFiniteError, DataError) as error:
             if len(stack) > 1:  # one bad image must not take its neighbors along
                 for item in stack:
                     yield from self._inspect([item], decision)
@@ -280,10 +322,12 @@ class Session:
             )
 
 
-def check_options(*, batch_size: int, min_area: int, frames: str) -> None:
-    """Checks arguments of `Session` before there is a model. Raises `UsageError`."""
-    if frames not in ("refuse", "first"):
-        raise UsageError(f"frames must be 'refuse' or 'first'. Got {frames!r}.")
+def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequence[str] = FRAMES[:2]) -> None:
+    """Checks arguments of `Session` before there is a model; `known` are the values of `frames`, without "all" where a
+    file gets one row. Raises `UsageError`.
+    """
+    if frames not in known:
+        raise UsageError(f"frames must be {one_of(known)}. Got {frames!r}.")
     for name, value in (("batch_size", batch_size), ("min_area", min_area)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1. Got {value}.")
@@ -304,7 +348,9 @@ def _from_pillow(picture: Image.Image, reading: Reading) -> npt.NDArray[Any]:
     return reading(encoded.getvalue())
 
 
-def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _checked(image: Any) -> npt.NDArray[Any]:
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"An image is a path, bytes, a Pillow picture or an array. Got {type(image).__name__}.")
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1 or image.dtype not in (np.uint8, np.float32):
         raise UsageError(
             f"An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {image.shape}, {image.dtype}."
@@ -316,5 +362,6 @@ def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return image
 
 
-def _stackable(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+def _stackable(stack: list[_Item], image: npt.NDArray[Any]) -> bool:
+    first, pixels = stack[0].image, image.shape[0] * image.shape[1]
+    return first.shape == image.shape and first.dtype == image.dtype and (len(stack) + 1) * pixels <= STACKED_PIXELS

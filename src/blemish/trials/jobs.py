@@ -24,7 +24,7 @@ from blemish._version import __version__
 from blemish.data.index import index_folder
 from blemish.data.walk import walk
 from blemish.errors import BlemishError, DataError
-from blemish.files import write_json, writing
+from blemish.files import locked, write_json, writing
 from blemish.models import DETECTORS
 from blemish.settings import Configuration, fit_settings
 
@@ -93,10 +93,15 @@ def run_jobs(
         alone: give each job a process of its own.
 
     Raises:
-        OutputError: if `folder` can't be written, before the first job.
+        OutputError: before the first job, if `folder` can't be written, or another process works for it.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        yield from _run(jobs, work, folder, alone)
+
+
+def _run(jobs: Sequence[Job], work: Work, folder: Path, alone: bool) -> Iterator[tuple[Job, JobResult, bool]]:
     images = {root: _images(root) for root in {job.root for job in jobs}}
     for job in jobs:
         path = folder / job.file(images[job.root])

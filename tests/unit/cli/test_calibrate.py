@@ -50,7 +50,8 @@ def test_labels_and_new_images_calibrate(blemish: Any, tiles: Path, model_file: 
     assert "The detector was made from" in ran.err
     shutil.copytree(tiles / "test/good", inside / "more/good")
     ran = blemish(
-        *("calibrate", model_file, inside / "more", "--rate", "0.25", "-o", "new.safetensors", "--accelerator", "cpu")
+        *("calibrate", model_file, inside / "more", "--rate", "0.25", "-o", "new.safetensors", "--accelerator", "cpu"),
+        "--overwrite",
     )
     assert ran.code == 0, ran.err
     assert "false-alarm rate on 4 good images (held out)" in ran.out

@@ -117,7 +117,7 @@ def test_static_shape(model: Detector, tmp_path: Path) -> None:
     assert [one.raw_score for one in session(images)] == pytest.approx(
         [session(image)[0].raw_score for image in images], rel=1e-5
     )
-    with pytest.raises(UsageError, match=r"exported for images of 96 x 128 pixels \(H x W\). Got 97 x 128."):
+    with pytest.raises(DataError, match=r"exported for images of 96 x 128 pixels \(H x W\). Got 97 x 128."):
         session(drawn(0, size=(97, 128)))
 
 

@@ -66,6 +66,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {suffix: (folder / f"rows.{suffix}").read_bytes() for suffix in SUFFIXES}
 
 
+def rows_of(path: Path) -> Path:
+    """Where rows are before all are there."""
+    return path.with_name(f"{path.name}.unfinished{'.csv' if path.suffix == '.csv' else '.jsonl'}")
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir())
 
@@ -79,7 +84,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(
     assert not is_interrupted(path, resume=True)
     run(path, count, kill=True)
     assert is_interrupted(path, resume=True)
-    assert path.exists() == (suffix in ("csv", "jsonl")), "what needs an end isn't there before it"
+    assert not path.exists(), "no file is there before its end"
     file = run(path, resume=True)
     assert path.read_bytes() == whole[suffix]
     assert listing(tmp_path) == [path.name]
@@ -94,8 +99,7 @@ def test_any_torn_end_is_mended(
 ) -> None:
     """The record is torn anywhere in its last entry, or the rows are in a batch that it doesn't know of yet."""
     path = tmp_path_factory.mktemp("torn") / f"rows.{suffix}"
-    rows, record = (path.with_name(f"rows.{suffix}{end}") for end in (".unfinished.jsonl", ".unfinished"))
-    rows = path if suffix in ("csv", "jsonl") else rows
+    rows, record = rows_of(path), path.with_name(f"rows.{suffix}.unfinished")
     before: tuple[bytes, bytes] = (b"", b"")
     if count:
         run(path, count - 1, kill=True)
@@ -119,25 +123,44 @@ def test_a_batch_can_be_read_once_it_is_written(suffix: str, tmp_path: Path) -> 
     with PredictionFile(path) as file:
         for batch in BATCHES:
             file.write(batch)
-            assert str(batch[0].get("raw_score", "")) in path.read_text(encoding="utf-8")
+            assert str(batch[0].get("raw_score", "")) in rows_of(path).read_text(encoding="utf-8")
 
 
-def test_an_older_file_is_not_taken_for_a_part_of_the_new_one(tmp_path: Path, whole: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_older_file_stays_until_the_new_one_is_whole(
+    suffix: str, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    path.write_bytes(b"old")
+    run(path, 3, kill=True)
+    assert path.read_bytes() == b"old"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(Killed))  # behind the last step but one
+        run(path, resume=True)
+    assert path.read_bytes() == whole[suffix]
+    assert run(path, resume=True).images == len(ENTRIES)
+    assert path.read_bytes() == whole[suffix]
+    assert [name for name in listing(tmp_path) if not name.endswith(".lock")] == [path.name]
+
+
+def test_two_runs_into_one_file(tmp_path: Path, whole: dict[str, bytes]) -> None:
     path = tmp_path / "rows.csv"
-    path.write_bytes(whole["csv"] * 3)
-    run(path, 0, kill=True)
-    path.write_bytes(whole["csv"] * 3)  # the kill came between the record's first line and the rows
-    run(path, resume=True)
+    with PredictionFile(path, OPTIONS) as file:
+        for again in (False, True):
+            with pytest.raises(OutputError, match=r"rows.csv can't be written: another process is writing it. Wait"):
+                PredictionFile(path, OPTIONS, resume=again)
+        for batch in BATCHES:
+            file.write(batch)
     assert path.read_bytes() == whole["csv"]
 
 
 def test_an_unfinished_file_is_not_begun_anew_by_accident(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     run(path, 3, kill=True)
-    before = path.read_bytes()
+    before = rows_of(path).read_bytes()
     with pytest.raises(UsageError, match=r"rows.csv is unfinished. Continue it with --resume, or delete .*unfinished"):
         run(path)
-    assert path.read_bytes() == before
+    assert rows_of(path).read_bytes() == before
 
 
 def test_a_complete_file_is_not_resumed(tmp_path: Path) -> None:
@@ -171,8 +194,10 @@ def test_other_images_are_refused_and_more_of_them_are_not(tmp_path: Path) -> No
 def test_rows_that_are_gone_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     run(path, 3, kill=True)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UsageError, match=r"rows.jsonl was changed: it is shorter than .*unfinished says. Delete both"):
+    rows_of(path).write_bytes(rows_of(path).read_bytes()[:-1])
+    with pytest.raises(
+        UsageError, match=r"jsonl.unfinished.jsonl was changed: it is shorter than .* says. Delete both"
+    ):
         run(path, resume=True)
 
 

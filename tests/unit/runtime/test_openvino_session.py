@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from blemish.artifact import load
 from blemish.export import exporting
 from exported import content_of, traced
@@ -31,3 +33,25 @@ def test_a_session_may_end_in_another_thread(model_file: Path, tmp_path: Path) -
     exporting.write(traced(model_file), tmp_path / "m.xml", content_of(load(model_file)))
     ran = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "m.xml"], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout.split("\n")[:2]) == (0, ["handled", "goes on"]), ran.stderr
+
+
+SIZES = """
+import resource, sys
+import numpy as np
+from blemish import runtime
+
+session, peaks = runtime.load(sys.argv[1], threads=1), []
+for count in range(200):
+    session(np.full((64 + count, 60 + count % 3, 3), count, np.uint8))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peaks[-1] - peaks[99])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_does_not_grow_with_sizes(model_file: Path, tmp_path: Path) -> None:
+    """Left to itself, OpenVINO keeps more than a megabyte for each; `benchmarks/many_sizes.py` goes on to 1,000."""
+    exporting.write(traced(model_file), tmp_path / "m.xml", content_of(load(model_file)))
+    ran = subprocess.run([sys.executable, "-c", SIZES, tmp_path / "m.xml"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 60

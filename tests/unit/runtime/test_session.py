@@ -148,6 +148,28 @@ def test_arrays_of_another_kind(image: Any, message: str, session: Session) -> N
         session(image)
 
 
+def test_a_torn_frame_costs_that_frame(session: Session) -> None:
+    frames = [part(0), part(1), part(1)[:0], part(2).astype(np.float64), None, part(2)]
+    found = list(session.stream(frames))  # type: ignore[arg-type]
+    assert [type(one) for one in found] == [Result, Result, Failure, Failure, Failure, Result]
+    assert [one.reason for one in found if isinstance(one, Failure)] == [
+        "An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape (0, 128, 3), uint8.",
+        "An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape (96, 128, 3), float64.",
+        "An image is a path, bytes, a Pillow picture or an array. Got NoneType.",
+    ]
+    with pytest.raises(UsageError, match="Got NoneType"):
+        session([part(0), None])  # type: ignore[arg-type]
+
+
+def test_large_images_are_not_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [flat(value) for value in range(5)]
+    for most, stacks in ((2 * 8 * 9 + 1, [2, 2, 1]), (1, [1] * 5), (2**23, [5])):
+        monkeypatch.setattr("blemish.runtime.session.STACKED_PIXELS", most)
+        recorder = Recorder()
+        assert [one.raw_score * 255 for one in Session(recorder)(images)] == pytest.approx(range(5))
+        assert recorder.stacks == stacks
+
+
 def test_arguments(session: Session) -> None:
     with pytest.raises(UsageError, match=r"batch_size must be at least 1. Got 0."):
         Session(session.backend, batch_size=0)

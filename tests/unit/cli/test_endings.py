@@ -1,0 +1,80 @@
+"""How a verb ends that was stopped or ran out of memory: its own exit code, whole files, nothing half-written."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SCARCE = """
+import resource, torch
+import blemish.runtime.torch_session
+from blemish.cli import main
+from pathlib import Path
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 5 * 2**28, used + 5 * 2**28))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_memory_that_runs_out(model_file: Path, inside: Path) -> None:
+    Image.new("L", (12_000, 12_000)).save("large.png", compress_level=1)
+    words = ["predict", str(model_file), "large.png", "--out", "rows.csv"]
+    ran = subprocess.run([sys.executable, "-c", SCARCE, *words], capture_output=True, text=True)
+    assert ran.returncode == 5, ran.stderr
+    assert ran.stderr.startswith("error: memory ran out (")
+    assert "Take a smaller --batch-size" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+HANGING = """
+import sys, time
+from blemish.cli import main
+from blemish.data import image_io
+
+read, reads = image_io.read_image, []
+def hanging(source, **how):
+    reads.append(source)
+    if len(reads) == 3:
+        print("hangs", flush=True)
+        time.sleep(600)
+    return read(source, **how)
+image_io.read_image = hanging
+main()
+"""
+
+VERBS = {
+    "fit": "fit {tiles} -o m.safetensors --backbone filter_bank --image-size 64 --num-workers 0",
+    "predict": "predict {model} {tiles}/test/good --out rows.csv --save mask",
+    "test": "test {model} {tiles} --num-workers 0",
+    "report": "report {model} {tiles} -o r.html",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
+@pytest.mark.parametrize("verb", VERBS)
+def test_sigterm(verb: str, tiles: Path, model_file: Path, inside: Path) -> None:
+    """In the middle of a trainer, too, after a few images were read."""
+    words = VERBS[verb].format(tiles=tiles, model=model_file).split()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert "hangs\n" in iter(process.stdout.readline, "")
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - started < 10
+    left = {path.name for path in inside.iterdir()}
+    assert left <= {"rows.csv.unfinished", "rows.csv.unfinished.csv", "predictions"}
