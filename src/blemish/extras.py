@@ -34,6 +34,7 @@ EXTRAS = {
     "watchfiles": "serve",
     "prometheus_client": "serve",
     "argon2": "serve",
+    "nicegui": "serve",
     "psycopg": "postgresql",
     "ray": "ray",
     "fsspec": "ray",

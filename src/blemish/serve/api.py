@@ -21,6 +21,7 @@ from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
 from blemish.serve.people_api import people_routes, session_routes
 from blemish.serve.station import Station, product_of
+from blemish.serve.work_api import wanted_verdicts, work_routes
 
 MAX_FILES = 256
 """Pictures in one batch upload."""
@@ -94,7 +95,7 @@ def create_app(station: Station) -> FastAPI:
     app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host)
     app.include_router(operations(station))
     app.include_router(session_routes(station.accounts))
-    for routes in (verdict_routes(station), people_routes(station.accounts)):
+    for routes in (verdict_routes(station), work_routes(station), people_routes(station.accounts)):
         app.include_router(routes, prefix="/api/v1")
     return app
 
@@ -166,19 +167,11 @@ def verdict_routes(station: Station) -> APIRouter:
 
     @router.get("/verdicts", response_model=PageModel, responses={400: refusals[400]})  # type: ignore[dict-item]
     def search(
-        since: Annotated[int | None, Query(ge=0, le=2**53, description="Microseconds since 1970, UTC.")] = None,
-        until: Annotated[int | None, Query(ge=0, le=2**53, description="The first moment after.")] = None,
-        product: Product = None,
-        label: Literal["normal", "anomalous", "failed"] | None = None,
-        source: Annotated[str | None, Query(max_length=64)] = None,
-        part: Annotated[str | None, Query(max_length=256)] = None,
-        low: Annotated[float | None, Query(allow_inf_nan=False, description="Lowest raw score.")] = None,
-        high: Annotated[float | None, Query(allow_inf_nan=False, description="Highest raw score.")] = None,
+        wanted: Annotated[Search, Depends(wanted_verdicts)],
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
         cursor: Annotated[str | None, Query(max_length=60)] = None,
     ) -> Any:
         """Verdicts that fit, newest first."""
-        wanted = Search(since, until, product, label, source, part, low, high)
         try:
             page = station.history.search(wanted, limit=limit, cursor=cursor)
         except ValueError as error:

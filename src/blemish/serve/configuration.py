@@ -98,6 +98,7 @@ class StationSettings(Section):
     sources: tuple[FolderSettings, ...] = Field((), description="Watched folders.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
     queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
+    review_per_hour: int = Field(20, ge=0, description="Verdicts that operators are asked about per hour, at most.")
     batch_size: int = Field(8, ge=1, le=256, description="Pictures of equal size that are inspected together at most.")
     model_memory_mb: float = Field(
         2048, gt=0, description="Megabytes of model files held open; the one longest unused is closed first."

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, tuple_
 
 from blemish.serve.database import Writer
-from blemish.serve.tables import accepted, verdicts
+from blemish.serve.tables import accepted, feedback, verdicts
 
 Verdict: TypeAlias = dict[str, Any]
 """A row of `verdicts` by column, with `regions` as a list; times in microseconds since 1970, UTC."""
@@ -77,6 +77,7 @@ class Search:
         since, until: first moment, and the first moment after; microseconds since 1970.
         product, label, source, part: equal to these.
         low, high: raw scores from `low` to `high`, both included.
+        feedback: the newest opinion is this; "none": there is none.
     """
 
     since: int | None = None
@@ -87,6 +88,7 @@ class Search:
     part: str | None = None
     low: float | None = None
     high: float | None = None
+    feedback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,12 @@ class History:
                 found |= set(connection.scalars(select(table.c.key).where(table.c.key.in_(keys))))
         return found
 
+    def several(self, uids: Sequence[str]) -> list[Verdict]:
+        """The verdicts on these parts, newest first."""
+        query = select(verdicts).where(verdicts.c.uid.in_(uids)).order_by(verdicts.c.id.desc())
+        with self.engine.connect() as connection:
+            return [_verdict(row) for row in connection.execute(query).mappings()]
+
     def search(self, wanted: Search, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Verdicts that fit, newest first.
 
@@ -256,6 +264,11 @@ class History:
             found.append(verdicts.c.raw_score >= wanted.low)
         if wanted.high is not None:
             found.append(verdicts.c.raw_score <= wanted.high)
+        if wanted.feedback is not None:
+            newest = select(feedback.c.judgement).where(feedback.c.uid == verdicts.c.uid)
+            newest = newest.order_by(feedback.c.id.desc()).limit(1)
+            said = newest.scalar_subquery()
+            found.append(said.is_(None) if wanted.feedback == "none" else said == wanted.feedback)
         return found
 
     def _one(self, query: Select[Any]) -> Verdict | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from blemish.errors import ArtifactError, UsageError
+from blemish.post_processing.decision import Decision
 from blemish.runtime import load
+from blemish.runtime.graph_session import GraphBackend
 from blemish.runtime.session import Session
 from blemish.serve.configuration import ProductSettings
 
@@ -18,13 +21,21 @@ class Models:
 
     Args:
         products: with their model files.
+        threshold_of: the threshold that people set for a product and a model's fingerprint; None for the model's own.
         memory_mb: bound for the files of open sessions together; one is open in any case.
         batch_size, max_pixels: see `blemish.runtime.session.Session`.
     """
 
     def __init__(
-        self, products: Sequence[ProductSettings], *, memory_mb: float, batch_size: int, max_pixels: int
+        self,
+        products: Sequence[ProductSettings],
+        threshold_of: Callable[[str, str], float | None],
+        *,
+        memory_mb: float,
+        batch_size: int,
+        max_pixels: int,
     ) -> None:
+        self._threshold_of = threshold_of
         self.products = {product.code: product.model for product in products}
         self._bound = memory_mb * 1e6
         self._batch_size, self._max_pixels = batch_size, max_pixels
@@ -71,7 +82,28 @@ class Models:
         path = self.products[product]
         backend = load(path).backend
         session = Session(backend, batch_size=self._batch_size, max_pixels=self._max_pixels)
+        threshold = self._threshold_of(product, session.fingerprint or "")
+        if threshold is not None:
+            session.decision = at_threshold(session.decision, threshold)
         return session, sum(file.stat().st_size for file in _files(path))
+
+
+def at_threshold(decision: Decision, threshold: float) -> Decision:
+    """A decision at which exactly `threshold`, a raw score, decides about images.
+
+    Raises:
+        UsageError: for a number that float32 can't hold.
+    """
+    return decision.replace(image_threshold=threshold, image_sensitivity=0.5)
+
+
+def calibration_scores(session: Session) -> list[float]:
+    """Raw scores of the good images that the model's threshold rests on; empty where the model doesn't hold them."""
+    if isinstance(session.backend, GraphBackend):
+        record: Any = session.backend.content.get("manifest", {}).get("calibration") or {}
+        return [float(score) for score in record.get("scores", ())]
+    record = session.backend.decision.record
+    return [] if record is None else list(record.scores)
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from blemish.serve.configuration import PictureSettings
 from blemish.serve.history import History, Verdict
 from blemish.serve.tables import NORMAL
 
+RECENT = 24
+"""Pictures that don't stay are removed when so many others of their kind came after them."""
+
 
 class Pictures:
     """A folder of pictures.
@@ -33,6 +37,7 @@ class Pictures:
     def __init__(self, folder: Path, settings: PictureSettings) -> None:
         self.folder = folder
         self.settings = settings
+        self._passing: deque[Path] = deque()  # of the newest parts, which are still looked at
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -75,7 +80,9 @@ class Pictures:
         path = None if verdict["path"] is None else Path(verdict["path"])
         if not self.keeps(verdict):
             if path is not None and self.folder in path.parents:
-                path.unlink(missing_ok=True)
+                self._passing.append(path)
+            while len(self._passing) > RECENT:
+                self._passing.popleft().unlink(missing_ok=True)
             return
         if path is not None and self.folder not in path.parents and path.is_file():
             self.take(verdict["uid"], path)
@@ -93,8 +100,7 @@ class Pictures:
         """(H, W) in [0, 1], as `finish` kept it; None if it didn't."""
         try:
             with Image.open(self._place(verdict["uid"], ".map.png")) as picture:
-                values: npt.NDArray[np.float32] = np.asarray(picture).astype(np.float32)
-                return values / np.float32(65535)
+                return np.asarray(np.asarray(picture) / 65535, dtype=np.float32)
         except OSError:
             return None
 

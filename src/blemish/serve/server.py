@@ -17,6 +17,7 @@ from blemish.errors import UsageError
 from blemish.serve.api import create_app
 from blemish.serve.configuration import StationSettings
 from blemish.serve.history import iso
+from blemish.serve.pages.site import add_pages
 from blemish.serve.station import Station
 
 GRACE = 20
@@ -104,8 +105,10 @@ def serve(settings: StationSettings) -> None:
     print(f"The station is at {address}", flush=True)
     if station.accounts.setup_key is not None:
         print(f"Make its admin, once, at {address}/setup?key={station.accounts.setup_key}", flush=True)
+    app = create_app(station)
+    add_pages(app, station)
     config = uvicorn.Config(
-        create_app(station),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -8,12 +8,15 @@ from blemish.errors import OutputError, UsageError
 from blemish.serve.accounts import Accounts
 from blemish.serve.configuration import StationSettings
 from blemish.serve.database import Writer, migrate, open_database, sole_user
+from blemish.serve.feedback import Feedback
 from blemish.serve.folder import WatchedFolder
 from blemish.serve.history import History
 from blemish.serve.metrics import Metrics
 from blemish.serve.models import Models
 from blemish.serve.pictures import Pictures
 from blemish.serve.pipeline import Pipeline
+from blemish.serve.retention import Retention
+from blemish.serve.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +38,27 @@ class Station:
             self.pictures = Pictures((settings.data / "pictures").resolve(), settings.pictures)
         except OSError as error:
             raise OutputError(settings.data, error.strerror or str(error)) from error
-        self.models = Models(
-            settings.products,
-            memory_mb=settings.model_memory_mb,
-            batch_size=settings.batch_size,
-            max_pixels=settings.max_pixels,
-        )
         self.engine = open_database(settings.database_url)
         self._locks = sole_user(settings.data, self.engine)
         migrate(self.engine)
         self.writer = Writer(self.engine)
         self.history = History(self.engine, self.writer)
+        self.feedback = Feedback(self.history, settings.review_per_hour)
+        self.thresholds = Thresholds(self.history, self.feedback)
+        self.models = Models(
+            settings.products,
+            self.thresholds.of,
+            memory_mb=settings.model_memory_mb,
+            batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels,
+        )
+        self.retention = Retention(self.pictures)
         self.accounts = Accounts(self.engine, self.writer)
         self.pipeline = Pipeline(
             self.history, self.models, self.pictures, places=settings.queue, batch_size=settings.batch_size
         )
         self.metrics = Metrics(lambda: self.pipeline.waiting, lambda: len(self.models.open))
-        self.pipeline.listeners.append(self.metrics.count)
+        self.pipeline.listeners += [self.metrics.count, self.feedback.listen]
         self.sources = [
             WatchedFolder(source, self.only_product or "", self.history, self.pictures, self.pipeline)
             for source in settings.sources
@@ -77,6 +84,7 @@ class Station:
     def start(self) -> None:
         """Judges what the last run left, then lets sources bring more."""
         self.pictures.tidy(self.history)
+        self.retention.start()
         self.pipeline.start()
         for source in self.sources:
             source.start()
@@ -89,6 +97,7 @@ class Station:
         for source in self.sources:
             source.stop()
         self.pipeline.stop()
+        self.retention.stop()
         self.writer.close()
         self.close()
         log.info("the station has stopped")

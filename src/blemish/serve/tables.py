@@ -102,5 +102,42 @@ audit = Table(
     Column("digest", String(64), nullable=False),  # over the digest before, and this row
 )
 
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("uid", String(32), ForeignKey("verdicts.uid"), nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("judgement", String(16), nullable=False),  # one of JUDGEMENTS
+    Column("kind", String(64), nullable=False),
+    Column("note", Text, nullable=False),
+    Index("feedback_uid", "uid", "id"),
+)
+review = Table(
+    "review",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("uid", String(32), ForeignKey("verdicts.uid"), nullable=False, unique=True),
+    Column("why", String(16), nullable=False),
+    Index("review_time", "time"),
+)
+thresholds = Table(
+    "thresholds",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("threshold", Float(53), nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("thresholds_product", "product", "model", "id"),
+)
+
+JUDGEMENTS = ("right", "false alarm", "missed")
+"""What a person says of a verdict; the newest counts."""
+
 NORMAL, ANOMALOUS, FAILED = LABELS = ("normal", "anomalous", "failed")
 """The three outcomes. "failed" is a part that could not be inspected."""

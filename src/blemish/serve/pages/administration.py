@@ -1,0 +1,141 @@
+"""Products, sources, users and the audit trail."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nicegui import ui
+
+from blemish.errors import UsageError
+from blemish.serve import audit
+from blemish.serve.accounts import ROLES
+from blemish.serve.pages.frame import Visitor
+from blemish.serve.station import Station
+
+
+def products_page(station: Station, visitor: Visitor) -> None:
+    """Products and their models."""
+    words, opened = visitor.words, station.models.open
+    rows = [
+        {"product": code, "model": path.name, "state": words("open" if code in opened else "closed")}
+        for code, path in station.models.products.items()
+    ]
+    _table(visitor, ("product", "model", "state"), rows, "product")
+
+
+def sources_page(station: Station, visitor: Visitor) -> None:
+    """Where pictures come from, and whether that works."""
+    words = visitor.words
+    rows = [
+        {"source": one.name, "folder": str(one.folder), "state": one.trouble or words("fine")}
+        for one in station.sources
+    ]
+    rows.append({"source": "http", "folder": "POST /api/v1/inspect", "state": words("fine")})
+    _table(visitor, ("source", "folder", "state"), rows, "source")
+
+
+def audit_page(station: Station, visitor: Visitor) -> None:
+    """Who did what."""
+    words = visitor.words
+    place = audit.broken_at(station.engine)
+    with ui.row().classes("items-center w-full"):
+        text = words("chain whole") if place is None else words("chain broken", place)
+        ui.icon(
+            "verified" if place is None else "error", size="1.6rem", color="positive" if place is None else "negative"
+        )
+        ui.label(text).style("font-weight: 600")
+        ui.space()
+        ui.link(words("export"), "/api/v1/audit.jsonl").style("padding: .8rem; color: inherit")
+    rows = [
+        {**entry, "time": visitor.moment(entry["time"]), "detail": json.dumps(entry["detail"], ensure_ascii=False)}
+        for entry in audit.entries(station.engine, newest_first=True, limit=500)
+    ]
+    _table(visitor, ("time", "who", "action", "detail"), rows, "id")
+
+
+def users_page(station: Station, visitor: Visitor) -> None:
+    """Users, and tokens of programs."""
+    words, accounts = visitor.words, station.accounts
+    roles = {role: words(role) for role in ROLES}
+
+    def do(action: Any, *arguments: Any, **named: Any) -> Any:
+        """Acts as the admin who looks; says what was wrong."""
+        person = visitor.acting("admin")
+        if person is None:
+            return None
+        try:
+            result = action(person, *arguments, **named)
+        except UsageError as error:
+            ui.notify(str(error), type="negative")
+            return None
+        content.refresh()
+        return result if result is not None else True
+
+    def add_token(name: str, role: str, days: float | None) -> None:
+        token = do(accounts.add_token, name, role, days or 0)
+        if token:
+            with ui.dialog(value=True), ui.card():
+                ui.label(words("token told once")).style("font-weight: 600")
+                ui.label(token).style("font-family: monospace; overflow-wrap: anywhere; user-select: all")
+                ui.button(
+                    words("close"), on_click=lambda event: event.sender.parent_slot.parent.parent_slot.parent.close()
+                )  # type: ignore[union-attr]
+
+    @ui.refreshable
+    def content() -> None:
+        for user in accounts.users():
+            with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+                ui.label(user["name"]).classes("big").style("min-width: 10rem; font-size: 1.4rem")
+                role = ui.select(roles, value=user["role"], label=words("role")).style("min-width: 9rem")
+                active = ui.switch(words("active"), value=user["active"])
+                password = ui.input(words("password"), password=True).props("autocomplete=new-password")
+                ui.button(
+                    words("save"),
+                    on_click=lambda user=user, role=role, active=active, password=password: do(
+                        accounts.change_user,
+                        user["name"],
+                        role=role.value,
+                        active=active.value,
+                        password=password.value or None,
+                    ),
+                ).props("outline")
+        with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+            name = ui.input(words("name"))
+            role = ui.select(roles, value="operator", label=words("role")).style("min-width: 9rem")
+            password = ui.input(words("password"), password=True).props("autocomplete=new-password")
+            ui.button(
+                words("add user"),
+                icon="person_add",
+                on_click=lambda: do(accounts.add_user, name.value or "", password.value or "", role.value),
+            )
+        ui.label(words("tokens")).classes("big")
+        for token in accounts.tokens():
+            with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+                ui.label(token["name"]).style("min-width: 10rem; font-weight: 600")
+                ui.label(words(token["role"]))
+                ui.label(f"{words('expires')} {visitor.moment(token['expires'])}").classes("soft")
+                ui.space()
+                if token["revoked"]:
+                    ui.label(words("revoked")).classes("soft")
+                else:
+                    ui.button(
+                        words("revoke"), on_click=lambda token=token: do(accounts.revoke_token, token["name"])
+                    ).props("outline color=negative")
+        with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+            token_name = ui.input(words("name"))
+            token_role = ui.select(roles, value="operator", label=words("role")).style("min-width: 9rem")
+            days = ui.number(words("days"), value=365, min=1, max=3650)
+            ui.button(
+                words("add token"),
+                icon="key",
+                on_click=lambda: add_token(token_name.value or "", token_role.value, days.value),
+            )
+
+    content()
+
+
+def _table(visitor: Visitor, names: tuple[str, ...], rows: list[dict[str, Any]], key: str) -> None:
+    columns = [{"name": name, "label": visitor.words(name), "field": name, "align": "left"} for name in names]
+    table = ui.table(columns=columns, rows=rows, row_key=key).classes("w-full").props("flat bordered wrap-cells")
+    table.props("hide-pagination" if len(rows) <= 100 else "")

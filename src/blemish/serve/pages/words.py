@@ -1,0 +1,175 @@
+"""Every text of the pages, in German and English."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LANGUAGES = ("en", "de")
+
+TEXTS: Mapping[str, tuple[str, str]] = {
+    # key: (English, German)
+    "live": ("Live", "Live"),
+    "history": ("History", "Verlauf"),
+    "review": ("Review", "Prüfen"),
+    "threshold": ("Threshold", "Schwelle"),
+    "products": ("Products and models", "Produkte und Modelle"),
+    "sources": ("Sources", "Quellen"),
+    "users": ("Users", "Benutzer"),
+    "audit": ("Audit", "Protokoll"),
+    "verdict": ("Verdict", "Urteil"),
+    "normal": ("OK", "OK"),
+    "anomalous": ("NG", "NG"),
+    "failed": ("NOT INSPECTED", "NICHT GEPRÜFT"),
+    "none yet": ("No part yet", "Noch kein Teil"),
+    "waiting for parts": (
+        "The station waits for pictures: from its watched folders, or by POST /api/v1/inspect.",
+        "Die Station wartet auf Bilder: aus den überwachten Ordnern oder über POST /api/v1/inspect.",
+    ),
+    "today": ("Today", "Heute"),
+    "parts": ("parts", "Teile"),
+    "score": ("Score", "Wert"),
+    "raw threshold": ("Threshold", "Schwelle"),
+    "product": ("Product", "Produkt"),
+    "part": ("Part", "Teil"),
+    "source": ("Source", "Quelle"),
+    "time": ("Time", "Zeit"),
+    "label": ("Verdict", "Urteil"),
+    "feedback": ("Feedback", "Rückmeldung"),
+    "model": ("Model", "Modell"),
+    "error": ("Reason", "Grund"),
+    "seconds": ("Seconds", "Sekunden"),
+    "all": ("All", "Alle"),
+    "period": ("Period", "Zeitraum"),
+    "last hour": ("Last hour", "Letzte Stunde"),
+    "last 24 hours": ("Last 24 hours", "Letzte 24 Stunden"),
+    "last 7 days": ("Last 7 days", "Letzte 7 Tage"),
+    "lowest score": ("Lowest score", "Kleinster Wert"),
+    "highest score": ("Highest score", "Größter Wert"),
+    "older": ("Older", "Ältere"),
+    "newest": ("Newest", "Neueste"),
+    "export": ("Export", "Export"),
+    "nothing found": ("No verdict fits.", "Kein Urteil passt."),
+    "searched to": ("Searched back to {}. Go on with “Older”.", "Gesucht bis {}. Weiter mit „Ältere“."),
+    "right": ("Right", "Richtig"),
+    "false alarm": ("False alarm", "Fehlalarm"),
+    "missed": ("Missed", "Übersehen"),
+    "no feedback": ("None", "Keine"),
+    "defect kind": ("Kind of defect", "Fehlerart"),
+    "note": ("Note", "Bemerkung"),
+    "noted": ("Noted.", "Vermerkt."),
+    "no picture": (
+        "The picture wasn't kept, or can't be shown.",
+        "Das Bild wurde nicht aufbewahrt oder kann nicht gezeigt werden.",
+    ),
+    "show map": ("Show what was found", "Befund zeigen"),
+    "regions": ("Regions", "Bereiche"),
+    "area": ("Area, pixels", "Fläche, Pixel"),
+    "peak": ("Highest value", "Höchster Wert"),
+    "place": ("Place (x, y)", "Ort (x, y)"),
+    "is it right": ("Is this verdict right?", "Stimmt dieses Urteil?"),
+    "wrong": ("Wrong", "Falsch"),
+    "skip": ("Later", "Später"),
+    "near": ("close to the threshold", "nahe an der Schwelle"),
+    "control": ("control sample", "Stichprobe"),
+    "left to review": ("{} to look at", "{} anzusehen"),
+    "all reviewed": ("Nothing to look at. Thank you.", "Nichts anzusehen. Danke."),
+    "keys": ("Keys: {}", "Tasten: {}"),
+    "now": ("In force", "Gültig"),
+    "proposed": ("Proposed", "Vorschlag"),
+    "recent parts": ("Newest parts", "Neueste Teile"),
+    "calibration": ("Calibration", "Kalibrierung"),
+    "then more": (
+        "Of the newest {} parts, {} would be called anomalous instead of {}.",
+        "Von den neuesten {} Teilen würden {} statt {} als auffällig gelten.",
+    ),
+    "of judged": (
+        "Of those that people judged: {} of {} good ones would be false alarms (now {}), {} of {} defective ones "
+        "missed (now {}).",
+        "Von den beurteilten: {} von {} guten wären Fehlalarme (jetzt {}), {} von {} fehlerhaften übersehen "
+        "(jetzt {}).",
+    ),
+    "nobody judged": (
+        "Nobody has judged any of these parts yet.",
+        "Noch niemand hat eines dieser Teile beurteilt.",
+    ),
+    "reason": ("Reason for the change", "Grund der Änderung"),
+    "set threshold": ("Set this threshold", "Diese Schwelle setzen"),
+    "confirm threshold": (
+        "From the next part on, {} decides instead of {}. Set it?",
+        "Ab dem nächsten Teil entscheidet {} statt {}. Setzen?",
+    ),
+    "yes": ("Yes", "Ja"),
+    "cancel": ("Cancel", "Abbrechen"),
+    "needs reason": ("Say why.", "Grund angeben."),
+    "needs role": ("This needs the role {}.", "Das braucht die Rolle {}."),
+    "open": ("open", "offen"),
+    "closed": ("opened when needed", "wird bei Bedarf geöffnet"),
+    "state": ("State", "Zustand"),
+    "fine": ("works", "läuft"),
+    "folder": ("Folder", "Ordner"),
+    "name": ("Name", "Name"),
+    "role": ("Role", "Rolle"),
+    "viewer": ("Viewer", "Betrachter"),
+    "operator": ("Operator", "Bediener"),
+    "engineer": ("Engineer", "Ingenieur"),
+    "admin": ("Admin", "Verwalter"),
+    "active": ("Active", "Aktiv"),
+    "password": ("Password", "Passwort"),
+    "add user": ("Add user", "Benutzer anlegen"),
+    "tokens": ("Tokens of programs", "Schlüssel für Programme"),
+    "add token": ("Add token", "Schlüssel anlegen"),
+    "token told once": (
+        "Copy this token now. It is never shown again.",
+        "Diesen Schlüssel jetzt kopieren. Er wird nie wieder gezeigt.",
+    ),
+    "days": ("Days", "Tage"),
+    "expires": ("Ends", "Endet"),
+    "revoke": ("Revoke", "Widerrufen"),
+    "revoked": ("revoked", "widerrufen"),
+    "save": ("Save", "Speichern"),
+    "close": ("Close", "Schließen"),
+    "no accounts": (
+        "Nobody has an account yet: anybody on this machine may operate the station. The link for the admin was "
+        "printed when it started.",
+        "Noch hat niemand ein Konto: jeder an diesem Rechner darf die Station bedienen. Der Link für den Verwalter "
+        "wurde beim Start ausgegeben.",
+    ),
+    "who": ("Who", "Wer"),
+    "action": ("Action", "Vorgang"),
+    "detail": ("Detail", "Einzelheiten"),
+    "chain whole": ("The chain of digests is whole.", "Die Prüfsummenkette ist unversehrt."),
+    "chain broken": ("The chain is broken at row {}.", "Die Kette ist in Zeile {} gebrochen."),
+    "log out": ("Log out", "Abmelden"),
+    "dark": ("Dark or light", "Dunkel oder hell"),
+    "language": ("Deutsch", "English"),
+    "menu": ("Menu", "Menü"),
+    "session ended": ("Your session has ended. Log in again.", "Die Sitzung ist beendet. Bitte neu anmelden."),
+}
+"""Key -> text by language, in the order of `LANGUAGES`; {} is filled in."""
+
+
+class Words:
+    """The texts in one language.
+
+    Args:
+        language: one of `LANGUAGES`.
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._index = LANGUAGES.index(language)
+
+    def __call__(self, key: str, *values: object) -> str:
+        """The text of a key, with its values filled in."""
+        return TEXTS[key][self._index].format(*values)
+
+
+def preferred(accepted: str, chosen: str | None) -> str:
+    """The language of a page: what was chosen, or what the browser asks for first among `LANGUAGES`."""
+    if chosen in LANGUAGES:
+        return str(chosen)
+    for part in accepted.split(","):
+        code = part.strip()[:2].lower()
+        if code in LANGUAGES:
+            return code
+    return LANGUAGES[0]
