@@ -12,6 +12,7 @@ from blemish.settings import (
     DetectorSettings,
     FolderSettings,
     LoadingSettings,
+    ProbeSettings,
     RunSettings,
     options,
 )
@@ -41,6 +42,7 @@ def settings_tables() -> str:
         **{f"{own.title} alone": [key for key in own.model_fields if key not in shared] for own in DETECTORS.values()},
         "Verdicts": DecisionSettings.model_fields,
         "Images": [key for key in DataSettings.model_fields if key not in shared],
+        "Probes": ProbeSettings.model_fields,
         "Folders": FolderSettings.model_fields,
         "Reading": LoadingSettings.model_fields,
         "Running": RunSettings.model_fields,

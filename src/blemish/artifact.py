@@ -92,7 +92,9 @@ def manifest_of(model: Detector) -> Manifest:
         schema_number=SCHEMA,
         detector=model.name,
         arguments=model.arguments(),
-        post_processing=None if processor is None else {"max_false_alarm_rate": processor.max_false_alarm_rate},
+        post_processing=None
+        if processor is None
+        else {"max_false_alarm_rate": processor.max_false_alarm_rate, "miss_cost": processor.miss_cost},
         calibration=None if processor is None else processor.record,
         weights=Weights(
             source=model.extractor.source, sha256=model.extractor.checksum(), license=model.extractor.license

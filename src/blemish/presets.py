@@ -25,6 +25,7 @@ _DEFAULT: dict[str, Any] = {
     "worst_share": 0.005,
     "calibrate_on": "cross",
     "max_false_alarm_rate": 0.1,
+    "planted": 100,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,

@@ -112,6 +112,9 @@ class DecisionSettings(Settings):
     """How scores become verdicts."""
 
     max_false_alarm_rate: Number | None = option(None, "Wanted share of good parts called anomalous.", gt=0, lt=1)
+    miss_cost: Number | None = option(
+        None, "What a missed defect counts, a false alarm counting 1. Default: 1 with --defects, else F1.", gt=0
+    )
     image_sensitivity: Number = option(0.5, "0 to 1; higher calls more images anomalous.", ge=0, le=1)
     pixel_sensitivity: Number = option(0.5, "0 to 1; higher marks more pixels.", ge=0, le=1)
 
@@ -124,6 +127,7 @@ class FolderSettings(Settings):
     )
     bad: Names | None = option(None, "The same of bad parts; '*' for all others.")
     all_good: bool = option(False, "Every image shows a good part, whatever folders are called.")
+    exclude: FilePath | None = option(None, "Text file with names of images to leave out; `data audit` writes one.")
     frames: Literal["refuse", "first"] = option("refuse", "What to do with files of several pictures.")
     bit_depth: int | None = option(
         None, "Bits that images in 16-bit files use, such as 12. Default: as the good ones show.", ge=1, le=16
@@ -158,6 +162,17 @@ class DataSettings(Settings):
         return self
 
 
+class ProbeSettings(Settings):
+    """What the threshold is held against."""
+
+    defects: FilePath | None = option(
+        None, "Folder with a few images of defects: never fitted on, they move the threshold. See miss_cost."
+    )
+    planted: int = option(
+        0, "How many defects to plant into good images, to tell how many the threshold finds.", ge=0, le=10_000
+    )
+
+
 class LoadingSettings(Settings):
     """How images are read; nothing here changes a result."""
 
@@ -184,6 +199,7 @@ class FitSettings:
     decision: DecisionSettings
     folder: FolderSettings
     data: DataSettings
+    probe: ProbeSettings
     loading: LoadingSettings
     run: RunSettings
 
@@ -192,6 +208,7 @@ _SHARED: dict[str, type[Settings]] = {
     "decision": DecisionSettings,
     "folder": FolderSettings,
     "data": DataSettings,
+    "probe": ProbeSettings,
     "loading": LoadingSettings,
     "run": RunSettings,
 }

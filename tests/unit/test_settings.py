@@ -25,6 +25,7 @@ from blemish.settings import (
     DetectorSettings,
     FolderSettings,
     LoadingSettings,
+    ProbeSettings,
     RunSettings,
     fit_settings,
     options,
@@ -165,7 +166,7 @@ def defaults(kind: Any) -> dict[str, Any]:
     ("kind", "groups"),
     [
         (PostProcessor, [DecisionSettings]),
-        (ImageDataModule, [FolderSettings, DataSettings, LoadingSettings]),
+        (ImageDataModule, [FolderSettings, DataSettings, ProbeSettings, LoadingSettings]),
         (Engine, [RunSettings]),
     ],
 )

@@ -47,6 +47,12 @@ def remark(message: str) -> None:
     SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(escape(one_line(message)), style="dim")
 
 
+def warn(message: str) -> None:
+    """What must not be overlooked, in one line on stderr."""
+    text = escape(one_line(message))
+    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]warning:[/] {text}")
+
+
 def progress(*, shown: bool = True, transient: bool = True) -> Progress:
     """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal. A transient one goes when it
     is done.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from blemish.cli.console import out, print_json, remark
+from blemish.cli.console import out, print_json, remark, warn
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.cli.paths import OVERWRITE, output_file
 from blemish.models import DETECTORS
@@ -33,25 +34,20 @@ def fit(
     **flags: Any,
 ) -> None:
     """Learn what good parts look like and write a model file."""
-    chosen = {**(read_config(config) if config else {}), **given(flags)}
-    if preset is None and (config is not None or any(_foreign(key) for key in chosen)):
-        preset = "plain"
-    values, from_preset = with_preset(chosen, preset)
-    settings = fit_settings(values, DETECTORS)
+    values, from_preset = configuration(config, preset, flags)
     from blemish.artifact import save
+    from blemish.cli.tradeoff import show_tradeoff
     from blemish.data.check import folders_sentence
     from blemish.data.depth import depth_sentence
     from blemish.data.walk import describe
     from blemish.engine import Engine
-    from blemish.post_processing.summary import calibration_summary
-    from blemish.trials.work import build_data, build_model, suited
+    from blemish.post_processing.summary import calibration_summary, warnings
+    from blemish.trials.work import build_model, planned
 
     context.with_resource(output_file(output, ".safetensors", overwrite))
-    values, remarks = suited(values, from_preset, build_data(settings, directory))
-    settings = fit_settings(values, DETECTORS)
+    settings, datamodule, remarks = planned(values, from_preset, directory)
     for text in remarks:
         remark(text)
-    datamodule = build_data(settings, directory)
     split = datamodule.split  # reads the folder: bad input is reported before anything heavy happens
     remark(f"Good parts: {folders_sentence(datamodule.index.good_folders)}.")
     if datamodule.index.passed_over:
@@ -70,7 +66,7 @@ def fit(
     seconds = time.perf_counter() - started
     save(model, output)
     decider = model.decider
-    record = cast("CalibrationRecord", decider.record)
+    record, threshold = cast("CalibrationRecord", decider.record), decider.effective_image_threshold
     if as_json:
         print_json(
             {
@@ -78,7 +74,9 @@ def fit(
                 "detector": model.name,
                 "fitted_on": len(split.fit),
                 "calibration": {**vars(record), "oracle": record.oracle},
-                "threshold": decider.effective_image_threshold,
+                "threshold": threshold,
+                "planted_found": record.found(threshold),
+                "warnings": warnings(record, threshold),
                 "seconds": round(seconds, 3),
                 "bytes": output.stat().st_size,
             }
@@ -89,9 +87,22 @@ def fit(
         f"Fitted {model.name} on {len(split.fit)} good images in {seconds:.1f} s: {output} ({size:.1f} MB).",
         markup=False,
     )
-    out().print(
-        calibration_summary(record, decider.effective_image_threshold, decider.raw_image_threshold), markup=False
-    )
+    out().print(calibration_summary(record, threshold, decider.raw_image_threshold), markup=False)
+    show_tradeoff(record, threshold)
+    for text in warnings(record, threshold):
+        warn(text)
+
+
+def configuration(
+    config: Path | None, preset: str | None, flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What a configuration file, a preset and flags make together, checked, and the keys that came from the preset."""
+    chosen = {**(read_config(config) if config else {}), **given(flags)}
+    if preset is None and (config is not None or any(_foreign(key) for key in chosen)):
+        preset = "plain"
+    values, from_preset = with_preset(chosen, preset)
+    fit_settings(values, DETECTORS)
+    return values, from_preset
 
 
 def _foreign(key: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 PerImage: TypeAlias = Tensor | list[Tensor]
@@ -33,6 +34,7 @@ class DataRecord:
         digests: the first six bytes of the SHA-256 of every image that was fitted on or held out from it, ordered, in
             Base64: a later test never measures on one of them, whatever became of its name and folder. Two different
             images of a million have one in common with a chance of 1 in 500; "" in files of earlier versions.
+        exclude: names of images that were left out by the user's word.
     """
 
     fingerprint: str
@@ -47,6 +49,7 @@ class DataRecord:
     frames: str = "refuse"
     bit_depth: int | None = None
     digests: str = ""
+    exclude: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `ImageDataModule` that read and deal a folder as for the fit."""
@@ -120,6 +123,14 @@ class RawPrediction:
     score: Tensor
     maps: PerImage
     roi: PerImage | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RawPrediction]) -> RawPrediction:
+        """Predictions of several batches as those of one."""
+        rois = [roi for part in parts for roi in part.roi or ()]
+        return cls(
+            torch.cat([part.score for part in parts]), [each for part in parts for each in part.maps], rois or None
+        )
 
     def batch(self, images: ImageBatch | None = None) -> InferenceBatch:
         """As an undecided batch, with what is known about the images."""

@@ -10,6 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from blemish.data.arrays import Arrays, index_arrays
@@ -26,8 +29,10 @@ from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
 from blemish.data.depth import reading_of
 from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256
-from blemish.data.index import Index, Sample, index_folder
+from blemish.data.index import Index, Sample, index_folder, read_exclusions
+from blemish.data.likeness import MOST_IMAGES, clusters, small
 from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
+from blemish.data.walk import walk
 from blemish.data.workers import default_workers, possible_workers
 from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.escaping import one_line
@@ -49,6 +54,11 @@ class ImageDataModule(LightningDataModule):
         frames: what happens to a file that holds several pictures: "refuse", or "first" for the first alone.
         bit_depth: how many bits of 16-bit files the images use, from 1 to 16; None finds it out from the good ones, see
             `blemish.data.depth`.
+        exclude: images to leave out, whatever their folder says: their names as in `Sample.relative`, or a text file
+            that `blemish.data.index.read_exclusions` takes.
+        defects: a folder of anomalous images, without masks: none is fitted on, and their scores move the threshold.
+        planted: how many defects are planted into the good calibration images, to tell how many the threshold finds;
+            see `blemish.engine.probe`.
 
     Attributes:
         transform: the model's `PreProcessor`, on the CPU; set by the engine.
@@ -76,12 +86,16 @@ class ImageDataModule(LightningDataModule):
         all_good: bool = False,
         frames: Literal["refuse", "first"] = "refuse",
         bit_depth: int | None = None,
+        exclude: Sequence[str] | str | os.PathLike[str] | None = None,
+        defects: str | os.PathLike[str] | None = None,
+        planted: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("num_workers", 0 if num_workers is None else num_workers, 0),
             ("max_pixels", max_pixels, 1),
+            ("planted", planted, 0),
         ):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}. Got {value}.")
@@ -105,11 +119,15 @@ class ImageDataModule(LightningDataModule):
         self.good, self.bad, self.all_good = tuple(good or ()), tuple(bad or ()), all_good
         self.frames = frames
         self.bit_depth = bit_depth
+        self.exclude = exclude or ()
+        self.defects = None if defects is None else Path(defects)
+        self.planted = planted
         self._depth_is_known = bit_depth is not None
         self.transform: Transform | None = None
         self.unreadable: list[ImageReadError] = []
         self.arrays: Arrays | None = None
-        self._digests: dict[str, str] = {}  # relative path -> SHA-256, read once
+        self._compares = True
+        self._digests: dict[Sample, str] = {}  # SHA-256 of files, read once
 
     @classmethod
     def from_arrays(
@@ -155,15 +173,20 @@ class ImageDataModule(LightningDataModule):
         """
         if record is None:
             return cls(root, **arguments)
-        remembered: dict[str, Any] = {**record.arguments(), "all_good": False}  # said of another folder, perhaps
+        # Said of another folder, perhaps:
+        remembered: dict[str, Any] = {**record.arguments(), "all_good": False, "exclude": ()}
         if arguments.get("good") or arguments.get("all_good"):
             remembered |= {"good": (), "bad": ()}
         data = cls(root, **remembered | arguments)
+        data._compares = False  # which images are alike matters to a fit alone
         if record.good and not arguments.get("good"):
             try:
                 _ = data.index
             except DataError:  # a folder without those names, which may be understood without them
                 data = cls(root, **remembered | {"good": (), "bad": ()} | arguments)
+                data._compares = False
+        names = {sample.relative for sample in data.index.samples}
+        data.index = data.index.without([name for name in record.exclude if name in names])
         data.read_as(data.bit_depth or record.bit_depth)
         pool = [s for s in data.index.samples if s.label is False and s.subset in ("train", None)]
         if len(pool) < 2:  # nothing to fit on, and so nothing to deal
@@ -187,8 +210,11 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def index(self) -> Index:
-        """What lies in the folder. Raises `DataError` as `index_folder` does."""
-        return index_folder(self.root, good=self.good, bad=self.bad, all_good=self.all_good)
+        """What lies in the folder. Raises `DataError` as `index_folder` does, and for exclusions that name nothing."""
+        found = index_folder(self.root, good=self.good, bad=self.bad, all_good=self.all_good)
+        if isinstance(self.exclude, (str, os.PathLike)):
+            return found.without(read_exclusions(self.exclude))
+        return found.without(self.exclude)
 
     @cached_property
     def split(self) -> Split:
@@ -200,7 +226,37 @@ class ImageDataModule(LightningDataModule):
             group=self.group,
             seed=self.seed,
             calibrate_on=self.calibrate_on,
+            alike=self._alike if self._compares else None,
         )
+
+    @property
+    def calibration(self) -> tuple[Sample, ...]:
+        """The images that choose the thresholds, those of `defects` last.
+
+        Raises:
+            DataError: no image among `defects`, or one that is a good part, too. Both are compared by their bytes.
+        """
+        return (*self.split.calibration, *self._defects)
+
+    @cached_property
+    def _defects(self) -> tuple[Sample, ...]:
+        if self.defects is None:
+            return ()
+        if self.arrays is not None:
+            raise UsageError("defects is a folder, for images in files. Give arrays labels, and the subset validation.")
+        files = walk(self.defects).images if self.defects.is_dir() else {}
+        if not files:
+            raise DataError(f"{self.defects}: no folder with images of defects. Point --defects at one.")
+        found = tuple(Sample(path, name, True, "") for name, path in files.items())
+        good = {self._digest(sample): sample for sample in self.index.samples if sample.label is False}
+        for sample in found:
+            twin = good.get(self._digest(sample))
+            if twin is not None:
+                raise DataError(
+                    f"{sample.path} is also among the good parts, as {twin.relative}: the same bytes can't be both. "
+                    f"Take it out of one of the folders."
+                )
+        return found
 
     @property
     def reading(self) -> Reading:
@@ -245,7 +301,7 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Images that choose the thresholds, by `policy`; with masks where every anomalous one has its own."""
-        samples = self.split.calibration
+        samples = self.calibration
         _warn_of_bare(samples, "The threshold of pixels is chosen without masks, as it needs them all")
         return self._loader(samples, with_masks=masks_complete(samples))
 
@@ -276,15 +332,26 @@ class ImageDataModule(LightningDataModule):
     def fingerprint(self) -> str:
         """Hex sha256 over names and bytes of the images that fit and that calibrate: what the model was made from."""
         digest = hashlib.sha256()
-        for name, samples in (("fit", self.split.fit), ("calibrate", self.split.calibration)):
+        for name, samples in (("fit", self.split.fit), ("calibrate", self.calibration)):
             for sample in samples:
                 digest.update(f"{name}\0{sample.relative}\0{self._digest(sample)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    def pixels(self, sample: Sample) -> npt.NDArray[Any]:
+        """One image as it is read for the model: (H, W, 3) RGB, uint8, or float32 in [0, 1]."""
+        return self.reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
+
+    def prepared(self, pixels: npt.NDArray[Any]) -> Tensor:
+        """An image (H, W, 3) as a loader hands it to the model, (3, h, w) float32."""
+        with torch.no_grad():
+            image: Tensor = self._ready()(torch.from_numpy(pixels)[None])[0]
+        return image
 
     def record(self) -> DataRecord:
         """What a model remembers of this data; reads every file once for the fingerprint."""
         made_from = [*self.split.fit, *self.split.calibrate]
         made_from += self.split.validation if self.policy == "validation" else ()
+        made_from += self._defects
         return DataRecord(
             self.fingerprint(),
             self.calibration_fraction,
@@ -297,6 +364,7 @@ class ImageDataModule(LightningDataModule):
             all_good=self.all_good,
             frames=self.frames,
             bit_depth=self.reading.bit_depth,
+            exclude=self.index.excluded,
             digests=pack_digests(map(self._digest, made_from)),
         )
 
@@ -304,19 +372,38 @@ class ImageDataModule(LightningDataModule):
     def _reading(self) -> Reading:
         return Reading(self.max_pixels, 0 if self.frames == "first" else None, self.bit_depth)
 
+    def _alike(self, samples: Sequence[Sample]) -> list[int]:
+        """What `blemish.data.likeness` says of images; nothing of more than it can compare."""
+        if len(samples) > MOST_IMAGES:
+            return list(range(len(samples)))
+        reading = self._reading  # values are compared among themselves, so the bit depth doesn't matter
+
+        def look(sample: Sample) -> npt.NDArray[np.float32]:
+            return small(reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative])
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return clusters(list(threads.map(look, samples)))
+
+    def _ready(self) -> Transform:
+        if self.transform is None:
+            raise UsageError(
+                "ImageDataModule.transform is not set. Use Engine, which sets it, or assign model.pre_processor to it."
+            )
+        return self.transform
+
     def _seen(self, record: DataRecord) -> Callable[[Sample], bool]:
         seen = record.seen()
         return lambda sample: short_digest(self._digest(sample)) in seen
 
     def _digest(self, sample: Sample) -> str:
-        if sample.relative not in self._digests:
+        if sample not in self._digests:
             if self.arrays is None:
-                self._digests[sample.relative] = file_sha256(sample.path)
+                self._digests[sample] = file_sha256(sample.path)
             else:
                 image = self.arrays.images[sample.relative]
                 content = hashlib.sha256(f"{image.shape} {image.dtype}\n".encode() + image.tobytes())
-                self._digests[sample.relative] = content.hexdigest()
-        return self._digests[sample.relative]
+                self._digests[sample] = content.hexdigest()
+        return self._digests[sample]
 
     def _loader(
         self,
@@ -327,14 +414,10 @@ class ImageDataModule(LightningDataModule):
         unreadable: list[ImageReadError] | None = None,
         from_files: bool = False,
     ) -> DataLoader[Any]:
-        if self.transform is None:
-            raise UsageError(
-                "ImageDataModule.transform is not set. Use Engine, which sets it, or assign model.pre_processor to it."
-            )
         reading = self._reading if from_files else self.reading  # images to predict alone show nothing
         dataset = ImageDataset(
             samples,
-            self.transform,
+            self._ready(),
             reading=reading,
             with_masks=with_masks,
             lenient=lenient,

@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from blemish.data.layouts import Listing, Problem, Sample, detect
 from blemish.data.manifests import READERS, read_manifest
 from blemish.data.masks import pair, separate
-from blemish.data.walk import describe, walk
+from blemish.data.walk import composed, describe, walk
 from blemish.data.words import BAD_NAMES, GOOD_NAMES, MASK_NAMES, SUBSET_NAMES, Subset
 from blemish.errors import DataError, UsageError
 from blemish.files import READ_SUFFIXES
 
-__all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder"]
+__all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder", "read_exclusions"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Index:
         samples: ordered by `Sample.relative`.
         problems: files that were left out or found no partner, ordered by path.
         passed_over: reason -> files that are no images or shall not be looked at, see `blemish.data.walk`.
+        excluded: names of samples that were left out by the user's word.
     """
 
     root: Path
@@ -42,12 +43,38 @@ class Index:
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
     passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
 
     @property
     def good_folders(self) -> dict[str, int]:
         """The folders whose images are taken for good parts, but for those of test sets, with the number of images."""
         good = (sample for sample in self.samples if sample.label is False and sample.subset in ("train", None))
         return dict(Counter(str(PurePosixPath(sample.relative).parent) for sample in good))
+
+    def without(self, names: Sequence[str]) -> Index:
+        """This index but for some samples.
+
+        Args:
+            names: `Sample.relative`, or the last part of it where only one file is called so.
+
+        Raises:
+            DataError: a name that no sample has, or several; the message lists up to three.
+        """
+        known = {sample.relative: [sample.relative] for sample in self.samples}
+        for sample in self.samples:
+            short = PurePosixPath(sample.relative).name
+            if short != sample.relative:
+                known.setdefault(short, []).append(sample.relative)
+        wrong = [name for name in names if len(known.get(composed(name), ())) != 1]
+        if wrong:
+            raise DataError(
+                f"{self.root}: {len(wrong)} of {len(names)} images to leave out can't be told, first "
+                f"{', '.join(wrong[:3])}: {'several files have' if known.get(composed(wrong[0])) else 'no file has'} "
+                f"this name. Write names as `blemish data audit` does, with the folders below {self.root}."
+            )
+        out = {known[composed(name)][0] for name in names}
+        left = tuple(sample for sample in self.samples if sample.relative not in out)
+        return replace(self, samples=left, excluded=tuple(sorted({*self.excluded, *out})))
 
 
 def index_folder(
@@ -89,6 +116,20 @@ def index_folder(
             f"Put them into a folder called good/, or label them so (accepted: {', '.join(GOOD_NAMES[:4])}, ..., 0)."
         )
     return index
+
+
+def read_exclusions(path: str | os.PathLike[str]) -> list[str]:
+    """The names in a text file, one a line, UTF-8; empty lines, and what follows a "#" after a space, say nothing.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise DataError(f"{path}: the list of images to leave out can't be read: {error.strerror}.") from error
+    lines = (f" {line}".partition(" #")[0].strip() for line in text.splitlines())
+    return [line.replace("\\", "/") for line in lines if line]
 
 
 def find_sets(

@@ -14,7 +14,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -40,6 +40,7 @@ class Split:
         policy: which set chooses the thresholds: "cross" those fitted on, each scored by a detector that didn't see it.
             "test" is an oracle: figures measured on that set flatter.
         folds: under "cross", the fold of every image to fit on; images of one fold are scored by what the others gave.
+        parts: under "cross", how many groups of images were dealt to the folds; None where nobody told them apart.
     """
 
     fit: tuple[Sample, ...]
@@ -48,6 +49,7 @@ class Split:
     test: tuple[Sample, ...]
     policy: Policy = "held_out"
     folds: tuple[int, ...] = ()
+    parts: int | None = None
 
     @property
     def calibration(self) -> tuple[Sample, ...]:
@@ -65,7 +67,7 @@ class Split:
         """For a detector that is finished and has seen none of these: all that would be fitted on calibrates."""
         if self.policy != "cross":
             return self
-        return replace(self, fit=(), calibrate=self.fit, policy="held_out", folds=())
+        return replace(self, fit=(), calibrate=self.fit, policy="held_out", folds=(), parts=None)
 
 
 def split(
@@ -76,6 +78,7 @@ def split(
     group: str | None = None,
     seed: int = 0,
     calibrate_on: str = "auto",
+    alike: Callable[[Sequence[Sample]], Sequence[int]] | None = None,
 ) -> Split:
     """Divide an index into disjoint sets.
 
@@ -94,6 +97,8 @@ def split(
         calibrate_on: "cross": all good images fit, and each is scored by a detector that didn't see it; "held_out" good
             images, the "validation" set, the "test" set, or "auto": validation when it has good and anomalous images,
             else held_out. Only the policy "held_out" holds anything out.
+        alike: under "cross" and without `group`, gives each image to fit on the number of the part it shows, as
+            `blemish.data.likeness.clusters` does; images of one number are in one fold. None tells them all apart.
 
     Raises:
         UsageError: an argument out of range.
@@ -139,11 +144,15 @@ def split(
         return tuple(s for s in samples if s in chosen)
 
     folds: tuple[int, ...] = ()
+    parts: int | None = None
     if policy == "cross":
         groups = [members for members in free if fit.issuperset(members)]
+        if alike is not None and group is None:
+            groups = _joined(groups, dict(zip(ordered(fit), alike(ordered(fit)), strict=True)))
+        parts = None if alike is None and group is None else len(groups)
         of = {s: number % fold_count(len(groups)) for number, members in enumerate(groups) for s in members}
         folds = tuple(of[s] for s in ordered(fit))
-    return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy, folds)
+    return Split(ordered(fit), ordered(calibrate), ordered(validation), ordered(test), policy, folds, parts)
 
 
 def fold_count(groups: int) -> int:
@@ -230,6 +239,14 @@ def _ranked(pool: list[Sample], keys: dict[Sample, str], seed: int) -> list[list
         return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
 
     return [groups[key] for key in sorted(groups, key=rank)]
+
+
+def _joined(ranking: list[list[Sample]], numbers: Mapping[Sample, int]) -> list[list[Sample]]:
+    """Groups of one number as one, in the order of their first ones; nothing is joined if all would be one."""
+    joined: dict[int, list[Sample]] = defaultdict(list)
+    for members in ranking:
+        joined[numbers[members[0]]] += members
+    return list(joined.values()) if len(joined) > 1 else ranking
 
 
 def _ceil(count: float) -> int:

@@ -68,15 +68,27 @@ class Engine:
         self.accelerator = accelerator
         self.progress = progress
 
-    def fit(self, model: Detector, datamodule: ImageDataModule) -> None:
+    def fit(
+        self,
+        model: Detector,
+        datamodule: ImageDataModule,
+        *,
+        watch: Callable[[InferenceBatch], None] | None = None,
+    ) -> None:
         """Fits on the good training images and calibrates on the images the data module sets aside. Starts afresh each
         time.
+
+        Args:
+            model: to be fitted.
+            datamodule: its images.
+            watch: called with the raw predictions of every batch of calibration images, which no detector that had
+                seen them made, for whoever wants to see single images.
 
         Raises:
             DataError, CalibrationError, NonFiniteError: if the images can't support a detector; the message says which
                 and why.
         """
-        self._fit(model, datamodule, model.start)
+        self._fit(model, datamodule, model.start, watch=watch)
 
     def update(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
@@ -159,12 +171,18 @@ class Engine:
         datamodule: ImageDataModule,
         begin: Callable[[], None],
         earlier: DataRecord | None = None,
+        watch: Callable[[InferenceBatch], None] | None = None,
     ) -> None:
         self._prepare(model, datamodule)
+        driven = _driven(model)
         with self._trainer() as trainer:
-            _ = datamodule.split  # a folder or a device that can't be used leaves the detector as it was
+            _ = datamodule.calibration  # a folder or a device that can't be used leaves the detector as it was
             begin()
-            trainer.fit(_driven(model), datamodule=datamodule)
+            driven.watch = watch
+            try:
+                trainer.fit(driven, datamodule=datamodule)
+            finally:
+                driven.watch = None
         model.data_record = datamodule.record().after(earlier)
         model.eval()
 

@@ -8,6 +8,7 @@ validation step returns raw ones, which the post-processor, a callback, calibrat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,12 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from blemish.data.batch import ImageBatch, InferenceBatch
+from blemish.data.batch import ImageBatch, InferenceBatch, RawPrediction
+from blemish.data.datamodule import ImageDataModule
 from blemish.data.gather import own_share
 from blemish.data.splits import Split
 from blemish.engine.post_processor import Calibration, PostProcessor
+from blemish.engine.probe import Probe
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
@@ -38,13 +41,17 @@ class AnomalyModule(LightningModule):
 
     Attributes:
         evaluator: what the last test measured.
+        watch: called with the raw predictions of every batch of calibration images, for whoever wants to see single
+            ones.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.evaluator = Evaluator()
+        self.watch: Callable[[InferenceBatch], None] | None = None
         self._cross: CrossFit | None = None
+        self._probe: Probe | None = None
         self._observed = self._scored = 0
 
     @property
@@ -111,11 +118,20 @@ class AnomalyModule(LightningModule):
         """Finishes fitting before calibration."""
         self._finish_once()
         self._scored = 0
+        data = self._data()
+        planting = data is not None and data.planted and self.trainer.world_size == 1
+        self._probe = Probe(data) if data is not None and planting else None
 
     def on_validation_end(self) -> None:
-        """Lets go of the detectors of folds."""
-        if not self.trainer.sanity_checking:
-            self._cross = None
+        """Adds what was planted to the record, and lets go of the detectors of folds."""
+        if self.trainer.sanity_checking:
+            return
+        learned: dict[str, Any] = {} if self._probe is None else {"planted": tuple(self._probe.found)}
+        if self._cross is not None:
+            learned["parts"] = self._split().parts
+        if learned and isinstance(self.detector.post_processor, DecisionModule):
+            self.detector.post_processor.note(**learned)
+        self._cross = self._probe = None
 
     def on_train_end(self) -> None:
         """Finishes fitting where there is no calibration."""
@@ -125,11 +141,13 @@ class AnomalyModule(LightningModule):
         """Raw predictions with labels, for calibration; nothing while Lightning only checks its own plumbing."""
         if self.trainer.sanity_checking:
             return None
-        if self._cross is None:
-            return self.raw_step(batch)
-        numbers = self._split().by_fold[self._scored : self._scored + len(batch)]
-        self._scored += len(batch)
-        return self._cross.inspect(batch.image, batch.size, numbers).batch(batch)
+        first, self._scored = self._scored, self._scored + len(batch)
+        if self._probe is not None and (data := self._data()) is not None:
+            self._probe(data.calibration[first : self._scored], lambda i: self._scorer(first + i))
+        raw = self.raw_step(batch) if self._cross is None else self._cross_step(batch, first)
+        if self.watch is not None:
+            self.watch(raw)
+        return raw
 
     def test_step(self, batch: ImageBatch, batch_idx: int) -> Any:
         """Predictions with labels."""
@@ -170,10 +188,26 @@ class AnomalyModule(LightningModule):
         decided: InferenceBatch = raw if self.detector.post_processor is None else self.detector.post_processor(raw)
         return decided
 
+    def _cross_step(self, batch: ImageBatch, first: int) -> InferenceBatch:
+        """`raw_step` by detectors that haven't seen the images; the first of them is number `first` of all."""
+        each = range(len(batch))
+        parts = [self._scorer(first + i).inspect(batch.image[i : i + 1], batch.size[i : i + 1]) for i in each]
+        return RawPrediction.joined(parts).batch(batch)
+
+    def _scorer(self, place: int) -> Detector:
+        """The detector that scores the calibration image at a place in their order: one that hasn't seen it."""
+        order = self._split().by_fold
+        return self.detector if self._cross is None or place >= len(order) else self._cross.without(order[place])
+
+    def _data(self) -> ImageDataModule | None:
+        """The trainer's data module, where it is ours."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data if isinstance(data, ImageDataModule) else None
+
     def _split(self) -> Split:
-        """How the trainer's data module divides its images; nothing where it isn't ours, or there is none."""
-        split = getattr(getattr(self.trainer, "datamodule", None), "split", None)
-        return split if isinstance(split, Split) else Split((), (), (), ())
+        """How the data module divides its images; nothing where it isn't ours, or there is none."""
+        data = self._data()
+        return Split((), (), (), ()) if data is None else data.split
 
     def _finish_once(self) -> None:
         if self.detector.is_observing and not self.trainer.sanity_checking:

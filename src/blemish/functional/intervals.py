@@ -1,36 +1,21 @@
-"""How far a figure of few images can be trusted: intervals, from resampling or in closed form.
+"""How far a figure of few images can be trusted: intervals from resampling.
 
 A ranking figure (AUROC, average precision, F1) gets a percentile bootstrap (Efron 1979), stratified: good and anomalous
 images are drawn with replacement among themselves, as many as there are, so that no resample lacks a class and the
 share of anomalous images, which the owner of the test set chose, stays what it is. A resample is a tally with other
 counts, so every figure of a tally can be given an interval by the same lines.
-
-A rate (false alarms, misses) gets Wilson's score interval (1927). No resample of zero events has an event, so the
-bootstrap would be certain where the data are not: of 20 good images without a false alarm Wilson's interval reaches to
-16 %.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from statistics import NormalDist
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from blemish.errors import UsageError
 from blemish.functional.histogram import Tally, check_finite, check_shapes
-
-LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    """Both ends belong to it."""
-
-    low: float
-    high: float
+from blemish.functional.proportion import LEVEL, Interval, check_level
 
 
 def bootstrap(
@@ -57,7 +42,7 @@ def bootstrap(
     """
     check_shapes(scores, labels)
     check_finite(scores)
-    _check_level(level)
+    check_level(level)
     if resamples < 1 or not scores.numel():
         raise UsageError(f"Resampling needs resamples and scores. Got {resamples} resamples, {scores.numel()} scores.")
     found: dict[str, list[float]] = {name: [] for name in figures}
@@ -69,27 +54,6 @@ def bootstrap(
         name: Interval(*torch.quantile(torch.tensor(values, dtype=torch.float64), ends).tolist())
         for name, values in found.items()
     }
-
-
-def wilson(events: int, trials: int, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a rate of which `events` in `trials`, at least 1, were seen::
-
-        (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   p = events / n
-
-    Raises:
-        UsageError: fewer than one trial, or events out of [0, trials].
-    """
-    _check_level(level)
-    if trials < 1 or not 0 <= events <= trials:
-        raise UsageError(f"A rate needs 0 <= events <= trials and a trial. Got {events} events in {trials} trials.")
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    rate = events / trials
-    middle = rate + z2 / (2 * trials)
-    reach = math.sqrt(z2) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    scale = 1 + z2 / trials
-    low = 0.0 if events == 0 else (middle - reach) / scale  # exact where rounding would leave a trace
-    high = 1.0 if events == trials else (middle + reach) / scale
-    return Interval(low, high)
 
 
 def _resampled(scores: Tensor, positive: Tensor, generator: torch.Generator, resamples: int) -> Iterator[Tally]:
@@ -108,8 +72,3 @@ def _drawn(members: Tensor, bins: int, generator: torch.Generator) -> Tensor:
         return torch.zeros(bins, dtype=torch.int64)
     draws = torch.randint(len(members), (len(members),), generator=generator)
     return torch.bincount(members[draws], minlength=bins)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise UsageError(f"level must lie between 0 and 1, both excluded. Got {level}.")

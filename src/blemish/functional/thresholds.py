@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from blemish.errors import CalibrationError
+from blemish.errors import CalibrationError, UsageError
 from blemish.functional.conformal import normal_rank
 from blemish.functional.curves import f1_curve
 from blemish.functional.histogram import (
@@ -41,7 +43,7 @@ def normal_threshold(scores: Tensor, max_false_alarm_rate: float | None = None) 
     Args:
         scores: n finite scores of any shape; taken as float32.
         max_false_alarm_rate: a in (0, 1): the ceil((1 - a)(n + 1))-th smallest score, the split-conformal quantile.
-            None: the highest score. `certified_rate` says what either promises.
+            None: the highest score. `blemish.functional.conformal` says what either promises.
 
     Raises:
         CalibrationError: there are too few scores for the rate; the message names the number needed.
@@ -51,6 +53,40 @@ def normal_threshold(scores: Tensor, max_false_alarm_rate: float | None = None) 
     check_finite(scores)
     k = normal_rank(scores.numel(), max_false_alarm_rate)
     return float(torch.kthvalue(scores.detach().reshape(-1).float(), k).values)
+
+
+def cost_threshold(normal: Tensor, anomalous: Tensor, miss_cost: float) -> float:
+    """The threshold with the least (share of normal ones at or above it) + miss_cost * (share of anomalous ones below).
+
+    Between two neighboring scores the cost is the same; of the best interval the middle is taken, so that neither of
+    them decides alone. Of equal intervals the lowest is taken: a defect is rather found than missed.
+
+    Args:
+        normal: n finite scores (n,), taken as float32.
+        anomalous: m finite scores (m,).
+        miss_cost: above 0.
+
+    Raises:
+        CalibrationError: one of them is empty.
+        NonFiniteError: a score is NaN or infinite.
+        UsageError: `miss_cost` isn't a positive number.
+    """
+    check_finite(normal)
+    check_finite(anomalous)
+    if not len(normal) or not len(anomalous):
+        raise CalibrationError(f"A cost needs normal and anomalous scores. Got {len(normal)} and {len(anomalous)}.")
+    if not 0 < miss_cost < math.inf:
+        raise UsageError(f"miss_cost must be a number above 0. Got {miss_cost}.")
+    good, bad = normal.detach().float().sort().values, anomalous.detach().float().sort().values
+    steps = torch.cat([good, bad]).unique()  # (s,) ascending; step i ends the i-th interval, which it belongs to
+    alarms = (len(good) - torch.searchsorted(good, steps)).double() / len(good)
+    misses = torch.searchsorted(bad, steps).double() / len(bad)
+    best = int((alarms + miss_cost * misses).argmin())
+    if best == 0:
+        return float(steps[0])
+    middle = float((steps[best - 1].double() + steps[best].double()) / 2)
+    lowest = float(torch.nextafter(steps[best - 1], steps[best]))  # between neighbors of float32 there is no middle
+    return max(lowest, float(torch.tensor(middle)))
 
 
 def _best_f1(tally: Tally) -> tuple[float, float]:

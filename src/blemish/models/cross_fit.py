@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from blemish.data.batch import RawPrediction
 from blemish.models.base import Detector
 
 
@@ -41,29 +39,11 @@ class CrossFit:
             inside = [i for i, other in enumerate(folds) if other == fold]
             self._observers[fold].observe(features[inside], [first + i for i in inside])
 
-    def inspect(self, images: Tensor, size: Sequence[tuple[int, int]], numbers: Sequence[int]) -> RawPrediction:
-        """Raw predictions for pre-processed images (N, 3, h, w) by detectors that didn't see them.
-
-        Args:
-            images: (N, 3, h, w) float32.
-            size: N original (H, W).
-            numbers: of the images, in the order in which they were observed.
+    def without(self, number: int) -> Detector:
+        """A detector that hasn't seen image `number`, in the order of observation, nor any other of its fold. The
+        latest one is kept: ask fold by fold.
         """
-        parts = [
-            self._without(self._folds[number]).inspect(images[i : i + 1], size[i : i + 1])
-            for i, number in enumerate(numbers)
-        ]
-        maps = [part.maps[0] for part in parts]
-        rois = [part.roi[0] for part in parts if part.roi is not None]
-        return RawPrediction(torch.cat([part.score for part in parts]), maps, rois or None)
-
-    def _observer(self) -> Detector:
-        observer = self._blank.twin()
-        observer.start()
-        return observer
-
-    def _without(self, fold: int) -> Detector:
-        """The detector of all other folds; the latest one is kept."""
+        fold = self._folds[number]
         if self._merged is None or self._merged[0] != fold:
             self._merged = None  # its memory first
             merged = self._blank.twin()
@@ -73,3 +53,8 @@ class CrossFit:
             merged.finish()
             self._merged = (fold, merged)
         return self._merged[1]
+
+    def _observer(self) -> Detector:
+        observer = self._blank.twin()
+        observer.start()
+        return observer

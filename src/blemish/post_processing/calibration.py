@@ -2,8 +2,8 @@
 
 Thresholds: with normal images only, the highest normal score, which one more normal image reaches with probability 1 /
 (n + 1) (split conformal prediction); with a wanted false-alarm rate, the matching order statistic; with labeled
-anomalies, the highest score that maximizes F1. Pixels follow the same rule on each normal map's maximum, unless masks
-are given.
+anomalies, the highest score that maximizes F1, or the threshold of the lowest cost. Pixels follow the same rule on each
+normal map's maximum, unless masks are given.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from blemish.data.gather import decode_names, encode_names, gather_states
 from blemish.errors import CalibrationError, NonFiniteError
 from blemish.functional.conformal import certified_rate
 from blemish.functional.histogram import accumulate, empty_histogram
-from blemish.functional.thresholds import f1_threshold, f1_threshold_from_histogram, normal_threshold
+from blemish.functional.thresholds import (
+    cost_threshold,
+    f1_threshold,
+    f1_threshold_from_histogram,
+    normal_threshold,
+)
 from blemish.post_processing.decision import CalibrationRecord, Decision, Scale
 
 
@@ -98,51 +103,70 @@ class Collected(NamedTuple):
     names: tuple[str, ...]  # n file names, "" where there is none
 
 
-def calibrate(evidence: Collected, *, max_false_alarm_rate: float | None, source: str) -> Decision:
+def calibrate(
+    evidence: Collected, *, max_false_alarm_rate: float | None, miss_cost: float | None = None, source: str
+) -> Decision:
     """The decision that the evidence supports, at sensitivity 0.5.
 
     Args:
         evidence: of at least one normal image.
         max_false_alarm_rate: wanted share of good images called anomalous, in (0, 1). None takes the highest normal
             score, or the F1 optimum when there are labeled anomalies.
+        miss_cost: with labeled anomalies and no rate, the least of (share of good images called anomalous) + miss_cost
+            * (share of anomalous ones missed), in place of F1.
         source: which images these are, for the record.
 
     Raises:
-        CalibrationError: without normal images, or with too few for the rate.
+        CalibrationError: without normal images, or with too few for the rate; for a `miss_cost` without anomalous ones.
     """
     scores, anomalous = evidence.score, evidence.label
     normal = scores[~anomalous]
     if not len(normal):
         raise CalibrationError(f"Calibration needs normal images. Got {len(scores)} images, none of them normal.")
+    if miss_cost is not None and not anomalous.any():
+        raise CalibrationError(
+            f"miss_cost={miss_cost:g} weighs missed defects, but all {len(scores)} calibration images are normal. Add "
+            f"some of defects (--defects, or a validation set), or drop miss_cost."
+        )
     by_normal = "highest normal score" if max_false_alarm_rate is None else "false-alarm rate"
-    f1: float | None = None
-    if anomalous.any() and max_false_alarm_rate is None:
-        policy = "maximum F1"
+    by_labels = "maximum F1" if miss_cost is None else "lowest cost"
+    policy = by_labels if anomalous.any() and max_false_alarm_rate is None else by_normal
+    pixel_policy, f1, expected = policy, None, None
+    if policy == "maximum F1":
         threshold, f1 = f1_threshold(scores, anomalous)
+    elif miss_cost is not None and policy == "lowest cost":
+        threshold = cost_threshold(normal, scores[anomalous], miss_cost)
+        expected = (int((normal >= threshold).sum()) + 1) / (len(normal) + 1)
     else:
-        policy, threshold = by_normal, normal_threshold(normal, max_false_alarm_rate)
+        threshold = normal_threshold(normal, max_false_alarm_rate)
+        rank = int((normal < threshold).sum()) + 1  # with ties, the lowest of their ranks: certify less, not more
+        expected = certified_rate(len(normal), rank)
+    map_highs = evidence.map_high[~anomalous]
     if policy == "maximum F1" and evidence.histogram is not None and bool(evidence.histogram[1].any()):
-        pixel_policy, (pixel_threshold, _) = policy, f1_threshold_from_histogram(evidence.histogram)
+        pixel_threshold, _ = f1_threshold_from_histogram(evidence.histogram)
+    elif policy == "lowest cost":  # the share of normal maps that reach it is that of normal images at the threshold
+        pixel_threshold = float(map_highs.sort().values[max(0, int((normal < threshold).sum()) - 1)])
     else:
-        pixel_policy = by_normal
-        pixel_threshold = normal_threshold(evidence.map_high[~anomalous], max_false_alarm_rate)
-    rank = int((normal < threshold).sum()) + 1  # with ties, the lowest of their ranks: certify less, not more
+        pixel_policy, pixel_threshold = by_normal, normal_threshold(map_highs, max_false_alarm_rate)
     below = normal[normal < threshold]
     deciding = (scores == threshold).nonzero()
-    expected = None if policy == "maximum F1" else certified_rate(len(normal), rank)
     record = CalibrationRecord(
         policy=policy,
         pixel_policy=pixel_policy,
         source=source,
         normal=len(normal),
         anomalous=int(anomalous.sum()),
-        certified_false_alarm_rate=None if source == "cross" else expected,
+        certified_false_alarm_rate=None if source == "cross" or policy == "lowest cost" else expected,
         f1=f1,
         decided_by=(evidence.names[int(deciding[0])] or None) if len(deciding) else None,
         next_score=float(below.max()) if len(below) else None,
         scores=tuple(normal.tolist()),
         expected_false_alarm_rate=expected,
-        names=tuple(name for name, label in zip(evidence.names, anomalous.tolist(), strict=True) if not label),
+        names=_chosen(evidence.names, ~anomalous),
+        wanted_false_alarm_rate=max_false_alarm_rate,
+        miss_cost=miss_cost if policy == "lowest cost" else None,
+        defect_scores=tuple(scores[anomalous].tolist()),
+        defect_names=_chosen(evidence.names, anomalous),
     )
     image = Scale(threshold, float(scores.min()), float(scores.max()))
     return Decision(
@@ -170,6 +194,10 @@ def raw_of(batch: InferenceBatch) -> tuple[Tensor, PerImage | None]:
             f"and the backbone's weights."
         )
     return score, maps
+
+
+def _chosen(names: tuple[str, ...], mask: Tensor) -> tuple[str, ...]:
+    return tuple(name for name, taken in zip(names, mask.tolist(), strict=True) if taken)
 
 
 def _name(batch: InferenceBatch, index: int) -> str:

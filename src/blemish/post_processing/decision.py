@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from blemish.errors import UsageError
+from blemish.errors import CalibrationError, UsageError
 from blemish.functional import verdict
+from blemish.functional.conformal import normal_rank
+from blemish.visualization.tradeoff import tradeoff_svg
 
 SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
 """What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
@@ -82,12 +84,22 @@ class Scale:
         return threshold, low, high, sensitivity
 
 
+class Planted(NamedTuple):
+    """A drawn defect in a good image, and the raw score that image then had; see `blemish.synthetic.planting`."""
+
+    kind: str
+    size: float  # side of its window as a share of the image's shorter side; the defect fills about half of that
+    strength: float  # opacity
+    score: float
+
+
 @dataclass(frozen=True)
 class CalibrationRecord:
     """What a threshold rests on; part of the model, its artifact and its reports.
 
     Attributes:
-        policy: "highest normal score", "false-alarm rate" or "maximum F1": how the image threshold was chosen.
+        policy: "highest normal score", "false-alarm rate", "lowest cost" or "maximum F1": how the image threshold was
+            chosen.
         pixel_policy: the same for the pixel threshold.
         source: "cross" (all good images, each scored by a detector that didn't see it), "held_out", "validation" or
             "test": which images; "test" is an oracle no one has in production.
@@ -103,6 +115,13 @@ class CalibrationRecord:
         names: their file names, "" where an image never was a file.
         expected_false_alarm_rate: what one more normal image is called anomalous with, if its score is drawn like the
             calibration's; under "cross" it is mostly less, since more images make scores lower. None for maximum F1.
+        wanted_false_alarm_rate: what was asked for under "false-alarm rate".
+        miss_cost: what a missed defect counts under "lowest cost", where a good image called anomalous counts 1, both
+            as shares.
+        defect_scores: raw scores of the anomalous calibration images. defect_names: their file names.
+        parts: how many parts the normal images seem to show, see `blemish.data.likeness`, or how many groups they were
+            given in; None where nobody looked.
+        planted: what was planted into the normal calibration images, each scored by a detector that hasn't seen it.
     """
 
     policy: str
@@ -117,22 +136,44 @@ class CalibrationRecord:
     scores: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     expected_false_alarm_rate: float | None = None
+    wanted_false_alarm_rate: float | None = None
+    miss_cost: float | None = None
+    defect_scores: tuple[float, ...] = ()
+    defect_names: tuple[str, ...] = ()
+    parts: int | None = None
+    planted: tuple[Planted, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "names", "defect_scores", "defect_names"):  # lists, where JSON was read
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "planted", tuple(Planted(*one) for one in self.planted))
+
+    def alarms(self, threshold: float) -> int:
+        """How many of the normal calibration images score at or above a raw threshold."""
+        return sum(score >= threshold for score in self.scores)
+
+    def found(self, threshold: float) -> int:
+        """How many of the planted defects score at or above a raw threshold."""
+        return sum(defect.score >= threshold for defect in self.planted)
+
+    def threshold_without(self, names: Collection[str]) -> float | None:
+        """The raw image threshold by the same policy, had these good images not been among the others.
+
+        The scores stay those of detectors that learned from them, too. None where the policy isn't one of normal scores
+        alone, or what is left is too little for the rate.
+        """
+        left = sorted(score for score, name in zip(self.scores, self.names, strict=True) if name not in names)
+        if self.policy not in ("highest normal score", "false-alarm rate"):
+            return None
+        try:
+            return left[normal_rank(len(left), self.wanted_false_alarm_rate) - 1]
+        except CalibrationError:
+            return None
 
     @property
     def odd(self) -> list[tuple[str, float]]:
-        """Good images whose scores are unlike the others', highest first: name and score.
-
-        Those whose logarithm lies more than 3.5 scaled median absolute deviations above the median (Iglewicz and
-        Hoaglin 1993). Of scores that are log-normal, one in 4,300 is. Empty where fewer than 8 scores are known.
-        """
-        scores = np.asarray(self.scores)
-        if len(scores) < 8 or scores.min() <= 0:
-            return []
-        logs = np.log(scores)
-        center = np.median(logs)
-        deviation = 1.4826 * np.median(np.abs(logs - center))
-        found = [i for i in np.argsort(-scores) if logs[i] > center + 3.5 * deviation and deviation > 0]
-        return [(self.names[i], float(scores[i])) for i in found]
+        """Good images whose scores are unlike the others', highest first: name and score. See `unlike_others`."""
+        return [(self.names[i], self.scores[i]) for i in unlike_others(self.scores)]
 
     @property
     def oracle(self) -> bool:
@@ -168,6 +209,15 @@ class Decision:
             changed[scale] = dataclasses.replace(changed.get(scale, getattr(self, scale)), **{name: checked})
         return dataclasses.replace(self, **changed)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the scores it rests on, with the threshold in force."""
+        threshold = self.image.effective_threshold
+        if self.record is None or not self.record.scores:
+            return f"<p>Threshold {threshold:.4g}</p>"
+        real = self.record.defect_scores
+        bad = real or [defect.score for defect in self.record.planted]
+        return tradeoff_svg(self.record.scores, bad, threshold, "defects" if real else "planted defects")
+
     def settings(self) -> dict[str, float]:
         """The current value of each of `SETTINGS`."""
         numbers = self.to_dict()
@@ -193,6 +243,21 @@ class Decision:
 
 
 _KEYS = ("threshold", "min", "max", "sensitivity")
+
+
+def unlike_others(scores: Sequence[float]) -> list[int]:
+    """Which of n scores are unlike the others, highest first.
+
+    Those whose logarithm lies more than 3.5 scaled median absolute deviations above the median (Iglewicz and Hoaglin
+    1993). Of scores that are log-normal, one in 4,300 is. Empty for fewer than 8 scores, or scores that are 0.
+    """
+    values = np.asarray(scores)
+    if len(values) < 8 or values.min() <= 0:
+        return []
+    logs = np.log(values)
+    center = np.median(logs)
+    deviation = 1.4826 * np.median(np.abs(logs - center))
+    return [int(i) for i in np.argsort(-values) if logs[i] > center + 3.5 * deviation and deviation > 0]
 
 
 def checked_sensitivity(name: str, value: float) -> float:

@@ -85,6 +85,8 @@ def at_rate(decision: Decision, rate: float) -> Decision:
             pixel_policy="in proportion to the image threshold",
             certified_false_alarm_rate=None if record.source == "cross" else expected,
             expected_false_alarm_rate=expected,
+            wanted_false_alarm_rate=rate,
+            miss_cost=None,
             f1=None,
             decided_by=record.names[int(np.argmax(scores == threshold))] or None if record.names else None,
             next_score=float(below.max()) if len(below) else None,

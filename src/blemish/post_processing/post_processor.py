@@ -46,6 +46,8 @@ class DecisionModule(nn.Module):
         pixel_sensitivity: the same for pixels.
         max_false_alarm_rate: wanted share of good images called anomalous, in (0, 1). None takes the highest normal
             score, or the F1 optimum when the calibration images include labeled anomalies.
+        miss_cost: with labeled anomalies, the threshold of the lowest cost in place of the F1 optimum: a missed defect
+            counts this much, a good image called anomalous 1.
 
     Attributes:
         record: what the thresholds rest on; None before calibration.
@@ -60,9 +62,11 @@ class DecisionModule(nn.Module):
         pixel_sensitivity: float | None = None,
         *,
         max_false_alarm_rate: float | None = None,
+        miss_cost: float | None = None,
     ) -> None:
         super().__init__()
-        self.max_false_alarm_rate = DecisionSettings(max_false_alarm_rate=max_false_alarm_rate).max_false_alarm_rate
+        checked = DecisionSettings(max_false_alarm_rate=max_false_alarm_rate, miss_cost=miss_cost)
+        self.max_false_alarm_rate, self.miss_cost = checked.max_false_alarm_rate, checked.miss_cost
         for scale in _SCALES:
             for name in ("threshold", "min", "max"):
                 self.register_buffer(f"_{scale}_{name}", torch.tensor(torch.nan))
@@ -155,6 +159,7 @@ class DecisionModule(nn.Module):
         found = calibrate(
             evidence.collected(self.get_buffer("_image_threshold").device),
             max_false_alarm_rate=self.max_false_alarm_rate,
+            miss_cost=self.miss_cost,
             source=source,
         )
         self.decision = found.replace(
@@ -169,6 +174,11 @@ class DecisionModule(nn.Module):
                 else "order statistic for the wanted false-alarm rate",
             )
         return self.decision
+
+    def note(self, **found: Any) -> None:
+        """Adds to the record what was learned beside the thresholds: fields of `CalibrationRecord`, by name."""
+        if self.record is not None:
+            self.record = replace(self.record, **found)
 
     def forget(self) -> None:
         """Drops thresholds, ranges and their record: back to the state before calibration. Sensitivities stay."""

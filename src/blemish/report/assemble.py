@@ -206,6 +206,8 @@ def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: 
         **manifest.arguments,
         **{key: value for key, value in record.items() if value != ()},
         "max_false_alarm_rate": decider.max_false_alarm_rate,
+        "miss_cost": decider.miss_cost,
+        "planted": 0 if decider.record is None else len(decider.record.planted),
         "image_sensitivity": round(decider.image_sensitivity, 6),
         "pixel_sensitivity": round(decider.pixel_sensitivity, 6),
     }
@@ -216,7 +218,7 @@ def fit_command(manifest: Manifest, decider: DecisionModule, root: Path, model: 
             value = 0
         same = value is None or as_text(value) == as_text(option.default)
         if option.name == "backbone" or not same:  # the usual backbone may be another one day
-            text = "ROI" if option.name == "roi" else as_text(value)
+            text = option.name.upper() if option.name in ("roi", "exclude") else as_text(value)
             words += [f"--{option.name.replace('_', '-')}", text]
     if manifest.weights.source == "random":
         words.append("--no-pretrained")
@@ -266,6 +268,10 @@ def _commands(
             lines.append("# DIR: the images whose fingerprint is given below; they are not those of this test's folder")
         if manifest.arguments.get("roi") is not None:
             lines.append("# ROI: the file with the region of interest; the model holds its pixels, not its name")
+        if manifest.data.exclude:
+            lines.append(f"# EXCLUDE: a list of the {len(manifest.data.exclude)} images that were left out")
+        if decider.miss_cost is not None and manifest.data.calibrate_on != "validation":
+            lines.append("# and --defects, the folder of defects that moved the threshold")
         lines.append(fit_command(manifest, decider, root if same_data else Path("DIR"), model))
     return [*lines, _command("test", model, root, "--report", output, *_flags(move))]
 

@@ -23,7 +23,7 @@ from blemish.data.check import CheckReport
 from blemish.escaping import lines
 from blemish.extras import require
 from blemish.files import write_text
-from blemish.functional.intervals import LEVEL
+from blemish.functional.proportion import LEVEL
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.post_processing import CalibrationRecord
 from blemish.report.html_figures import RESAMPLES, SEED, chart_data, confusion, figure_lines, operating_points
@@ -99,9 +99,9 @@ def render(evaluation: Evaluation) -> str:
     )
     environment.filters |= {"figure": _figure, "score": _score, "share": _share, "size": _size, "per_1000": _per_1000}
     environment.filters["milliseconds"] = _milliseconds
-    scripts = [_plotly(), _template("report.js")]
+    scripts = [_plotly(), template("report.js")]
     data = json.dumps(chart_data(evaluation.rows, evaluation.threshold), allow_nan=False)
-    page = environment.from_string(_template("report.html.jinja"))
+    page = environment.from_string(template("report.html.jinja"))
     text: str = page.render(
         evaluation=evaluation,
         figures={line.key: line for line in figure_lines(evaluation.result, evaluation.rows, evaluation.threshold)},
@@ -113,7 +113,7 @@ def render(evaluation: Evaluation) -> str:
         seed=SEED,
         version=__version__,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        style=_template("report.css"),
+        style=template("report.css"),
         scripts=scripts,
         hashes=[_sha256(script) for script in scripts],
         data=data.replace("<", "\\u003c"),  # no value can close the element it stands in
@@ -152,7 +152,8 @@ def _size(value: int | str) -> str:
     return f"{value / 2**20:,.1f} MB" if value >= 2**20 else f"{value / 2**10:,.0f} kB"
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
+    """A file of the folder `templates`."""
     return (resources.files("blemish.report") / "templates" / name).read_text(encoding="utf-8")
 
 

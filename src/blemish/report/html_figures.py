@@ -16,7 +16,8 @@ from torch import Tensor
 
 from blemish.functional.curves import auroc, average_precision, f1_curve, f1_max, precision_recall_curve, roc_curve
 from blemish.functional.histogram import Tally, tally_labels
-from blemish.functional.intervals import LEVEL, Interval, bootstrap, wilson
+from blemish.functional.intervals import bootstrap
+from blemish.functional.proportion import LEVEL, Interval, wilson
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.metrics.figure import Figure
 from blemish.report.html_rows import ImageRow

@@ -207,9 +207,9 @@ def _drawn(row: ImageRow, result: Result) -> Shown:
     elsewhere = truth is not None and misplaced(result.mask, truth)
     return Shown(
         row,
-        _data_uri(photo),
-        _data_uri(result.overlay(gt_mask=truth, caption=False)),
-        heatmap=_data_uri(result.heatmap(gt_mask=truth, caption=False)),
+        data_uri(photo),
+        data_uri(result.overlay(gt_mask=truth, caption=False)),
+        heatmap=data_uri(result.heatmap(gt_mask=truth, caption=False)),
         note=MISPLACED if elsewhere else result.note,
     )
 
@@ -224,7 +224,7 @@ def _with_boxes(row: ImageRow, reading: Reading) -> Shown:
         boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True
     nothing_hot = np.zeros(photo.shape[:2], np.float32)
     picture = overlay(photo, nothing_hot, threshold=1.0, mask=boxed, gt_mask=_truth(row, photo), caption=False)
-    return Shown(row, _data_uri(photo), _data_uri(picture))
+    return Shown(row, data_uri(photo), data_uri(picture))
 
 
 def _truth(row: ImageRow, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_] | None:
@@ -236,7 +236,8 @@ def _truth(row: ImageRow, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]
         return None
 
 
-def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
+def data_uri(picture: npt.NDArray[np.uint8]) -> str:
+    """A picture for a page, its longer side at most `SIDE`."""
     image = Image.fromarray(picture)
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()

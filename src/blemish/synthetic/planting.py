@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,32 @@ KINDS = ("scratch", "crack", "stain", "hole", "contamination", "displaced")
 """What can be planted: defects of `synthetic.DEFECTS`, and a piece of the picture from somewhere else."""
 
 SIZES, STRENGTHS = (0.2, 1.0), (0.4, 1.0)
-"""From which `size` and `strength` of `plant_files` are drawn."""
+"""From which `size` and `strength` are drawn."""
+
+
+class Draw(NamedTuple):
+    """What `plant` is told for one defect."""
+
+    rng: np.random.Generator
+    kind: str
+    size: float
+    strength: float
+
+
+def draw(name: str, turn: int, number: int, seed: int) -> Draw:
+    """A defect of its own for one picture: kinds take turns, size and strength run from barely visible to obvious.
+
+    Args:
+        name: of the picture; with the seed and the turn it keys the generator, so that one more picture or defect
+            leaves all others as they were.
+        turn: how many defects the picture was given before.
+        number: how many all pictures were given before.
+        seed: draws others.
+    """
+    key = hashlib.sha256(f"{name}/{turn}".encode("utf-8", "surrogateescape")).digest()[:16]
+    rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
+    return Draw(rng, KINDS[(number + turn) % len(KINDS)], rng.uniform(*SIZES), rng.uniform(*STRENGTHS))
+
 
 _SPAN = 0.75  # half a window, in part units: the longest defects are a little longer than 0.8
 _VISIBLE = 8 / 255
@@ -108,9 +133,8 @@ def plant_files(
 ) -> Iterator[Sample]:
     """Write pictures of good parts with planted defects, and yield each as an anomalous sample with its mask.
 
-    Pictures and kinds take turns; size and strength are drawn for each, from barely visible to obvious. Every defect
-    has a generator of its own, keyed by the seed, the picture and its turn: asking for more leaves the earlier ones as
-    they were. Deep color pictures are stored with 8 bits a channel, all others at full depth.
+    Pictures take turns; see `draw` for the defects. Deep color pictures are stored with 8 bits a channel, all others at
+    full depth.
 
     Args:
         samples: good parts, at least one.
@@ -123,10 +147,7 @@ def plant_files(
     for number in range(count):
         good = samples[number % len(samples)]
         turn = number // len(samples)
-        kind = KINDS[(number + turn) % len(KINDS)]
-        key = hashlib.sha256(f"{good.relative}/{turn}".encode("utf-8", "surrogateescape")).digest()[:16]
-        rng = np.random.default_rng([seed, int.from_bytes(key, "big")])
-        size, strength = rng.uniform(*SIZES), rng.uniform(*STRENGTHS)
+        rng, kind, size, strength = draw(good.relative, turn, number, seed)
         picture = reading(good.path)
         image, mask = plant(picture, rng=rng, kind=kind, size=size, strength=strength, roi=roi)
         path, mask_path = folder / f"{number:04d}.png", folder / f"{number:04d}_mask.png"

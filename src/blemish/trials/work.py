@@ -35,7 +35,17 @@ def build_model(settings: FitSettings) -> Detector:
 
 def build_data(settings: FitSettings, root: Path) -> ImageDataModule:
     """The images of a folder, dealt and loaded as settings say."""
-    return ImageDataModule(root, **dict(settings.folder), **dict(settings.data), **dict(settings.loading))
+    groups = (settings.folder, settings.data, settings.probe, settings.loading)
+    return ImageDataModule(root, **{key: value for group in groups for key, value in dict(group).items()})
+
+
+def planned(
+    values: Mapping[str, Any], from_preset: Collection[str], root: Path
+) -> tuple[FitSettings, ImageDataModule, list[str]]:
+    """Settings and images of a fit from a configuration, see `suited`; and what there is to say about it."""
+    found, remarks = suited(values, from_preset, build_data(fit_settings(values, DETECTORS), root))
+    settings = fit_settings(found, DETECTORS)
+    return settings, build_data(settings, root), remarks
 
 
 def suited(
@@ -63,6 +73,9 @@ def suited(
     samples = data.index.samples
     if "calibrate_on" not in from_preset and "max_false_alarm_rate" in from_preset:
         found["max_false_alarm_rate"] = None  # a rate belongs to the images that were meant to calibrate
+    if found.get("defects") is not None and found.get("miss_cost") is None:
+        given = "max_false_alarm_rate" in found and "max_false_alarm_rate" not in from_preset
+        found |= {} if given else {"miss_cost": 1.0, "max_false_alarm_rate": None}
     if {s.label for s in samples if s.subset == "validation"} >= {True, False}:  # set aside by the owner for this
         found |= {key: None for key in ("calibrate_on", "max_false_alarm_rate") if key in from_preset}
     good = sum(s.label is False and s.subset in ("train", None) for s in samples)

@@ -534,3 +534,54 @@ def test_a_real_trainer_fits_and_tests_in_order(folder: Path) -> None:
     assert model.seen["fit"] == [str(s.path) for s in data.split.fit]
     assert model.seen["validate"] == [str(s.path) for s in data.split.calibrate]
     assert model.seen["test"] == [str(s.path) for s in data.split.test]
+
+
+def test_what_is_left_out_is_remembered(folder: Path, tmp_path: Path) -> None:
+    data = module(folder, exclude=["train/good/3.png"])
+    assert "train/good/3.png" not in paths(data.train_dataloader(), folder)
+    record = data.record()
+    assert record.exclude == ("train/good/3.png",)
+    again = ImageDataModule.from_record(folder, record, num_workers=0)
+    assert again.index.excluded == ("train/good/3.png",)
+    assert again.split == data.split
+    (folder / "train/good/3.png").unlink()
+    elsewhere = ImageDataModule.from_record(folder, record, num_workers=0)
+    assert elsewhere.index.excluded == (), "another folder need not have it"
+    with pytest.raises(DataError, match=r"can't be told, first train/good/3.png"):
+        module(folder, exclude=["train/good/3.png"]).index  # noqa: B018
+
+
+def test_defects_calibrate_and_nothing_else(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    defects = tmp_path_factory.mktemp("defects")
+    for i in range(3):
+        write(defects / f"{i}.png")
+    data = module(folder, calibrate_on="cross", defects=defects)
+    batches = list(data.val_dataloader())
+    assert [label for batch in batches for label in batch.gt_label.tolist()] == [False] * 10 + [True] * 3
+    assert not any(sample.label for sample in data.split.fit)
+    shutil.copy(defects / "1.png", folder / "test" / "hole" / "copy.png")
+    known = module(folder)
+    with pytest.warns(UserWarning, match="1 test image"):
+        known.leave_out_seen(data.record())
+    shutil.copy(folder / "train/good/2.png", defects / "2.png")
+    with pytest.raises(DataError, match=r"2.png is also among the good parts, as train/good/2.png"):
+        module(folder, defects=defects).calibration  # noqa: B018
+    with pytest.raises(DataError, match="no folder with images of defects"):
+        module(folder, defects=folder / "none").calibration  # noqa: B018
+    arrays = ImageDataModule.from_arrays([np.zeros((8, 8), np.uint8)] * 3, defects=defects)
+    with pytest.raises(UsageError, match="defects is a folder"):
+        arrays.calibration  # noqa: B018
+
+
+def test_photographs_of_one_part_are_told_by_their_looks(tmp_path: Path) -> None:
+    for part in range(6):
+        base = RNG.uniform(60, 160, (24, 32, 3))
+        for shot in range(2):  # brighter and noisier
+            picture = np.clip(base * (1 + 0.3 * shot) + RNG.normal(0, 3, base.shape), 0, 255)
+            write_png(tmp_path / f"good/{shot}_{part}.png", picture.astype(np.uint8))
+    split = module(tmp_path, calibrate_on="cross").split
+    fold = {sample.path.stem: number for sample, number in zip(split.fit, split.folds, strict=True)}
+    assert split.parts == 6
+    assert all(fold[f"0_{part}"] == fold[f"1_{part}"] for part in range(6))
+    record = module(tmp_path, calibrate_on="cross").record()
+    assert ImageDataModule.from_record(tmp_path, record, num_workers=0).split.parts is None, "a test needs no folds"

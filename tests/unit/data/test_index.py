@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from blemish.data.image_io import write_png
-from blemish.data.index import Index, index_folder
+from blemish.data.index import Index, index_folder, read_exclusions
 from blemish.errors import DataError, MissingExtraError
 
 PIXELS = np.zeros((4, 4), np.uint8)
@@ -328,3 +328,30 @@ def test_real_folders(name: str, train: int, good: int, bad: int, masks: int) ->
 def test_written_images_are_found(tmp_path: Path) -> None:
     write_png(tmp_path / "x.png", PIXELS)
     assert list(summary(index_folder(tmp_path))) == ["x.png"]
+
+
+def test_leaving_images_out(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path, "train/good/a.png", "train/good/b.png", "train/good/c.png", "test/good/a.png", "test/hole/d.png"
+    )
+    whole = index_folder(root)
+    left = whole.without(["train/good/a.png", "b.png"])
+    assert [s.relative for s in left.samples] == ["test/good/a.png", "test/hole/d.png", "train/good/c.png"]
+    assert left.excluded == ("train/good/a.png", "train/good/b.png")
+    assert left.without(["d.png"]).excluded == ("test/hole/d.png", "train/good/a.png", "train/good/b.png")
+    assert whole.without([]) == whole
+    with pytest.raises(DataError, match=r"2 of 3 images to leave out can't be told, first a.png, z.png: several files"):
+        whole.without(["a.png", "z.png", "c.png"])
+    with pytest.raises(DataError, match=r"1 of 1 images .* can't be told, first z.png: no file has this name"):
+        whole.without(["z.png"])
+
+
+def test_lists_of_images_to_leave_out(tmp_path: Path) -> None:
+    (tmp_path / "out.txt").write_bytes(
+        "\ufeff# all of these\r\ngood\\1 #2.png # too dark\r\n\r\n  b#c.png\n#d.png\n".encode()
+    )
+    assert read_exclusions(tmp_path / "out.txt") == ["good/1", "b#c.png"]
+    (tmp_path / "out.txt").write_text("good/a b.png\n", "utf-8")
+    assert read_exclusions(tmp_path / "out.txt") == ["good/a b.png"]
+    with pytest.raises(DataError, match=r"nowhere.txt: the list of images to leave out can't be read: No such file"):
+        read_exclusions(tmp_path / "nowhere.txt")

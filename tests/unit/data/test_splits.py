@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,20 @@ def test_bad_arguments_and_data() -> None:
     for samples, arguments, message in data:
         with pytest.raises(DataError, match=re.escape(message)):
             split(index(*samples), **arguments)  # type: ignore[arg-type]
+
+
+def test_images_of_one_part_share_a_fold() -> None:
+    data = index(*good(12))
+
+    def pairs(samples: Sequence[Sample]) -> list[int]:
+        return [int(Path(s.relative).stem) // 2 for s in samples]
+
+    result = split(data, calibrate_on="cross", alike=pairs)
+    fold = {Path(s.relative).stem: f for s, f in zip(result.fit, result.folds, strict=True)}
+    assert all(fold[str(2 * i)] == fold[str(2 * i + 1)] for i in range(6))
+    assert (result.parts, len(set(result.folds))) == (6, 6)
+    assert split(data, calibrate_on="cross").parts is None, "nobody looked"
+    assert split(data, calibrate_on="cross", alike=lambda samples: [0] * len(samples)).parts == 12, "one part alone"
+    named = split(data, calibrate_on="cross", group=r"\d", alike=pairs)
+    assert named.parts == 10, "who was told what belongs together doesn't look: 1, 10 and 11 are one group"
+    assert split(data, alike=pairs).folds == ()

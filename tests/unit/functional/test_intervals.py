@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from blemish.errors import NonFiniteError, UsageError
 from blemish.functional.curves import auroc, average_precision
 from blemish.functional.histogram import Tally
-from blemish.functional.intervals import bootstrap, wilson
+from blemish.functional.intervals import bootstrap
+from blemish.functional.proportion import wilson
 
 SCORES = torch.tensor([0.1, 0.4, 0.4, 0.8, 0.3, 0.4, 0.9, 0.9, 0.2])
 LABELS = torch.tensor([False, False, True, True, False, False, True, False, True])

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from blemish.errors import CalibrationError, NonFiniteError, UsageError
 from blemish.functional.conformal import certified_rate
 from blemish.functional.histogram import accumulate, bin_edge, bin_index, empty_histogram
-from blemish.functional.thresholds import f1_threshold, f1_threshold_from_histogram, normal_threshold
+from blemish.functional.thresholds import (
+    cost_threshold,
+    f1_threshold,
+    f1_threshold_from_histogram,
+    normal_threshold,
+)
 from blemish.functional.verdict import is_anomalous, normalize, normalize_consistently, raw_threshold
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -23,7 +28,7 @@ SENSITIVITY = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.
 NAN, INF = torch.nan, torch.inf
 
 
-def f32(value: float) -> Tensor:
+def f32(value: float | list[float]) -> Tensor:
     return torch.tensor(value, dtype=torch.float32)
 
 
@@ -282,3 +287,38 @@ def test_the_rule_is_a_graph_without_branches_on_values() -> None:
         arguments = scores, f32(1.0), f32(lo), f32(hi), f32(alpha)
         for found, expected in zip(traced(*arguments), _PostProcess()(*arguments), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+# --- with a price for misses
+
+
+@given(
+    st.lists(ORDINARY, min_size=1, max_size=12),
+    st.lists(ORDINARY, min_size=1, max_size=12),
+    st.sampled_from([0.2, 1, 7.5]),
+)
+def test_no_threshold_costs_less(good: list[float], bad: list[float], miss_cost: float) -> None:
+    def cost(threshold: float) -> Fraction:
+        alarms, misses = sum(score >= threshold for score in good), sum(score < threshold for score in bad)
+        return Fraction(alarms, len(good)) + Fraction(miss_cost) * Fraction(misses, len(bad))
+
+    found = cost_threshold(torch.tensor(good), torch.tensor(bad), miss_cost)
+    assert cost(found) <= min(map(cost, [*good, *bad])) + Fraction(1, 10**9)
+
+
+def test_the_middle_of_the_best_gap() -> None:
+    assert cost_threshold(f32([1.0, 2.0]), f32([4.0, 9.0]), 1.0) == 3.0
+    assert cost_threshold(f32([1.0, 5.0]), f32([4.0, 9.0]), 1.0) == 2.5, "of equal costs the one with fewer misses"
+    assert cost_threshold(f32([1.0, 5.0]), f32([4.0, 9.0]), 0.5) == 7.0
+    assert cost_threshold(f32([5.0]), f32([4.0]), 10.0) == 4.0, "everything is anomalous"
+    near = float(np.nextafter(np.float32(1), np.float32(2)))
+    assert cost_threshold(f32([1.0]), f32([near]), 1.0) == near, "there is no middle"
+
+
+def test_a_cost_needs_both_kinds() -> None:
+    with pytest.raises(CalibrationError, match="Got 0 and 1"):
+        cost_threshold(torch.empty(0), f32([1.0]), 1.0)
+    with pytest.raises(UsageError, match=r"miss_cost must be a number above 0. Got 0"):
+        cost_threshold(f32([1.0]), f32([1.0]), 0.0)
+    with pytest.raises(NonFiniteError):
+        cost_threshold(f32([1.0]), f32([NAN]), 1.0)

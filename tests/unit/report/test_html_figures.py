@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 
 from blemish.data.batch import InferenceBatch
 from blemish.data.layouts import Sample
-from blemish.functional.intervals import wilson
+from blemish.functional.proportion import wilson
 from blemish.metrics.evaluation import EvaluationResult, Evaluator
 from blemish.report import html_figures
 from blemish.report.html_figures import confusion, curves, figure_lines, operating_points
