@@ -29,6 +29,7 @@ from blemish.post_processing import CalibrationRecord
 from blemish.report.html_figures import RESAMPLES, SEED, chart_data, confusion, figure_lines, operating_points
 from blemish.report.html_gallery import Gallery
 from blemish.report.html_rows import ImageRow
+from blemish.visualization.tradeoff import tradeoff_svg
 
 GROUPS = {
     "false_alarms": ("Worst false alarms", "Good images that were called anomalous, highest score first."),
@@ -106,6 +107,7 @@ def render(evaluation: Evaluation) -> str:
         evaluation=evaluation,
         figures={line.key: line for line in figure_lines(evaluation.result, evaluation.rows, evaluation.threshold)},
         confusion=confusion(evaluation.rows),
+        tradeoff=_tradeoff(evaluation.calibration, evaluation.threshold),
         points=operating_points(evaluation.rows, evaluation.threshold),
         groups=GROUPS,
         level=LEVEL,
@@ -124,6 +126,13 @@ def render(evaluation: Evaluation) -> str:
 def _finalize(value: Any) -> Any:
     """Names are shown as they are, what is `safe` (a `Markup`, no plain text) is left alone."""
     return lines(value) if type(value) is str else value
+
+
+def _tradeoff(record: CalibrationRecord | None, threshold: float | None) -> str:
+    """Scores of the calibration with the threshold in force; nothing where they aren't known."""
+    if record is None or threshold is None or not record.scores:
+        return ""
+    return tradeoff_svg(record.scores, [defect.score for defect in record.planted], threshold)
 
 
 def _figure(value: float | None) -> str:

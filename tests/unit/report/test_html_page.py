@@ -20,6 +20,7 @@ from blemish.data.layouts import Sample
 from blemish.errors import MissingExtraError, OutputError
 from blemish.metrics.evaluation import Evaluator
 from blemish.post_processing import CalibrationRecord
+from blemish.post_processing.decision import Planted
 from blemish.report import html_figures
 from blemish.report.html import Evaluation, render, require_packages, write_html
 from blemish.report.html_gallery import NO_VERDICTS, Gallery, Group, Shown, Speed, choose
@@ -143,6 +144,17 @@ def test_everything_is_on_the_page() -> None:
     ):
         assert part in text, f"{part!r} is not in {text}"
     assert "Oracle" not in text
+
+
+def test_what_the_calibration_would_find() -> None:
+    planted = (Planted("hole", 0.5, 1.0, 0.2), Planted("stain", 0.5, 1.0, 0.9), Planted("crack", 0.5, 1.0, 1.1))
+    record = replace(RECORD, scores=(0.1, 0.2, 0.4), names=("a.png", "b.png", "c.png"), planted=planted)
+    estimated = replace(record, certified_false_alarm_rate=None, expected_false_alarm_rate=0.25)
+    text = render(evaluation(rows(5, 5), calibration=estimated))
+    assert f"{record.found(CUT)} of 3 drawn into good images are found" in text
+    assert "about 25.0% false alarms on good parts like those that calibrated" in text
+    assert "of 100 planted defects 67 are found" in text
+    assert "Scores of good images and" not in render(evaluation(rows(5, 5))), "without scores there is nothing to draw"
 
 
 def test_oracle_is_shouted() -> None:
