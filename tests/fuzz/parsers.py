@@ -67,7 +67,9 @@ def seeds(target: str, folder: Path) -> list[bytes]:
         for word in KINDS.split():
             mode, kind = word.split(":") if ":" in word else ("RGB", word)
             content = io.BytesIO()
-            (deep if mode == "I;16" else Image.fromarray(drawn).convert(mode)).save(content, kind)
+            unit = Image.fromarray(drawn[..., 0].astype(np.float32) / 255)
+            made = {"I;16": deep, "F": unit}.get(mode) or Image.fromarray(drawn).convert(mode)
+            made.save(content, kind)
             found.append(content.getvalue())
         pages = io.BytesIO()
         Image.fromarray(drawn).save(pages, "TIFF", save_all=True, append_images=[Image.fromarray(drawn[::-1])])
@@ -76,14 +78,15 @@ def seeds(target: str, folder: Path) -> list[bytes]:
         shapes: list[Any] = [
             {"polygons": [[[1, 1], [20, 2], [10, 20]], [[3, 3], [5, 3], [5, 5]]], "size": [24, 36]},
             {"size": [4, 6], "counts": [3, 4, 5, 6, 6]},
-            {"polygons": [[[0.1, 0.1], [0.9, 0.2], [0.5, 0.8]]]},
         ]
         return [json.dumps(shape).encode() for shape in shapes]
     if target == "manifest":
+        for name in ("a.png", "b.png", "m.png"):
+            Image.fromarray(drawn).save(folder / name)
         return [
             b"path,label,split\na.png,good,train\nb.png,bad,test\n",
             "\ufeffpath;label;mask;defect\na.png;good;;\nb.png;bad;m.png;Kratzer\n".encode(),
-            b'path\tlabel\n"a\nb.png"\tgood\n',
+            b'path\tlabel\n"a.png"\tgood\n',
         ]
     import blemish
 
@@ -92,10 +95,11 @@ def seeds(target: str, folder: Path) -> list[bytes]:
         Image.fromarray(np.roll(drawn, number, axis=0)).save(folder / "parts" / f"{number}.png")
     kinds: list[Any] = [
         blemish.Patchcore(
-            backbone="filter_bank", image_size=32, bank_size=20, roi={"size": [2, 2], "counts": [0, 3, 1]}
+            backbone="filter_bank", image_size=64, bank_size=20, roi={"size": [2, 2], "counts": [0, 3, 1]}
         ),
-        blemish.Padim(backbone="filter_bank", image_size=32, n_features=4),
-        blemish.Subspace(backbone="filter_bank", image_size=32),
+        blemish.Padim(backbone="filter_bank", image_size=64, n_features=4),
+        blemish.Subspace(backbone="filter_bank", image_size=64),
+        blemish.Patchcore(backbone="filter_bank", image_size=64, bank_size=20, neighbor_search="faiss"),
     ]
     for number, model in enumerate(kinds):
         blemish.Engine("cpu", progress=False).fit(model, blemish.ImageDataModule(folder / "parts", num_workers=0))

@@ -75,6 +75,9 @@ def main() -> None:
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
+    except OSError as error:  # such as a name that is too long, or a full disk below stdout
+        complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
+        sys.exit(BAD_INPUT)
     except Exception as error:
         if not _ran_out_of_memory(error):
             raise

@@ -53,10 +53,10 @@ def read_manifest(manifest: Path) -> tuple[list[Sample], list[Problem]]:
         if relative in seen:
             raise DataError(f"{where}: {given} is listed already in row {seen[relative]}.")
         seen[relative] = number
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path's, it says no to names that are too long
             missing.append(given)
         mask = _beside(manifest, row["mask"]) if row.get("mask") else None
-        if mask is not None and not mask.exists():
+        if mask is not None and not os.path.exists(mask):
             problems.append(Problem(relative, f"its mask {row['mask']} doesn't exist; none is used"))
             mask = None
         defect = "" if label is None else (row.get("defect") or "bad") if label else "good"
@@ -77,7 +77,7 @@ def read_manifest(manifest: Path) -> tuple[list[Sample], list[Problem]]:
 def _beside(manifest: Path, given: str) -> Path:
     """The file that a row names; backslashes separate folders unless a file is called so."""
     path = manifest.parent / given
-    return path if path.exists() else manifest.parent / given.replace("\\", "/")
+    return path if os.path.exists(path) else manifest.parent / given.replace("\\", "/")
 
 
 def _read_csv(manifest: Path) -> list[dict[str, str]]:

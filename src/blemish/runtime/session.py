@@ -269,8 +269,10 @@ class Session:
 
     def _each_frame(self, images: Iterable[Source]) -> Iterator[Source]:
         for source in images:
-            several = self.frames == "all" and isinstance(source, (str, os.PathLike))
-            yield from (frames_of(source) if several else []) or [source]  # type: ignore[arg-type]
+            if self.frames == "all" and isinstance(source, (str, os.PathLike)):
+                yield from frames_of(source) or [source]
+            else:
+                yield source
 
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ import resource, torch
 import blemish.runtime.torch_session
 from blemish.cli import main
 from pathlib import Path
+from typing import Any
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 5 * 2**28, used + 5 * 2**28))
 main()
@@ -78,3 +80,10 @@ def test_sigterm(verb: str, tiles: Path, model_file: Path, inside: Path) -> None
     assert time.monotonic() - started < 10
     left = {path.name for path in inside.iterdir()}
     assert left <= {"rows.csv.unfinished", "rows.csv.unfinished.csv", "predictions"}
+
+
+def test_what_the_system_has_against_a_name(blemish: Any, model_file: Path, inside: Path) -> None:
+    ran = blemish("predict", model_file, "9" * 400)
+    assert ran.code == 3
+    assert ran.err.startswith("error: ")
+    assert "9" * 400 in ran.err

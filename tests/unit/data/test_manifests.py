@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from blemish.data.index import index_folder
+from blemish.data.manifests import read_manifest
 from blemish.errors import DataError
 
 EXPECTED = {"a.png": (False, None), "sub/größe.png": (True, "sub/m.png"), "c.png": (None, None)}
@@ -79,3 +81,14 @@ def test_a_pipe_is_no_manifest(folder: Path) -> None:
     os.mkfifo(folder / "m.csv")
     with pytest.raises(DataError, match="not a regular file"):
         index_folder(folder / "m.csv")
+
+
+def test_names_that_are_too_long(tmp_path: Path) -> None:
+    """Found by tests/fuzz/parsers.py: `Path.exists` raises for them."""
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text(f"path,label,mask\na.png,bad,{'9' * 400}\n")
+    samples, problems = read_manifest(tmp_path / "m.csv")
+    assert (samples[0].mask, len(problems)) == (None, 1)
+    (tmp_path / "m.csv").write_text(f"path,label\n{'9' * 400}.png,good\n")
+    with pytest.raises(DataError, match=r"1 of 1 images don't exist"):
+        read_manifest(tmp_path / "m.csv")
