@@ -26,6 +26,8 @@ from safetensors.torch import save_file
 from blemish import signing
 from blemish._version import __version__
 from blemish.data.batch import DataRecord
+from blemish.data.explanation import GoodImage
+from blemish.data.good_images import MOST_IMAGES, GoodImages
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
 from blemish.files import replacing
 from blemish.models import DETECTORS, detectors
@@ -38,6 +40,8 @@ SCHEMA = 2
 SEALED = 2
 """The schema from which files carry their digest."""
 KEY = "blemish"
+PICTURES = "good_images.pictures"
+"""(bytes,) uint8, see `blemish.data.good_images.GoodImages`; absent without."""
 
 
 class Weights(BaseModel):
@@ -55,7 +59,8 @@ class Manifest(BaseModel):
     """What the file says about itself.
 
     `calibration` is None before calibration; `data` is the fingerprint of the images of the last fit; `versions` names
-    the libraries that wrote the file; `seal` holds its digest, see `blemish.seal`.
+    the libraries that wrote the file; `good_images` those that explanations refer to, their small pictures being the
+    tensor `PICTURES`; `seal` holds its digest, see `blemish.seal`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,6 +71,7 @@ class Manifest(BaseModel):
     calibration: CalibrationRecord | None
     weights: Weights
     data: DataRecord | None
+    good_images: tuple[GoodImage, ...] = Field(default=(), max_length=MOST_IMAGES)
     versions: dict[str, str]
     seal: str | None = None
 
@@ -100,6 +106,7 @@ def manifest_of(model: Detector) -> Manifest:
             source=model.extractor.source, sha256=model.extractor.checksum(), license=model.extractor.license
         ),
         data=model.data_record,
+        good_images=model.good_images.images,
         versions={"blemish": __version__, "python": platform.python_version(), "torch": str(torch.__version__)},
     )
 
@@ -122,6 +129,8 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
     content = {**manifest_of(model).model_dump(mode="json"), "seal": BLANK}
     text = json.dumps(content, sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if model.good_images.pictures:
+        tensors[PICTURES] = torch.frombuffer(bytearray(model.good_images.pictures), dtype=torch.uint8)
     with replacing(Path(path)) as temporary:
         try:
             save_file(tensors, temporary, metadata={KEY: text})  # one key: the order of several is random
@@ -202,8 +211,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
     try:
         with safe_open(Path(path), framework="pt", device="cpu") as file:
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        pictures = tensors.pop(PICTURES, torch.empty(0, dtype=torch.uint8))
+        model.load_state_dict(tensors)
         model.check_state()
+        model.good_images = GoodImages(manifest.good_images, pictures.numpy().tobytes())
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ArtifactError(f"The tensors of {path} do not fit its manifest: {error}") from error
     if not model.is_fitted:

@@ -221,6 +221,15 @@ def test_threads_share_a_session(session: Session) -> None:
             assert_same(got, want)
 
 
+def test_graphs_refuse_to_explain(session: Session, path: Path) -> None:
+    if path.suffix == ".safetensors":
+        assert len(session.explain(drawn(1, "hole")).findings) > 0
+        return
+    for attempt in (lambda: session.good_images, lambda: session.explain(drawn(1))):
+        with pytest.raises(UsageError, match=r"can't explain its verdicts. Explain with the .safetensors file"):
+            attempt()
+
+
 def test_warmup(session: Session) -> None:
     assert session.warmup((96, 128)) > 0
 

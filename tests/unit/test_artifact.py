@@ -22,6 +22,7 @@ from blemish import artifact, runtime
 from blemish.artifact import KEY, SCHEMA, load, read_manifest
 from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
+from blemish.data.good_images import GoodImages
 from blemish.engine import Engine
 from blemish.errors import ArtifactError, NotFittedError, OutputError, UsageError
 from blemish.models import detectors
@@ -474,6 +475,57 @@ def test_numbers_that_decide_are_finite_and_in_range(name: str, value: float, mo
 
     with pytest.raises(ArtifactError, match=r"The numbers that decide in .* make no sense: .*must be"):
         load(forged(model_file, tmp_path / "model.safetensors", edit))
+
+
+# --------------------------------------------------------------------------------------------------------- good images
+
+
+def test_good_images_travel_with_pictures_where_asked_for(tiles: Path, tmp_path: Path) -> None:
+    for thumbnails in (False, True):
+        model = Patchcore(image_size=(64, 96))
+        Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0), thumbnails=thumbnails)
+        model.save(tmp_path / "model.safetensors")
+        again = load(tmp_path / "model.safetensors")
+        assert again.good_images == model.good_images
+        named = read_manifest(tmp_path / "model.safetensors").good_images
+        assert {image.name for image in named} <= {f"train/good/{i:03d}.png" for i in range(12)}
+        assert len(named) > 3
+        assert all((image.picture > 0) == thumbnails for image in named)
+        again.save(tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def _good_images(change: Callable[[list[dict[str, Any]]], Any]) -> Edit:
+    return lambda manifest, _: manifest.update(good_images=change(manifest["good_images"]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_good_images(lambda images: [{**images[0], "picture": 7}]), r"good_images tell of 7 bytes of pictures. Got 0"),
+        (_good_images(lambda images: [{**images[0], "size": [0, 9]}]), r"The sides of good_images must be at least 1"),
+        (
+            _good_images(lambda images: [{**images[0], "name": 7}]),
+            r"good_images.0.name: Input should be a valid str",
+        ),
+        (_good_images(lambda images: images[:1] * 10_001), r"good_images: Tuple should have at most 10000 items"),
+        (
+            lambda _, tensors: tensors.update({artifact.PICTURES: torch.zeros(3)}),
+            r"tell of 0 bytes of pictures. Got 1",
+        ),
+    ],
+    ids=["length", "size", "name", "many", "pictures"],
+)
+def test_good_images_that_make_no_sense(edit: Edit, message: str, model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        load(forged(model_file, tmp_path / "model.safetensors", edit))
+
+
+def test_files_without_good_images_load(model_file: Path, tmp_path: Path) -> None:
+    path = forged(model_file, tmp_path / "model.safetensors", lambda manifest, _: manifest.pop("good_images"))
+    assert load(path).good_images == GoodImages()
+    image = np.zeros((96, 128, 3), np.uint8)
+    assert runtime.load(path)(image)[0].raw_score == runtime.load(model_file)(image)[0].raw_score
 
 
 # --------------------------------------------------------------------------------------------------- earlier versions

@@ -30,6 +30,9 @@ def fit(
         None, help="default, fast, or plain: the detectors' own defaults. A configuration stands for itself."
     ),
     overwrite: bool = OVERWRITE,
+    with_thumbnails: bool = typer.Option(
+        False, "--with-thumbnails", help="Keep small pictures of good parts in the file, for predict --explain."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -62,7 +65,7 @@ def fit(
     elif model.extractor.source == "random":
         remark("Features: random weights (--no-pretrained). A pretrained backbone finds more.")
     started = time.perf_counter()
-    Engine(settings.run.accelerator).fit(model, datamodule)
+    Engine(settings.run.accelerator).fit(model, datamodule, thumbnails=with_thumbnails)
     seconds = time.perf_counter() - started
     save(model, output)
     decider = model.decider

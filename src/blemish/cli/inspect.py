@@ -29,6 +29,10 @@ def inspect(
     rows += [(key, _argument(value)) for key, value in content["arguments"].items()]
     rows += [("weights", f"{weights['source']}, sha256 {weights['sha256'][:16]}")]
     rows += [("data", "-" if data is None else f"sha256 {data['fingerprint'][:16]}")]
+    good = content.get("good_images", ())  # not in exported files
+    rows += [("good images", f"{len(good)} named, {sum(image['picture'] > 0 for image in good)} with pictures")]
+    good = content.get("good_images", ())  # not in exported files
+    rows += [("good images", f"{len(good)} named, {sum(image['picture'] > 0 for image in good)} with pictures")]
     rows += [(f"{name} version", version) for name, version in content["versions"].items()]
     table("model", ("setting", "value"), rows)
     if extra["thresholds"]:

@@ -13,6 +13,7 @@ import typer
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
 from blemish.cli.paths import OVERWRITE, expand, require_new
+from blemish.data.good_images import GoodPictures
 from blemish.data.walk import describe
 from blemish.errors import UsageError
 from blemish.escaping import one_line
@@ -35,7 +36,13 @@ def predict(
     save: str | None = typer.Option(
         None, "--save", help="Write pictures: a list out of overlay,heatmap,panel,mask,map."
     ),
-    save_dir: Path = typer.Option(Path("predictions"), "--save-dir", help="Where --save writes."),
+    save_dir: Path = typer.Option(Path("predictions"), "--save-dir", help="Where --save and --explain write."),
+    explain: bool = typer.Option(
+        False, "--explain", help="Write good patches beside what was found: as pictures, and into rows."
+    ),
+    good_root: Path | None = typer.Option(
+        None, "--good-root", help="Folder of the good images that --explain shows. Default: pictures in the model file."
+    ),
     min_area: str = typer.Option("1", "--min-area", help="List regions from this on: pixels, or mm2 as in 0.5mm2."),
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
@@ -64,7 +71,11 @@ def predict(
         require_new(output, overwrite)
     smallest = min_pixels(min_area, mm_per_pixel)
     loading = settings_of(LoadingSettings, flags)
+    if good_root is not None and not explain:
+        raise UsageError("--good-root names the folder of good images that --explain shows. Add --explain, or drop it.")
     if ray:
+        if explain:
+            raise UsageError("--explain is not for --ray. Drop one of them.")
         if any(value is not None for value in (threshold, sensitivity, rate)):
             raise UsageError("--ray decides as the model's file says. Write the threshold down with blemish calibrate.")
         from blemish.cli.ray import predict_on_ray
@@ -97,7 +108,11 @@ def predict(
         min_area=smallest,
         frames=frames,  # type: ignore[arg-type]  # which checks it
     )
-    pictures = None if save is None else PictureFolder(save_dir, save.split(","), overwrite=overwrite)
+    good = GoodPictures(session.good_images, good_root, session.reading) if explain else None
+    pictures = None
+    if save is not None or good is not None:
+        wanted = [] if save is None else save.split(",")
+        pictures = PictureFolder(save_dir, wanted, overwrite=overwrite, good=good)
     rows: list[dict[str, Any]] = []
     with (
         prediction_run(
@@ -106,6 +121,7 @@ def predict(
             model=fingerprint(model),
             mm_per_pixel=mm_per_pixel,
             pictures=pictures,
+            explain=explain,
             output=output,
             resume=resume,
             settings={"device": device, **move},
@@ -127,6 +143,8 @@ def predict(
         out().print(
             f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
+    if good is not None:
+        _remark_on(good)
     if inputs.passed_over:
         remark(f"Passed over: {describe(inputs.passed_over)}.")
     for failure in run.failures:
@@ -165,3 +183,27 @@ def _print_verdicts(batch: Sequence[Mapping[str, Any]]) -> None:
             color = "red" if row["label"] == "anomalous" else "green"
             out().print(f"[{color}]{row['label']:<9}[/] {row['score']:.3f}  ", end="")
             out().print(one_line(row["path"]), markup=False)
+            for number, region in enumerate(row["regions"], 1):
+                for patch in (region["good_patches"] or [])[:1]:
+                    out().print(f"          {one_line(_nearest(number, region, patch))}", markup=False, highlight=False)
+
+
+def _nearest(number: int, region: Mapping[str, Any], patch: Mapping[str, Any]) -> str:
+    """A region and the good patch that is shown first beside it."""
+    place = "a good image that isn't named" if patch["image"] is None else f"{patch['image']} at {patch['box']}"
+    how = "same place" if patch["distance"] is None else f"distance {patch['distance']:.4g}"
+    return f"region {number} at {region['box']}: {place} ({how})"
+
+
+def _remark_on(good: GoodPictures) -> None:
+    """Which good images explanations could name, but not show."""
+    if not good.images.images:
+        remark(
+            "The model file names no good images: it is of an earlier version, or wasn't fitted by Engine. Fit again."
+        )
+    if good.missing:
+        words = "{}: {}".format(*next(iter(good.missing.items())))
+        remark(
+            f"{len(good.missing)} good images could not be shown, such as {one_line(words)}. Name the folder of the fit "
+            f"with --good-root, or fit with --with-thumbnails."
+        )

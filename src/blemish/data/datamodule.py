@@ -28,7 +28,9 @@ from blemish.data.batch import DataRecord, pack_digests, short_digest
 from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
 from blemish.data.depth import reading_of
-from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256
+from blemish.data.explanation import GoodImage
+from blemish.data.good_images import DIGITS
+from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256, read_size
 from blemish.data.index import Index, Sample, index_folder, read_exclusions
 from blemish.data.likeness import MOST_IMAGES, clusters, small
 from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
@@ -367,6 +369,16 @@ class ImageDataModule(LightningDataModule):
             exclude=self.index.excluded,
             digests=pack_digests(map(self._digest, made_from)),
         )
+
+    def good_image(self, number: int, sample: Sample) -> GoodImage:
+        """What a model file says of one of its images, by the number it has there."""
+        size = self.arrays.images[sample.relative].shape[:2] if self.arrays is not None else read_size(sample.path)
+        name = sample.relative.encode(errors="backslashreplace").decode()  # JSON has no bytes outside of UTF-8
+        return GoodImage(number, name, (size[0], size[1]), self._digest(sample)[:DIGITS])
+
+    def read(self, sample: Sample) -> npt.NDArray[Any]:
+        """The picture of a sample, (H, W, 3) RGB, uint8 or float32 in [0, 1]. Raises `ImageReadError`."""
+        return self.reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
 
     @property
     def _reading(self) -> Reading:

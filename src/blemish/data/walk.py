@@ -33,8 +33,8 @@ SYSTEM_FOLDERS = (
 )
 """Folders that systems make, compared in lower case. They hold copies of pictures, or such that were thrown away."""
 
-OUTPUT_KINDS = ("overlay", "heatmap", "panel", "mask", "map")
-"""What `predict --save` writes: <image>.<suffix>.<kind>.png."""
+OUTPUT_KINDS = ("overlay", "heatmap", "panel", "mask", "map", "explanation")
+"""What `predict` writes: <image>.<suffix>.<kind>.png."""
 
 _OUTPUT = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})\.({'|'.join(OUTPUT_KINDS)})\.png", re.IGNORECASE)
 

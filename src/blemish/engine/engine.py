@@ -36,6 +36,7 @@ from rich.text import Text
 from blemish.data.batch import DataRecord, InferenceBatch
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine.module import AnomalyModule, Driver
+from blemish.engine.remembering import good_images_of
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import Detector, ExportMode
@@ -74,6 +75,7 @@ class Engine:
         datamodule: ImageDataModule,
         *,
         watch: Callable[[InferenceBatch], None] | None = None,
+        thumbnails: bool = False,
     ) -> None:
         """Fits on the good training images and calibrates on the images the data module sets aside. Starts afresh each
         time.
@@ -83,21 +85,27 @@ class Engine:
             datamodule: its images.
             watch: called with the raw predictions of every batch of calibration images, which no detector that had
                 seen them made, for whoever wants to see single images.
+            thumbnails: keep small pictures of good images in the model, for its explanations.
 
         Raises:
             DataError, CalibrationError, NonFiniteError: if the images can't support a detector; the message says which
                 and why.
         """
-        self._fit(model, datamodule, model.start, watch=watch)
+        self._fit(model, datamodule, model.start, watch=watch, thumbnails=thumbnails)
 
-    def update(self, model: Detector, datamodule: ImageDataModule) -> None:
+    def update(self, model: Detector, datamodule: ImageDataModule, *, thumbnails: bool = False) -> None:
         """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
+
+        Args:
+            model: fitted.
+            datamodule: the new images.
+            thumbnails: see `fit`; pictures of earlier images stay.
 
         Raises:
             NotFittedError: before `fit`. Others as in `fit`.
         """
         self._read_alike(model, datamodule)
-        self._fit(model, datamodule, model.resume, earlier=model.data_record)
+        self._fit(model, datamodule, model.resume, earlier=model.data_record, thumbnails=thumbnails)
 
     def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
         """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features. The images
@@ -172,18 +180,21 @@ class Engine:
         begin: Callable[[], None],
         earlier: DataRecord | None = None,
         watch: Callable[[InferenceBatch], None] | None = None,
+        thumbnails: bool = False,
     ) -> None:
         self._prepare(model, datamodule)
         driven = _driven(model)
         with self._trainer() as trainer:
             _ = datamodule.calibration  # a folder or a device that can't be used leaves the detector as it was
             begin()
+            first = model.next_number
             driven.watch = watch
             try:
                 trainer.fit(driven, datamodule=datamodule)
             finally:
                 driven.watch = None
         model.data_record = datamodule.record().after(earlier)
+        model.good_images = good_images_of(model, datamodule, first, thumbnails=thumbnails)
         model.eval()
 
     def _prepare(self, model: Detector, datamodule: ImageDataModule) -> None:

@@ -89,7 +89,7 @@ def export(
             f"This {model.Settings.title} is not fitted, so it can't be exported. Run Engine.fit first."
         )
     manifest = artifact.manifest_of(model).model_dump(
-        mode="json", exclude={"seal"}
+        mode="json", exclude={"seal", "good_images"}
     )  # refuses post-processors of other classes
     if model.post_processor is None or not model.decider.is_calibrated:
         raise NotCalibratedError(

@@ -130,6 +130,26 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     ]
 
 
+def highest(score_map: ArrayLike, region: Region | None, threshold: float) -> tuple[int, int]:
+    """The pixel (x, y) of the highest value of a map, within a region if there is one. `Region.peak` is that of a
+    normalized map, which may be 1 on many pixels.
+
+    Args:
+        score_map: (H, W) raw scores.
+        region: found where they reach `threshold`.
+        threshold: the raw score from which a pixel is anomalous.
+    """
+    score = np.asarray(score_map)
+    x0, y0, x1, y1 = (0, 0, score.shape[1], score.shape[0]) if region is None else region.box
+    score = score[y0:y1, x0:x1]
+    if region is not None:
+        label, _ = label_components(score >= threshold)
+        own = label[region.peak[1] - y0, region.peak[0] - x0]
+        score = np.where((label == own) | (own == 0), score, -np.inf)
+    y, x = divmod(int(score.argmax()), score.shape[1])
+    return x0 + x, y0 + y
+
+
 def _checked(mask: ArrayLike) -> Mask:
     mask = np.asarray(mask)
     if mask.ndim != 2:

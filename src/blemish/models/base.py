@@ -19,15 +19,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from blemish.data.batch import DataRecord, InferenceBatch, PerImage, RawPrediction
+from blemish.data.explanation import Basis, Explanation, Finding, GoodPatch
+from blemish.data.good_images import GoodImages
 from blemish.data.roi import run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
 from blemish.functional.patches import worst_mean
+from blemish.functional.regions import Region, find_regions, highest
 from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
 from blemish.post_processing.calibration import Evidence
@@ -90,11 +94,17 @@ class Detector(nn.Module, ABC):
         grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
         progress: called by long work, see `blemish.progress`; replaced by the engine.
         data_record: which images the last fit used; None when it isn't known.
+        good_images: those that explanations refer to; none where the fit wasn't the engine's.
     """
 
     Settings: ClassVar[type[DetectorSettings]]
     trainer_arguments: ClassVar[Mapping[str, Any]] = {"max_epochs": 1, "num_sanity_val_steps": 0}
     """What fitting needs of a trainer: one look at each image, and no validation before it."""
+    basis: ClassVar[Basis] = "same place"
+    statement: ClassVar[str] = (
+        "This detector remembers no images. Shown is the same place in good images that it scored low."
+    )
+    """What explanations show, see `blemish.data.explanation.Explanation`."""
 
     def __init__(self, settings: DetectorSettings, parts: Parts, post_processor: nn.Module | None = None) -> None:
         super().__init__()
@@ -113,6 +123,7 @@ class Detector(nn.Module, ABC):
         )
         self.progress: Progress = silent
         self.data_record: DataRecord | None = None
+        self.good_images = GoodImages()
         self._observing = self._resumed = False
 
     @classmethod
@@ -185,6 +196,7 @@ class Detector(nn.Module, ABC):
     def start(self) -> None:
         """Forgets everything observed: a second fit starts afresh."""
         self._observing, self._resumed = True, False
+        self.good_images = GoodImages()
         self._forget_thresholds()
 
     def twin(self) -> Self:
@@ -310,9 +322,7 @@ class Detector(nn.Module, ABC):
             NotFittedError: before `fit`.
         """
         self._require_fitted()
-        score, maps = self.score(self.features(images))  # (N,), (N, 1, h, w)
-        restored = self.pre_processor.restore(maps, size)  # (N, H, W)
-        return RawPrediction(score, restored, self._roi_of(restored))
+        return self._judge(self.features(images), size)
 
     def forward(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
         """The whole path: (N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> verdicts, maps and masks at (H, W).
@@ -327,6 +337,72 @@ class Detector(nn.Module, ABC):
         raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
         processor = self.post_processor if decision is None else self.decider.with_decision(decision)
         return raw.batch() if processor is None else processor(raw.batch())
+
+    @torch.inference_mode()
+    def explain(
+        self,
+        image: npt.ArrayLike | Tensor,
+        regions: Sequence[Region] | None = None,
+        decision: Decision | None = None,
+        *,
+        count: int = 3,
+    ) -> Explanation:
+        """What deviates in an image, and which good patches there are to compare it with.
+
+        Args:
+            image: (H, W, 3) RGB, uint8 or float32 in [0, 1].
+            regions: of the image, from a result; None finds them.
+            decision: to be used this once; None decides by the model's own.
+            count: how many good patches beside each region, at most.
+
+        Raises:
+            NotFittedError: before `fit`. NotCalibratedError: without thresholds. UsageError: for a `count` below 1.
+        """
+        if count < 1:
+            raise UsageError(f"count must be at least 1. Got {count}.")
+        self._require_fitted()
+        decision = self.decider.decision if decision is None else decision
+        pixels = torch.as_tensor(image, device=self.device)[None]
+        size = (pixels.shape[1], pixels.shape[2])
+        features = self.features(self.pre_processor(pixels))
+        raw = self._judge(features, size)
+        if regions is None:
+            batch: InferenceBatch = self.decider.with_decision(decision)(raw.batch())
+            assert batch.pred_mask is not None
+            assert batch.anomaly_map is not None
+            regions = find_regions(batch.pred_mask[0].cpu(), batch.anomaly_map[0].cpu())
+        patches, heights = self.map_maker.patches(features)[0], raw.maps[0].cpu().numpy()  # (P, D), (H, W)
+        threshold = decision.pixel.effective_threshold
+        found = []
+        for region in regions or (None,):
+            x, y = highest(heights, region, threshold)
+            patch, cell = self.map_maker.nearest(*self.pre_processor.place_in_grid(x, y, self.grid, size))
+            box = self.pre_processor.cell_box(cell, self.grid, size)
+            good = self.good_patches(patches[patch], cell, count)
+            found.append(Finding(region, box, float(heights[y, x]), good))
+        return Explanation(self.basis, self.statement, threshold, tuple(found))
+
+    def remembered_images(self) -> dict[int, int]:
+        """How many patches it remembers of each good image, by the image's number; empty for a detector that remembers
+        statistics alone, and where numbers aren't known.
+        """
+        return {}
+
+    @property
+    def next_number(self) -> int:
+        """What the first image that is observed now will be called among those it remembers."""
+        return max(self.remembered_images(), default=-1) + 1
+
+    def good_patches(self, patch: Tensor, cell: tuple[int, int], count: int) -> tuple[GoodPatch, ...]:
+        """Good patches to compare one with.
+
+        Args:
+            patch: (D,) features.
+            cell: its row and column in the grid.
+            count: how many, at most.
+        """
+        images = self.good_images.images[:count]
+        return tuple(GoodPatch(i, self.pre_processor.cell_box(cell, self.grid, i.size), None) for i in images)
 
     def calibrate(self, evidence: Evidence, source: str = "held_out") -> Decision:
         """Decides from now on as the evidence supports; see `DecisionModule.calibrate`."""
@@ -343,6 +419,11 @@ class Detector(nn.Module, ABC):
         exporting = importlib.import_module("blemish.export.exporting")
         done: Exported = exporting.export(self, root, export_mode, **options)
         return done
+
+    def _judge(self, features: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> RawPrediction:
+        score, maps = self.score(features)  # (N,), (N, 1, h, w)
+        restored = self.pre_processor.restore(maps, size)  # (N, H, W)
+        return RawPrediction(score, restored, self._roi_of(restored))
 
     def _roi_of(self, maps: PerImage) -> PerImage | None:
         """The region of interest in the pixels of each map."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from blemish.data.batch import PerImage
+from blemish.data.explanation import Box
 from blemish.data.roi import Mask, Roi, cells_inside, read_roi
 from blemish.errors import UsageError
 from blemish.functional.pixels import height_width, under_center
@@ -142,16 +143,45 @@ class PreProcessor(nn.Module):
         full, cut = (self._full[0] / height, self._full[1] / width), (self._cut[0] / height, self._cut[1] / width)
         return cells_inside(self.roi.cpu().numpy(), grid, full, cut)
 
+    def cell_box(self, cell: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> Box:
+        """The pixels of an image of `size` (H, W) that lie under a cell (row, column) of a grid over the model's input,
+        within the image; at least one.
+        """
+        scales, cuts = self._geometry(size)
+        edges = []
+        for i, side in enumerate(size):
+            ends = ((cell[i] + end) * self.image_size[i] / grid[i] for end in (0, 1))
+            low, high = (round((end + cuts[i]) * scales[i]) for end in ends)
+            low = min(max(low, 0), side - 1)
+            edges.append((low, min(max(high, low + 1), side)))
+        (y0, y1), (x0, x1) = edges
+        return x0, y0, x1, y1
+
+    def place_in_grid(self, x: int, y: int, grid: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
+        """Where the center of a pixel of an image of `size` (H, W) lies in a grid over the model's input: row and
+        column, whole numbers at the centers of cells.
+        """
+        scales, cuts = self._geometry(size)
+        row, column = (
+            ((pixel + 0.5) / scales[i] - cuts[i]) * grid[i] / self.image_size[i] - 0.5 for i, pixel in enumerate((y, x))
+        )
+        return row, column
+
     def extra_repr(self) -> str:
         """Shown by `print`."""
         return f"image_size={self.image_size}, fit={self.fit!r}, crop_from={self.crop_from}"
 
-    def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        scales = [size / full for size, full in zip(original, self._full, strict=True)]
-        cut = self._cut
+    def _geometry(self, original: tuple[int, int]) -> tuple[Sequence[float], Sequence[float]]:
+        """Pixels of the image per pixel of the model's input, and what is cut off before it in pixels of the latter,
+        along both axes.
+        """
         if self.fit == "letterbox":
             scale, pad = letterbox_geometry(original, self._full)
-            scales, cut = [scale, scale], (cut[0] - pad[0], cut[1] - pad[1])
+            return (scale, scale), (self._cut[0] - pad[0], self._cut[1] - pad[1])
+        return [size / full for size, full in zip(original, self._full, strict=True)], self._cut
+
+    def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        scales, cut = self._geometry(original)
         return (
             axis_weights(original[0], self.image_size[0], scale=scales[0], start=cut[0] * scales[0], device=device),
             axis_weights(original[1], self.image_size[1], scale=scales[1], start=cut[1] * scales[1], device=device),

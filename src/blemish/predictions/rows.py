@@ -3,8 +3,8 @@
 Columns: `path` (ending in "#0", "#1" for the pictures of a file that holds several), `label` ("normal" or "anomalous"),
 `raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the label is `raw_score >= threshold`), `pixel_threshold`
 (normalized, as the scores of regions are), `height`, `width`, `seconds`, `model` (see `fingerprint`) and `regions`: a
-list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score and polygon, in pixels of the image;
-JSON text in CSV. Images that could not be inspected have no row: the caller lists them.
+list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score, polygon and good_patches (image, box
+and distance; None without an explanation), in pixels of the images; JSON text in CSV. Images that could not be inspected have no row: the caller lists them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from blemish.data.explanation import Explanation, GoodPatch
 from blemish.errors import ArtifactError
 from blemish.escaping import csv_path
 from blemish.extras import require
@@ -34,7 +35,14 @@ GROUP = 1000
 """Rows per row group of a Parquet file."""
 
 
-def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: float | None = None) -> PredictionRow:
+def row_of(
+    result: Result,
+    *,
+    model: str,
+    pixel_threshold: float,
+    mm_per_pixel: float | None = None,
+    explanation: Explanation | None = None,
+) -> PredictionRow:
     """The row of one result: numbers, text and lists only.
 
     Args:
@@ -42,10 +50,22 @@ def row_of(result: Result, *, model: str, pixel_threshold: float, mm_per_pixel: 
         model: fingerprint of its model, see `fingerprint`.
         pixel_threshold: its backend's `pixel_cut`.
         mm_per_pixel: side of a pixel in millimetres, for areas in square millimetres; None leaves them out.
+        explanation: of this result; None leaves good patches out.
     """
     row = result.to_dict(mm_per_pixel)
     row |= {"pixel_threshold": pixel_threshold, "model": model}
+    findings = [None] * len(result.regions) if explanation is None else explanation.findings
+    for region, finding in zip(row["regions"], findings, strict=False):  # without regions, there is a finding
+        region["good_patches"] = None if finding is None else [_good_patch(patch) for patch in finding.good]
     return {name: row[name] for name in COLUMNS}
+
+
+def _good_patch(patch: GoodPatch) -> dict[str, Any]:
+    return {
+        "image": None if patch.image is None else patch.image.name,
+        "box": None if patch.box is None else list(patch.box),
+        "distance": patch.distance,
+    }
 
 
 def fingerprint(model: str | os.PathLike[str]) -> str:
@@ -91,6 +111,8 @@ def arrow_schema() -> Any:
     kinds = {"path": pa.string(), "label": pa.string(), "height": whole, "width": whole, "model": pa.string()}
     region = {"box": pa.list_(whole), "area": whole, "area_mm2": real, "peak": pa.list_(whole)}
     region |= {"peak_score": real, "mean_score": real, "polygon": pa.list_(pa.list_(pa.list_(whole)))}
+    patch = {"image": pa.string(), "box": pa.list_(whole), "distance": real}
+    region["good_patches"] = pa.list_(pa.struct(list(patch.items())))
     kinds["regions"] = pa.list_(pa.struct(list(region.items())))
     return pa.schema([(name, kinds.get(name, real)) for name in COLUMNS])
 

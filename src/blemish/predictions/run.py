@@ -25,7 +25,7 @@ class PredictionRun:
     """Iterating inspects the images that are left and gives their rows and failures, in order, a batch at a time.
 
     Attributes:
-        session, images, model, mm_per_pixel, pictures: see `prediction_run`. file: of `output`.
+        session, images, model, mm_per_pixel, pictures, explain: see `prediction_run`. file: of `output`.
         done: how many images have a row or a failure. anomalous: how many of them are anomalous.
         failures: those that could not be inspected.
     """
@@ -35,6 +35,7 @@ class PredictionRun:
     model: str
     mm_per_pixel: float | None = None
     pictures: PictureFolder | None = None
+    explain: bool = False
     file: PredictionFile | None = None
     done: int = 0
     anomalous: int = 0
@@ -56,10 +57,14 @@ class PredictionRun:
                     batch.append(self.failures[-1])
                     continue
                 cut = self.session.pixel_cut
-                batch.append(row_of(result, model=self.model, pixel_threshold=cut, mm_per_pixel=self.mm_per_pixel))
-                self.anomalous += result.label == "anomalous"
+                wanted = self.explain and (result.is_anomalous or result.regions)
+                explanation = self.session.explain(result) if wanted else None
+                scale = self.mm_per_pixel
+                row = row_of(result, model=self.model, pixel_threshold=cut, mm_per_pixel=scale, explanation=explanation)
+                batch.append(row)
+                self.anomalous += result.is_anomalous
                 if self.pictures is not None:
-                    self.pictures.write(result, relative)
+                    self.pictures.write(result, relative, explanation)
             self.done += len(results)
             if self.file is not None:
                 self.file.write(batch)
@@ -74,6 +79,7 @@ def prediction_run(
     model: str,
     mm_per_pixel: float | None = None,
     pictures: PictureFolder | None = None,
+    explain: bool = False,
     output: Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] = MappingProxyType({}),
@@ -90,6 +96,8 @@ def prediction_run(
         images: files, each with its path relative to what was named, under which its pictures are kept.
         mm_per_pixel: see `rows.row_of`.
         pictures: where pictures go; None writes none.
+        explain: look for good patches beside what is found, see `Session.explain`: for rows, and for pictures that know
+            where good images are.
         output: file of predictions, see `PredictionFile`; None keeps no rows.
         resume: go on with an unfinished `output`, for the same images.
         settings: what else, beside what is known here, a run that goes on must share with the one that was cut off.
@@ -99,13 +107,13 @@ def prediction_run(
     """
     each = [one for image in images for one in (_frames(*image) if session.frames == "all" else [image])]
     relatives = [relative for _, relative in each]
-    run = PredictionRun(session, each, model, mm_per_pixel, pictures)
+    run = PredictionRun(session, each, model, mm_per_pixel, pictures, explain)
     interrupted = output is not None and is_interrupted(output, resume=resume)
     if pictures is not None and not interrupted:
         pictures.prepare(relatives)
     with ExitStack() as stack:
         if output is not None:
-            same = {"model": model, "mm_per_pixel": mm_per_pixel, **settings}
+            same = {"model": model, "mm_per_pixel": mm_per_pixel, "explain": explain, **settings}
             same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area", "frames")}
             same |= {"save": pictures and ",".join(pictures.kinds), "save_dir": pictures and str(pictures.folder)}
             run.file = file = stack.enter_context(PredictionFile(output, same, resume=resume))

@@ -14,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish import signing
+from blemish.data.explanation import Explanation
+from blemish.data.good_images import GoodImages
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import CalibrationRecord, Decision
 from blemish.runtime.session import Outputs
 from blemish.seal import read_seal
+
+_NO_PATCHES = (
+    "An exported graph names no good images, so it can't explain its verdicts. Explain with the .safetensors file that "
+    "it was exported from."
+)
 
 
 class GraphBackend:
@@ -57,6 +64,15 @@ class GraphBackend:
         """See `Backend`."""
         bits: int | None = (self.content.get("manifest", {}).get("data") or {}).get("bit_depth")
         return bits
+
+    @property
+    def good_images(self) -> GoodImages:
+        """Raises `UsageError`: nothing of them is in a graph."""
+        raise UsageError(_NO_PATCHES)
+
+    def explain(self, *_: Any, **__: Any) -> Explanation:
+        """Raises `UsageError`, as `good_images` does."""
+        raise UsageError(_NO_PATCHES)
 
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`. Graphs take uint8: floats, as 16-bit files give them, are rounded to it.

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from blemish.data.explanation import Explanation
+from blemish.data.good_images import GoodImages
 from blemish.data.image_io import MAX_PIXELS, Reading, read_header
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
-from blemish.functional.regions import find_regions
+from blemish.functional.regions import Region, find_regions
 from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
@@ -92,10 +94,21 @@ class Backend(Protocol):
         """SHA-256 of the model's file, hexadecimal; None for one that never was a file."""
         ...
 
+    @property
+    def good_images(self) -> GoodImages:
+        """Those that explanations refer to. UsageError where it can't explain."""
+        ...
+
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning,
         DataError for images that this model can't take.
         """
+        ...
+
+    def explain(
+        self, image: npt.NDArray[Any], regions: Sequence[Region], decision: Decision, count: int
+    ) -> Explanation:
+        """What deviates in an image (H, W, 3), and what to compare it with. UsageError where it can't explain."""
         ...
 
 
@@ -171,6 +184,11 @@ class Session:
         return self.backend.roi
 
     @property
+    def good_images(self) -> GoodImages:
+        """The good images that explanations refer to. UsageError for an exported graph, which can't explain."""
+        return self.backend.good_images
+
+    @property
     def fingerprint(self) -> str | None:
         """SHA-256 of the model's file, hexadecimal; None for a model that never was a file."""
         return self.backend.fingerprint
@@ -193,6 +211,22 @@ class Session:
                 raise result.error
             results.append(result)
         return results
+
+    def explain(self, image: Source | Result, *, count: int = 3) -> Explanation:
+        """Good patches beside everything that was found in an image.
+
+        Args:
+            image: see `Source`, or the result of one.
+            count: how many good patches beside each region, at most.
+
+        Raises:
+            UsageError: from an exported graph, which names no good images; for a result without its image. Others as
+                when it is inspected.
+        """
+        result = image if isinstance(image, Result) else self(image)[0]
+        if result.image is None:
+            raise UsageError("This result doesn't hold its image, so it can't be explained. Take one from a session.")
+        return self.backend.explain(result.image, result.regions, result.decision or self.decision, count)
 
     def set_sensitivity(self, image: float | None = None, pixel: float | None = None) -> None:
         """Moves the verdicts of images, or of pixels, or both, from the next call on: raw scores don't change.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 
 from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
+from blemish.data.explanation import Explanation
+from blemish.data.good_images import GoodImages
 from blemish.errors import NotCalibratedError, UsageError
+from blemish.functional.regions import Region
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
@@ -56,12 +60,23 @@ class TorchBackend:
         """See `Backend`."""
         return None if self.model.data_record is None else self.model.data_record.bit_depth
 
+    @property
+    def good_images(self) -> GoodImages:
+        """See `Backend`."""
+        return self.model.good_images
+
     @torch.inference_mode()
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`."""
         batch: InferenceBatch = self.model(torch.from_numpy(images).to(self.model.device), decision)
         names = Outputs._fields
         return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
+
+    def explain(
+        self, image: npt.NDArray[Any], regions: Sequence[Region], decision: Decision, count: int
+    ) -> Explanation:
+        """See `Detector.explain`."""
+        return self.model.explain(image, regions, decision, count=count)
 
 
 def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:

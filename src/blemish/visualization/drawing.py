@@ -120,6 +120,17 @@ def contour(mask: Mask, width: int = 1) -> Mask:
     return mask & ~erode(mask, width)
 
 
+def frame(box: tuple[int, int, int, int], size: tuple[int, int], thick: int) -> Mask:
+    """Pixels of a rectangle drawn just outside the half-open box (x0, y0, x1, y1), as far as a picture of `size` (H, W)
+    reaches.
+    """
+    x0, y0, x1, y1 = box
+    framed = np.zeros(size, dtype=bool)
+    framed[max(y0 - thick, 0) : y1 + thick, max(x0 - thick, 0) : x1 + thick] = True
+    framed[max(y0, 0) : y1, max(x0, 0) : x1] = False
+    return framed
+
+
 def line_width(image: Picture) -> int:
     """Return the width of a line that stays visible when a picture of this size is looked at as a whole."""
     return max(2, round(float(min(image.shape[:2])) / 180))

@@ -13,7 +13,7 @@ the image is narrower than a piece of the caption, the canvas is wider than the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from blemish.visualization.drawing import (
     as_picture,
     contour,
     dilate,
+    frame,
     line_width,
     same_size,
 )
@@ -116,7 +117,7 @@ def overlay(
     same_size(picture, found, "mask")
     thick = line_width(picture)
     for region in regions:
-        drawn[_frame(region.box, picture.shape[:2], thick)] = PREDICTED
+        drawn[frame(region.box, picture.shape[:2], thick)] = PREDICTED
     drawn[contour(found, thick)] = PREDICTED
     truth = None if gt_mask is None else as_mask(gt_mask)
     if truth is not None:
@@ -193,12 +194,3 @@ def heat(values: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.f
 def _bar_colors(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
     """Gray below the threshold, where nothing is painted."""
     return np.where((values >= threshold)[:, None], heat(values, threshold), 70.0)
-
-
-def _frame(box: tuple[int, int, int, int], size: Sequence[int], thick: int) -> Mask:
-    """Pixels of a rectangle drawn just outside the half-open box (x0, y0, x1, y1), as far as the picture reaches."""
-    x0, y0, x1, y1 = box
-    framed = np.zeros(size, dtype=bool)
-    framed[max(y0 - thick, 0) : y1 + thick, max(x0 - thick, 0) : x1 + thick] = True
-    framed[max(y0, 0) : y1, max(x0, 0) : x1] = False
-    return framed

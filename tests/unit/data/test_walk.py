@@ -11,6 +11,7 @@ import pytest
 from blemish.data.walk import OUTPUT_KINDS, SYSTEM_FOLDERS, describe, is_own_output, walk
 from blemish.errors import DataError
 from blemish.files import READ_SUFFIXES, UNREAD_SUFFIXES
+from blemish.predictions.pictures import EXPLANATION
 from blemish.runtime.result import PICTURES
 
 
@@ -53,8 +54,8 @@ def test_the_folder_that_was_named_may_be_called_anything(tmp_path: Path, name: 
 
 
 def test_what_predict_writes_is_known() -> None:
-    assert set(PICTURES) == set(OUTPUT_KINDS)
-    for kind in PICTURES:
+    assert {*PICTURES, EXPLANATION} == set(OUTPUT_KINDS)
+    for kind in OUTPUT_KINDS:
         for suffix in (".png", ".JPG", ".tiff"):
             assert is_own_output(Path(f"part 1{suffix}.{kind}.png"))
     for name in ("part.mask.png", "part_mask.png", "mask.png", "part.png.mask.jpg", ".png.mask.png"):

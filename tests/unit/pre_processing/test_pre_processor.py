@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -186,3 +188,27 @@ def test_its_state_travels_and_its_settings_are_shown() -> None:
     assert torch.equal(one(images), other(images))
     shown = "PreProcessor(image_size=(8, 9), fit='letterbox', crop_from=(9, 9))"
     assert repr(PreProcessor((8, 9), fit="letterbox", crop_from=9)) == shown
+
+
+@pytest.mark.parametrize("size", [(96, 128), (37, 300), (7, 5)])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"fit": "letterbox"}, {"crop_from": (48, 72)}, {"fit": "letterbox", "crop_from": (48, 72)}],
+    ids=str,
+)
+def test_cells_know_the_pixels_under_them(arguments: dict[str, Any], size: tuple[int, int]) -> None:
+    """What a cell's box shows is what the map makes bright that the cell alone has a value in."""
+    pre_processor, grid = PreProcessor((32, 64), **arguments), (4, 8)
+    for cell in [(0, 0), (1, 5), (2, 3), (3, 7)]:
+        maps = torch.zeros(1, 1, 32, 64)
+        maps[..., cell[0] * 8 : cell[0] * 8 + 8, cell[1] * 8 : cell[1] * 8 + 8] = 1
+        restored = pre_processor.restore(maps, size)
+        assert isinstance(restored, Tensor)
+        x0, y0, x1, y1 = pre_processor.cell_box(cell, grid, size)
+        assert 0 <= x0 < x1 <= size[1]
+        assert 0 <= y0 < y1 <= size[0]
+        for y, x in (restored[0] > 0.75).nonzero().tolist():
+            assert x0 <= x < x1
+            assert y0 <= y < y1
+            row, column = pre_processor.place_in_grid(x, y, grid, size)
+            assert (round(row), round(column)) == cell

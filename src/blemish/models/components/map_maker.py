@@ -77,6 +77,12 @@ class MapMaker(nn.Module):
         inside = torch.arange(self.grid[0] * self.grid[1]) if self.kept is None else self.kept
         return torch.stack([inside // self.grid[1], inside % self.grid[1]], dim=1)
 
+    def nearest(self, row: float, column: float) -> tuple[int, tuple[int, int]]:
+        """The patch inside whose cell lies nearest to a place in the grid: its number and its cell."""
+        cells = self.cells
+        patch = int((cells - cells.new_tensor([row, column], dtype=torch.float32)).square().sum(dim=1).argmin())
+        return patch, (int(cells[patch, 0]), int(cells[patch, 1]))
+
     def forward(self, scores: Tensor) -> Tensor:
         """Scores (N, P) of the patches inside -> maps (N, 1, h, w). Meaningless where `pixels` is False."""
         if self.place is not None:

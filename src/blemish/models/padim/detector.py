@@ -31,6 +31,10 @@ class PadimDetector(Detector):
 
     Settings = PadimSettings
     settings: PadimSettings
+    statement = (
+        "PaDiM remembers no images, but how good patches vary at each place of the picture: values are standard "
+        "deviations from their mean there. Shown is the same place in good images that scored low."
+    )
     channel_index: Tensor
 
     def __init__(self, settings: PadimSettings, parts: Parts, post_processor: nn.Module | None = None) -> None:

@@ -95,6 +95,7 @@ class MemoryBank(DynamicBufferModule):
     def start(self) -> None:
         """Forgets everything."""
         self.rows = torch.empty(0, 0, dtype=self.dtype, device=self.rows.device)
+        self.origin = self.origin.new_empty(0, 3)
         self.resume()
 
     def resume(self) -> None:
@@ -185,6 +186,17 @@ class MemoryBank(DynamicBufferModule):
         if isinstance(index, ApproximateIndex):
             return index.nearest(queries)
         return nearest_indexed(queries, self.rows, self.norms, index)
+
+    def similar(self, patch: Tensor, count: int) -> list[tuple[float, tuple[int, int, int]]]:
+        """The `count` rows nearest to a patch (D,), one of each image, nearest first: distance and `origin`."""
+        distance = (self.rows.float() - (patch - self.center)).square().sum(dim=1).sqrt()  # (M,)
+        ordered = distance.argsort(stable=True)
+        found: dict[int, tuple[float, tuple[int, int, int]]] = {}
+        for near, (image, row, column) in zip(distance[ordered].tolist(), self.origin[ordered].tolist(), strict=True):
+            found.setdefault(image, (near, (image, row, column)))
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def image_scores(self, patches: Tensor, found: Neighbors, images: int, num_neighbors: int) -> Tensor:
         """Re-weighted score of each image's most abnormal patch.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from blemish.data.explanation import GoodPatch
 from blemish.functional.patches import average_neighborhood, join_layers
 from blemish.models.base import Detector, Parts
 from blemish.models.patchcore.bank import MemoryBank
@@ -26,6 +27,11 @@ class PatchcoreDetector(Detector):
 
     Settings = PatchcoreSettings
     settings: PatchcoreSettings
+    basis = "nearest patches"
+    statement = (
+        "PatchCore scores a patch by its distance to the nearest good one it remembers. Shown are the nearest, one of "
+        "each good image, with the distances of their features."
+    )
 
     def __init__(self, settings: PatchcoreSettings, parts: Parts, post_processor: nn.Module | None = None) -> None:
         super().__init__(settings, parts, post_processor)
@@ -79,8 +85,23 @@ class PatchcoreDetector(Detector):
 
     def finish(self) -> None:
         """Selects the coreset."""
-        self.bank.finish(self.progress, cells=self.map_maker.cells)
+        self.bank.finish(self.progress, cells=self.map_maker.cells, first=self.next_number)
         super().finish()
+
+    def remembered_images(self) -> dict[int, int]:
+        """See `Detector.remembered_images`."""
+        numbers, rows = self.bank.origin[:, 0].unique(return_counts=True)
+        return {number: count for number, count in zip(numbers.tolist(), rows.tolist(), strict=True) if number >= 0}
+
+    def good_patches(self, patch: Tensor, cell: tuple[int, int], count: int) -> tuple[GoodPatch, ...]:
+        """The rows of the bank nearest to the patch, one of each image."""
+        images = {image.number: image for image in self.good_images.images}
+        found = []
+        for distance, (number, *place) in self.bank.similar(patch, count):
+            image = images.get(number)
+            box = None if image is None else self.pre_processor.cell_box((place[0], place[1]), self.grid, image.size)
+            found.append(GoodPatch(image, box, distance))
+        return tuple(found)
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest."""

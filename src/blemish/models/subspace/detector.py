@@ -32,6 +32,10 @@ class SubspaceDetector(Detector):
 
     Settings = SubspaceSettings
     settings: SubspaceSettings
+    statement = (
+        "Subspace remembers neither images nor places, but the directions in which good patches vary: values are "
+        "lengths outside of them. Shown is the same place in good images that scored low."
+    )
 
     def __init__(self, settings: SubspaceSettings, parts: Parts, post_processor: nn.Module | None = None) -> None:
         super().__init__(settings, parts, post_processor)
