@@ -204,6 +204,6 @@ def _remark_on(good: GoodPictures) -> None:
     if good.missing:
         words = "{}: {}".format(*next(iter(good.missing.items())))
         remark(
-            f"{len(good.missing)} good images could not be shown, such as {one_line(words)}. Name the folder of the fit "
-            f"with --good-root, or fit with --with-thumbnails."
+            f"{len(good.missing)} good images could not be shown, such as {one_line(words)}. Name the folder of the "
+            f"fit with --good-root, or fit with --with-thumbnails."
         )

@@ -4,7 +4,8 @@ Columns: `path` (ending in "#0", "#1" for the pictures of a file that holds seve
 `raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the label is `raw_score >= threshold`), `pixel_threshold`
 (normalized, as the scores of regions are), `height`, `width`, `seconds`, `model` (see `fingerprint`) and `regions`: a
 list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score, polygon and good_patches (image, box
-and distance; None without an explanation), in pixels of the images; JSON text in CSV. Images that could not be inspected have no row: the caller lists them.
+and distance; None without an explanation), in pixels of the images; JSON text in CSV. Images that could not be
+inspected have no row: the caller lists them.
 """
 
 from __future__ import annotations
