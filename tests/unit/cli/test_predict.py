@@ -70,7 +70,7 @@ def test_json(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
     assert rows["a/gut.PNG"]["label"] == "normal"
     assert (rows["wide.JPG"]["height"], rows["wide.JPG"]["width"]) == (90, 201)
     (region, *_) = rows["a/b/Loch ü.png"]["regions"]
-    assert set(region) == {"box", "area", "area_mm2", "peak", "peak_score", "mean_score", "polygon"}
+    assert set(region) == {"box", "area", "area_mm2", "peak", "peak_score", "mean_score", "polygon", "good_patches"}
     assert {row["model"] for row in rows.values()} == {hashlib.sha256(model_file.read_bytes()).hexdigest()[:16]}
     assert {row["pixel_threshold"] for row in rows.values()} == {0.5}
 

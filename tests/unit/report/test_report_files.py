@@ -44,6 +44,7 @@ def test_row() -> None:
         "box": [3, 2, 6, 4],
         "area": 6,
         "area_mm2": None,
+        "good_patches": None,
         "peak": [3, 2],
         "peak_score": pytest.approx(0.8),
         "mean_score": pytest.approx(0.8),
