@@ -6,7 +6,8 @@ the second one defective), one namespace, and these rules by the language of a b
     python      is executed. `print(...)  # text` must print exactly that text.
     console     every line is a command after "$ ". `blemish ...` runs and must end with exit code 0, or with N where
                 the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine,
-                or doesn't end.
+                or doesn't end. A `blemish fit ...` that ran on another page, with the same words on the same files,
+                isn't run again: what it printed and wrote is taken from there.
     output      lines that the block before it prints, in this order; any number stands for any number, and " ..." at
                 the end for the rest of a line.
     yaml, csv   with title="NAME": becomes that file.
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
+import hashlib
 import importlib
 import importlib.util
 import io
@@ -34,6 +37,7 @@ from typing import NamedTuple
 import pytest
 
 import blemish
+from once import common_folder, once
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,13 +67,20 @@ def blocks_of(page: Path) -> list[Block]:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from blemish.synthetic.products import write_dataset
 
-    root = tmp_path_factory.mktemp("docs")
-    parts = write_dataset(root, product="tile", good_train=20, good_test=3, per_defect=1, size=(96, 96))
-    parts = parts.rename(root / "parts")
-    (root / "new").mkdir()
-    shutil.copy(parts / "train/good/000.png", root / "new/0001.png")
-    shutil.copy(parts / "test/contamination/000.png", root / "new/0002.png")
-    return root
+    def fill(root: Path) -> None:
+        parts = write_dataset(root, product="tile", good_train=10, good_test=3, per_defect=1, size=(96, 96))
+        parts = parts.rename(root / "parts")
+        (root / "new").mkdir()
+        shutil.copy(parts / "train/good/000.png", root / "new/0001.png")
+        shutil.copy(parts / "test/contamination/000.png", root / "new/0002.png")
+
+    return once(common_folder(tmp_path_factory) / "docs", fill)
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `fitted_once` keeps what was fitted."""
+    return common_folder(tmp_path_factory)
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
-def test_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_runs(page: Path, here: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, object] = {"__name__": "docs"}
     printed = ""
     for block in blocks_of(page):
@@ -90,7 +101,11 @@ def test_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if block.language == "python":
             printed = run_python(block, where, namespace)
         elif block.language == "console":
-            printed = "".join(run_command(command, where, monkeypatch) for command in commands_of(block, where))
+            printed = ""
+            for command in commands_of(block, where):
+                fits = command.startswith("blemish fit ") and "# exit code" not in command
+                run = functools.partial(fit_once, ran) if fits else run_command
+                printed += run(command, where, monkeypatch)
         elif block.language == "output":
             missing = first_missing(masked(block.code), masked(printed))
             assert missing is None, f"{where}: {missing!r} was not printed, but:\n{printed}"
@@ -131,6 +146,24 @@ def run_command(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> st
             code = end.code or 0
     assert code == (int(expected[1]) if expected else 0), f"{where}: {command}\n{stream.getvalue()}"
     return stream.getvalue()
+
+
+def fit_once(ran: Path, command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    words = shlex.split(command, comments=True)
+    output = Path(words[words.index("-o") + 1])
+    digest = hashlib.sha256(" ".join(words).encode())
+    for word in words:
+        for path in [Path(word), *sorted(Path(word).rglob("*"))]:
+            digest.update(f"{path}\n".encode())
+            digest.update(path.read_bytes() if path.is_file() else b"")
+
+    def fill(folder: Path) -> None:
+        (folder / "printed").write_text(run_command(command, where, monkeypatch), encoding="utf-8")
+        shutil.copy(output, folder / "model")
+
+    folder = once(ran / f"fit-{digest.hexdigest()}", fill)
+    shutil.copy(folder / "model", output)
+    return (folder / "printed").read_text(encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from blemish.data.batch import DataRecord
 from blemish.data.explanation import GoodImage
 from blemish.data.good_images import MOST_IMAGES, GoodImages
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
+from blemish.features.undrawn import undrawn
 from blemish.files import replacing
 from blemish.models import DETECTORS, detectors
 from blemish.models.base import Detector, build_parts
@@ -206,7 +207,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
     try:
         processor = None if manifest.post_processing is None else DecisionModule(**manifest.post_processing)
         settings = DETECTORS[manifest.detector].from_arguments(manifest.arguments)
-        model = detectors()[manifest.detector](settings, build_parts(settings), processor)
+        with undrawn():
+            parts = build_parts(settings)
+        model = detectors()[manifest.detector](settings, parts, processor)
     except (BlemishError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"The manifest of {path} does not describe a model: {error}") from error
     try:

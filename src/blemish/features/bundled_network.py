@@ -21,6 +21,7 @@ from blemish.errors import UsageError
 from blemish.features import timm_network
 from blemish.features.built import Built
 from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
+from blemish.features.undrawn import undrawn
 
 ARCHITECTURE = "resnet18"
 FILTERS = "filter_bank"
@@ -107,7 +108,7 @@ def build(layers: Sequence[str], *, pretrained: bool, weights: str | os.PathLike
             source = "bundled" if pretrained else "random"
             bundled = BundledNetwork(network, layers)
             return Built(bundled, MEAN, STD, source, None, smallest, _full_precision(bundled))
-        with torch.device("meta"):  # drawing weights that are replaced at once would take longer than everything else
+        with torch.device("meta"), undrawn():
             network = timm_network.untrained(ARCHITECTURE, learned)
         bundled = BundledNetwork(network, layers)
     stored = load_file(FILE)

@@ -17,6 +17,7 @@ from blemish.errors import UsageError, WeightsError
 from blemish.extras import require
 from blemish.features.blocks import NORM, Blocks
 from blemish.features.built import Built, Layers
+from blemish.features.undrawn import undrawn
 from blemish.features.weights import find_local, from_hub, missing_message, read_state
 from blemish.features.wheels import Wheel
 
@@ -57,7 +58,7 @@ def _facts(name: str) -> _Facts:
         UsageError: if the model can't return feature maps.
     """
     try:
-        with torch.device("meta"), private_random_state(0):
+        with torch.device("meta"), undrawn(), private_random_state(0):
             network: Any = _create(name, features_only=True)
             layers = _labeled(network.feature_info.info)
             equal = len({stride for _, stride in layers.values()}) == 1 and hasattr(network, "model")
@@ -125,7 +126,7 @@ def build(
 
 def _parameter_names(name: str) -> list[str]:
     """Of the whole model, classifier included, in timm's order."""
-    with torch.device("meta"), private_random_state(0):
+    with torch.device("meta"), undrawn(), private_random_state(0):
         return list(require("timm").create_model(name, pretrained=False).state_dict())
 
 

@@ -73,9 +73,9 @@ def unpack(packed: Tensor) -> Tensor:
     rows, columns = torch.tril_indices(channels, channels, device=packed.device)
     if len(rows) != packed.shape[1]:
         raise ValueError(f"Packed triangles must have D (D + 1) / 2 numbers. Got {packed.shape[1]}.")
-    matrices = packed.new_zeros(len(packed), channels, channels)
-    matrices[:, rows, columns] = packed
-    return matrices
+    matrices = packed.new_zeros(len(packed), channels * channels)
+    matrices.index_copy_(1, rows * channels + columns, packed)  # twice as fast as [:, rows, columns]
+    return matrices.view(len(packed), channels, channels)
 
 
 def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> int:
@@ -125,12 +125,12 @@ def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
     identity = torch.eye(scatter.shape[-1], device=scatter.device)
-    pooled = scatter.mean(dim=0) / (count - 1) if shrinkage else None
+    added = epsilon * identity  # (D, D)
+    if shrinkage:
+        added = shrinkage * (scatter.mean(dim=0) / (count - 1)) + added
     for part in _blocks(scatter):
         block = scatter[part]
-        covariance = block / (count - 1) + epsilon * identity
-        if pooled is not None:
-            covariance = (1 - shrinkage) * block / (count - 1) + (shrinkage * pooled + epsilon * identity)
+        covariance = ((1 - shrinkage) * block).div_(count - 1).add_(added)
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if bool(failed.any()):
             raise UsageError(

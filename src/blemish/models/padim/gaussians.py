@@ -97,9 +97,7 @@ class PatchGaussians(DynamicBufferModule):
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
         self.mean = moments.mean
-        scatter = unpack(moments.scatter)
-        if self.shrinkage:
-            scatter += scatter.tril(-1).mT
+        scatter = unpack(moments.scatter)  # (P, D, D); factoring reads lower triangles alone
         self.whitening = whitening_(moments.count, scatter, self.epsilon, self.shrinkage).to(self.dtype)
         self.count.fill_(moments.count)
 
