@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from once import common
 
 if TYPE_CHECKING:
     from blemish.models.base import Detector
@@ -25,16 +28,22 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 IMAGE_SIZE = (64, 96)
-SMALL = {"image_size": IMAGE_SIZE}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _common_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    common.begin(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiles() -> Path:
     """MVTec AD layout: 12 good parts to fit on, 4 good and 5 x 2 defective ones to test on; 96 x 128 pixels."""
     from blemish.synthetic.products import write_dataset
 
-    root = tmp_path_factory.mktemp("data")
-    return write_dataset(root, product="tile", good_train=12, good_test=4, per_defect=2, size=(96, 128))
+    def fill(folder: Path) -> None:
+        write_dataset(folder, product="tile", good_train=12, good_test=4, per_defect=2, size=(96, 128))
+
+    return common.once("tiles", fill) / "tile"
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +53,15 @@ def model_files(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     from blemish.engine import Engine
     from blemish.models import detectors
 
-    folder = tmp_path_factory.mktemp("models")
-    files = {}
-    for name, kind in detectors().items():
-        model = kind.build(**SMALL)  # type: ignore[arg-type]
-        Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
-        files[name] = folder / f"{name}.safetensors"
-        model.save(files[name])
-    return files
+    def fill(folder: Path) -> None:
+        for name, kind in detectors().items():
+            model = kind.build(image_size=IMAGE_SIZE)
+            Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
+            model.save(folder / f"{name}.safetensors")
+
+    # A copy for each worker: tests write other files beside them.
+    folder = shutil.copytree(common.once("models", fill), tmp_path_factory.mktemp("models"), dirs_exist_ok=True)
+    return {name: folder / f"{name}.safetensors" for name in detectors()}
 
 
 @pytest.fixture(scope="session")

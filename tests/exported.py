@@ -1,16 +1,22 @@
-"""Exported graphs for tests. Tracing takes seconds, so each model is traced once per session and then copied."""
+"""Exported graphs for tests. Tracing takes seconds, so each model is traced once per run and then copied."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from blemish.artifact import load
 from blemish.export import exporting
 from blemish.export.onnx import to_onnx
 from blemish.models.base import Detector
 from blemish.post_processing import DecisionModule
+from once import common
 
 
 def content_of(model: Detector, static: tuple[int, int, int] | None = None) -> dict[str, Any]:
@@ -18,11 +24,24 @@ def content_of(model: Detector, static: tuple[int, int, int] | None = None) -> d
     return {"manifest": {}, "decision": model.decider.decision.to_dict(), "static": static}
 
 
+def trace_once(model: Detector, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> Any:
+    """What `to_onnx` gives; of equal models and arguments it is asked once."""
+    settings = [type(model).__name__, model.arguments(), dict(defaults), static]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=float).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+
+    def fill(folder: Path) -> None:
+        onnx.save(to_onnx(model, defaults, static), folder / "graph.onnx")
+
+    return onnx.load(common.once(f"graph-{digest.hexdigest()}", fill) / "graph.onnx")
+
+
 @cache
 def traced(path: Path) -> Any:
     """The graph of a model file, as it was before metadata."""
     model = load(path)
-    return to_onnx(model, content_of(model)["decision"], None)
+    return trace_once(model, content_of(model)["decision"], None)
 
 
 def export_untried(path: Path, target: Path) -> Path:

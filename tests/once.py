@@ -1,4 +1,4 @@
-"""What several processes of a test run need, made by the first one that asks."""
+"""What several tests of a run need, made by the first that asks, whichever of pytest-xdist's workers it runs in."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from pathlib import Path
 import pytest
 
 
-def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder per run, whatever the number of pytest-xdist's workers."""
-    root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "common"
-    folder.mkdir(exist_ok=True)
-    return folder
+class Common:
+    """A folder that all workers of a run share. `folder` is set before the first test."""
+
+    folder: Path
+
+    def begin(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Each worker has a folder of its own, side by side in one."""
+        own = tmp_path_factory.getbasetemp()
+        self.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+        self.folder.mkdir(exist_ok=True)
+
+    def once(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """The folder `name`, filled by the first who asks; others wait until it is whole. Copy what you change."""
+        target = self.folder / name
+        with target.with_name(f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                draft = target.with_name(f"{name}.draft")
+                shutil.rmtree(draft, ignore_errors=True)  # of one who failed
+                draft.mkdir()
+                fill(draft)
+                draft.rename(target)
+        return target
 
 
-def once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """The folder `target`, filled by the first who asks for it; others wait until it is there, whole."""
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            draft = target.with_suffix(".draft")
-            shutil.rmtree(draft, ignore_errors=True)  # of one who failed
-            draft.mkdir()
-            fill(draft)
-            draft.rename(target)
-    return target
+common = Common()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,21 +18,42 @@ PARTS = {"common", "ours", "peer", "summarize"}
 CLAIMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, FOLDER / f"{script}.py", *arguments], capture_output=True, text=True)
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-@pytest.fixture(scope="module")
-def common() -> Iterator[Any]:
-    sys.path.insert(0, str(FOLDER))
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a script as `python benchmarks/SCRIPT.py ARGUMENTS...` does, in this process."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+    def started(script: str, *arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        code: object = 0
+        try:
+            runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        return Done(code if isinstance(code, int) else 1, *capsys.readouterr())
+
+    return started
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(FOLDER)
     import common
 
-    yield common
-    sys.path.remove(str(FOLDER))
+    return common
 
 
 @pytest.mark.parametrize("script", CLAIMS)
-def test_script_parses_its_arguments_and_states_its_claim(script: str) -> None:
+def test_script_parses_its_arguments_and_states_its_claim(script: str, run: Run) -> None:
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr
     assert "Claim: " in done.stdout
@@ -43,7 +65,7 @@ def test_readme_has_a_table_for_every_script(script: str) -> None:
     assert f"<!-- {script} -->" in (FOLDER / "README.md").read_text()
 
 
-def test_readme_tables_are_made_from_the_results() -> None:
+def test_readme_tables_are_made_from_the_results(run: Run) -> None:
     done = run("summarize", "--check")
     assert done.returncode == 0, done.stderr
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import hashlib
 import importlib
 import importlib.util
@@ -37,7 +36,8 @@ from typing import NamedTuple
 import pytest
 
 import blemish
-from once import common_folder, once
+from exported import trace_once
+from once import common
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,7 +64,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop() -> Path:
     from blemish.synthetic.products import write_dataset
 
     def fill(root: Path) -> None:
@@ -74,13 +74,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(parts / "train/good/000.png", root / "new/0001.png")
         shutil.copy(parts / "test/contamination/000.png", root / "new/0002.png")
 
-    return once(common_folder(tmp_path_factory) / "docs", fill)
-
-
-@pytest.fixture(scope="session")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `fitted_once` keeps what was fitted."""
-    return common_folder(tmp_path_factory)
+    return common.once("docs", fill)
 
 
 @pytest.fixture
@@ -88,12 +82,13 @@ def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")  # tables are not folded
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # no loader processes for twenty images
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # no loader processes for ten images
+    monkeypatch.setattr("blemish.export.exporting.to_onnx", trace_once)  # the same model, for every way to write it
     return tmp_path
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
-def test_page_runs(page: Path, here: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, object] = {"__name__": "docs"}
     printed = ""
     for block in blocks_of(page):
@@ -104,8 +99,7 @@ def test_page_runs(page: Path, here: Path, ran: Path, monkeypatch: pytest.Monkey
             printed = ""
             for command in commands_of(block, where):
                 fits = command.startswith("blemish fit ") and "# exit code" not in command
-                run = functools.partial(fit_once, ran) if fits else run_command
-                printed += run(command, where, monkeypatch)
+                printed += (fit_once if fits else run_command)(command, where, monkeypatch)
         elif block.language == "output":
             missing = first_missing(masked(block.code), masked(printed))
             assert missing is None, f"{where}: {missing!r} was not printed, but:\n{printed}"
@@ -148,7 +142,7 @@ def run_command(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> st
     return stream.getvalue()
 
 
-def fit_once(ran: Path, command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def fit_once(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
     words = shlex.split(command, comments=True)
     output = Path(words[words.index("-o") + 1])
     digest = hashlib.sha256(" ".join(words).encode())
@@ -161,7 +155,7 @@ def fit_once(ran: Path, command: str, where: str, monkeypatch: pytest.MonkeyPatc
         (folder / "printed").write_text(run_command(command, where, monkeypatch), encoding="utf-8")
         shutil.copy(output, folder / "model")
 
-    folder = once(ran / f"fit-{digest.hexdigest()}", fill)
+    folder = common.once(f"fit-{digest.hexdigest()}", fill)
     shutil.copy(folder / "model", output)
     return (folder / "printed").read_text(encoding="utf-8")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import detector_checks
 import pytest
 import torch
 from detector_checks import MODEL_SIZE, Make, fitted, parts, raw, same_state
+from torch import nn
 
 from blemish.errors import UsageError
 from blemish.models import detectors
@@ -28,10 +31,23 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
+def build(detector: str, backbone: str, **arguments: Any) -> Detector:
+    small = {"n_features": 40} if detector == "padim" else {}
+    return detectors()[detector].build(**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
+
+
+@cache
 def maker(detector: str, backbone: str) -> Make:
+    """Builds detectors; of those with equal arguments the second and later ones are copies of the first."""
+    built: dict[str, Detector] = {}
+
     def make(**arguments: Any) -> Detector:
-        small = {"n_features": 40} if detector == "padim" else {}
-        return detectors()[detector].build(**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
+        if isinstance(arguments.get("post_processor"), nn.Module):  # one's own isn't copied
+            return build(detector, backbone, **arguments)
+        key = repr(sorted(arguments.items()))
+        if key not in built:
+            built[key] = build(detector, backbone, **arguments)
+        return copy.deepcopy(built[key])
 
     return make
 
@@ -48,6 +64,11 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_detector(check: Any, make: Make, tmp_path: Path) -> None:
     check(*(make, tmp_path)[: len(inspect.signature(check).parameters)])
+
+
+@pytest.mark.parametrize(("detector", "backbone"), PAIRS)
+def test_two_that_are_built_alike_are_equal(detector: str, backbone: str) -> None:
+    assert same_state(build(detector, backbone), maker(detector, backbone)())
 
 
 # --------------------------------------------------------------------- an accepted option that changes nothing is a bug

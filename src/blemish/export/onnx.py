@@ -35,13 +35,20 @@ BACKBONE = "backbone/"
 """What the names of the backbone's nodes start with: `int8` quantizes these, and readers of a graph find their way."""
 
 
-def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> ModelProto:
+def to_onnx(
+    model: Detector,
+    defaults: Mapping[str, float],
+    static: tuple[int, int, int] | None,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> ModelProto:
     """The graph of a calibrated detector.
 
     Args:
         model: fitted, calibrated.
         defaults: a value for each of `SETTINGS`.
         static: (N, H, W) for compilers that need fixed shapes. None leaves all three free.
+        max_bytes: most that the model's tensors may take.
 
     Raises:
         ExportError: if the model is too large for ONNX, or can't be traced.
@@ -53,7 +60,7 @@ def to_onnx(model: Detector, defaults: Mapping[str, float], static: tuple[int, i
 
         from blemish.export._operators import TRANSLATIONS
     size = sum(tensor.nbytes for tensor in model.buffers()) + sum(tensor.nbytes for tensor in model.parameters())
-    if size > MAX_BYTES:
+    if size > max_bytes:
         raise ExportError(
             f"The model's tensors take {size / 2**30:.1f} GB; an ONNX file ends at 2. Store them as float16 "
             f"(bank_dtype, factor_dtype), or take a smaller bank_size or n_features."

@@ -18,7 +18,7 @@ _DRAWS = frozenset(
 )  # of nn.init, those that call a mode before they draw
 
 
-class undrawn(TorchFunctionMode):  # noqa: N801 - reads as the context that it is
+class undrawn(TorchFunctionMode):
     """Within it, tensors that would be drawn keep what their memory happened to hold: to be replaced before use."""
 
     def __torch_function__(

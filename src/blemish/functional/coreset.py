@@ -13,7 +13,7 @@ memory. Here each round
 Precision: the product runs in float32 on centered points and only decides which points *may* have come closer, by lower
 bounds below its rounding error. Distances are then taken from float64 differences, so the selection is that of the
 textbook loop in float64. (Only where more than `TRIES` choices of one round are equally near within float32, a squared
-distance may be up to 1e-5 |x|^2 too large.) Memory: O(n) beside the points, plus blocks of about `BLOCK_BYTES`.
+distance may be up to 1e-5 |x|^2 too large.) Memory: O(n) beside the points, plus blocks of about `block_bytes`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def greedy_k_center(
     generator: torch.Generator | None = None,
     radius: float = 0.0,
     on_round: Callable[[int, int, float], None] | None = None,
+    candidates: int = CANDIDATES,
+    block_bytes: int | None = None,
 ) -> Tensor:
     """Chooses k points so that the farthest remaining point is as near as a greedy choice can make it.
 
@@ -60,6 +62,8 @@ def greedy_k_center(
         radius: stop as soon as every point is at most this far from a chosen one, in feature units.
         on_round: called before each round and after the last with (chosen, k, coverage radius): the largest distance
             of any point to its nearest chosen one, in feature units. The last call has the radius of the result.
+        candidates: see `CANDIDATES`; never changes the choice.
+        block_bytes: size of temporary blocks; None for `BLOCK_BYTES`, or `DEVICE_BLOCK_BYTES`.
 
     Returns:
         (k,) int64 indices in order of choice; fewer when there are fewer than k distinct points or `radius` is reached.
@@ -72,26 +76,29 @@ def greedy_k_center(
         raise ValueError(f"k must be between 1 and the number of points, {n}. Got {k}.")
     if start is None:
         start = 0 if generator is None else int(torch.randint(n, (1,), generator=generator))
+    if block_bytes is None:
+        block_bytes = BLOCK_BYTES if points.device.type == "cpu" else DEVICE_BLOCK_BYTES
     points = points.float() - points.mean(dim=0, dtype=torch.float32)
     norms = points.square().sum(dim=1)  # (n,)
     distance = torch.full((n,), torch.inf, dtype=torch.float64, device=points.device)  # squared, to the nearest chosen
     first = start if isinstance(start, Tensor) else torch.tensor([start])
     chosen = [first.to(points.device)]
     done = len(first)
-    for part in chosen[0].split(CANDIDATES):
-        _update(distance, points, norms, part)
+    for part in chosen[0].split(candidates):
+        _update(distance, points, norms, part, block_bytes)
     while True:
         if on_round is not None:
             on_round(done, k, float(distance.max().sqrt()))
         if done >= k:
             break
-        top, candidates = distance.topk(min(CANDIDATES + 1, n))
+        top, index = distance.topk(min(candidates + 1, n))
         if float(top[0]) <= radius**2:
             break
-        bound = float(top[CANDIDATES]) if n > CANDIDATES else 0.0
-        accepted = _textbook_loop(points[candidates[:CANDIDATES]], top[:CANDIDATES], max(bound, radius**2), k - done)
-        new = candidates[accepted.to(candidates.device)]
-        _update(distance, points, norms, new)
+        bound = float(top[candidates]) if n > candidates else 0.0
+        index, top = index[:candidates], top[:candidates]  # (B,)
+        accepted = _textbook_loop(points[index], top, max(bound, radius**2), k - done)
+        new = index[accepted.to(index.device)]
+        _update(distance, points, norms, new, block_bytes)
         chosen.append(new)
         done += len(new)
     return torch.cat(chosen)
@@ -121,13 +128,12 @@ def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -
     return torch.tensor(accepted, dtype=torch.int64)
 
 
-def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor) -> None:
+def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor, block_bytes: int) -> None:
     """Lowers `distance` (n,) in place to the nearest of the newly chosen points."""
     centers = points[new]  # (m, D)
     center_norms = norms[new] * (1 - SLACK)
-    size = BLOCK_BYTES if points.device.type == "cpu" else DEVICE_BLOCK_BYTES
-    rows = max(1, size // (4 * len(new)))
-    gather = max(1, size // (16 * points.shape[1]))
+    rows = max(1, block_bytes // (4 * len(new)))
+    gather = max(1, block_bytes // (16 * points.shape[1]))
     for first in range(0, len(points), rows):
         lower = torch.addmm(center_norms, points[first : first + rows], centers.mT, alpha=-2.0)  # (rows, m), less |x|^2
         index = torch.arange(first, first + len(lower), device=points.device)

@@ -58,7 +58,15 @@ def square_norms(points: Tensor) -> Tensor:
     return points.float().square().sum(dim=1)
 
 
-def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbors:
+def nearest(
+    queries: Tensor,
+    bank: Tensor,
+    norms: Tensor,
+    k: int = 1,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    query_rows: int = QUERY_ROWS,
+) -> Neighbors:
     """The k nearest bank rows of every query.
 
     Args:
@@ -66,14 +74,16 @@ def nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int = 1) -> Neighbo
         bank: (M, D) float32 or float16, M at least 1. Arithmetic is float32 either way.
         norms: (M,) float32, `square_norms(bank)`; a bank is searched many times, so they are computed once.
         k: neighbors wanted; at most M are returned.
+        block_rows: bank rows per product.
+        query_rows: query rows per product.
 
     Returns:
         `Neighbors` with min(k, M) columns.
     """
     k = min(k, len(bank))
     # A graph's runtime plans its own memory, and a graph can't loop over a batch whose size is free.
-    parts = (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_ROWS)
-    found = [_nearest(part, bank, norms, k) for part in parts]
+    parts = (queries,) if torch.compiler.is_exporting() else queries.split(query_rows)
+    found = [_nearest(part, bank, norms, k, block_rows) for part in parts]
     return Neighbors(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
@@ -160,13 +170,13 @@ def reweighted_score(distance: Tensor, neighbors: Tensor) -> Tensor:
     return weight * distance
 
 
-def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> Neighbors:
+def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: int) -> Neighbors:
     """`nearest` for queries whose product with a block of the bank fits in memory; k is at most M."""
     values: list[Tensor] = []
     rows: list[Tensor] = []
-    for start in range(0, len(bank), BLOCK_ROWS):
-        block = bank[start : start + BLOCK_ROWS].float()  # (B, D)
-        rank = torch.addmm(norms[start : start + BLOCK_ROWS], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
+    for start in range(0, len(bank), block_rows):
+        block = bank[start : start + block_rows].float()  # (B, D)
+        rank = torch.addmm(norms[start : start + block_rows], queries, block.mT, alpha=-2.0)  # (Q, B): |y|^2 - 2 x.y
         if k > 1:
             value, row = rank.topk(min(k, len(block)), dim=1, largest=False)
         else:

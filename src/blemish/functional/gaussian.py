@@ -49,7 +49,7 @@ def combine_moments(first: Moments, second: Moments) -> Moments:
     shift = second.mean - first.mean  # (P, D)
     scatter = first.scatter + second.scatter
     rows, columns = torch.tril_indices(shift.shape[1], shift.shape[1], device=shift.device)
-    for part in _blocks(scatter):
+    for part in _blocks(scatter, 2**20):  # of 4 MiB: there are two copies of each
         left, right = shift[part].index_select(1, rows), shift[part].index_select(1, columns)
         scatter[part].addcmul_(left, right, value=first.count * second.count / total)
     return Moments(total, first.mean + shift * (second.count / total), scatter)
@@ -167,7 +167,7 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrink
     return covariance * (count - 1)
 
 
-def _blocks(tensor: Tensor) -> Iterator[slice]:
-    """Ranges of positions whose part of (P, ...) takes some 16 MiB."""
-    step = max(1, 2**22 // max(1, tensor[:1].numel()))
+def _blocks(tensor: Tensor, numbers: int = 2**22) -> Iterator[slice]:
+    """Ranges of positions whose part of (P, ...) has about so many numbers; of float32 these are 16 MiB."""
+    step = max(1, numbers // max(1, tensor[:1].numel()))
     return (slice(start, start + step) for start in range(0, len(tensor), step))

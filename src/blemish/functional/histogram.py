@@ -24,7 +24,8 @@ from blemish.errors import NonFiniteError, UsageError
 
 BITS = 20
 """Default size of a bin number: 2 x 1,048,576 counters, 16 MiB."""
-_CHUNK = 1 << 20  # scores binned at a time; the working memory is some 20 bytes for each of them
+CHUNK = 1 << 20
+"""Scores binned at a time; the working memory is some 20 bytes for each of them."""
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -100,13 +101,14 @@ def check_shapes(scores: Tensor, labels: Tensor) -> None:
         raise UsageError(f"Scores and labels must have one shape. Got {tuple(scores.shape)}, {tuple(labels.shape)}.")
 
 
-def accumulate(histogram: Tensor, scores: Tensor, positive: Tensor | None = None) -> None:
+def accumulate(histogram: Tensor, scores: Tensor, positive: Tensor | None = None, *, chunk: int = CHUNK) -> None:
     """Count scores into a histogram, in place and in chunks.
 
     Args:
         histogram: (2, 2 ** bits) from `empty_histogram`.
         scores: any shape and float type; counted as float32. Must be finite; nothing is counted when they are not.
         positive: same shape, bool (or 0 and non-zero): True for positives. None when all are negative.
+        chunk: scores binned at a time; memory alone.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -119,8 +121,8 @@ def accumulate(histogram: Tensor, scores: Tensor, positive: Tensor | None = None
     scores = scores.detach().reshape(-1)
     labels = None if positive is None else positive.reshape(-1)
     one = histogram.new_ones(1)
-    for start in range(0, len(scores), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    for start in range(0, len(scores), chunk):
+        part = slice(start, start + chunk)
         index = bin_index(scores[part].to(histogram.device), bits)
         if labels is not None:
             index += (labels[part] != 0).to(index) << bits
@@ -138,8 +140,8 @@ def accumulate_weights(histogram: Tensor, scores: Tensor, weights: Tensor) -> No
     check_finite(scores)
     bits = _bits(histogram)
     weights = weights.to(histogram).expand(len(scores))
-    for start in range(0, len(scores), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    for start in range(0, len(scores), CHUNK):
+        part = slice(start, start + CHUNK)
         histogram.index_add_(0, bin_index(scores[part].detach().to(histogram.device), bits), weights[part])
 
 

@@ -59,6 +59,7 @@ class Evaluation:
         calibrate: the command that writes a threshold down, without the number at its end; "" where there is no model.
         origin: (what, value) pairs: versions, fingerprints, seeds.
         remarks: what a reader must know before any figure.
+        resamples: of the bootstrap.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Evaluation:
     calibrate: str = ""
     origin: Sequence[tuple[str, str]] = ()
     remarks: Sequence[str] = field(default_factory=list)
+    resamples: int = RESAMPLES
 
 
 def require_packages() -> None:
@@ -103,15 +105,16 @@ def render(evaluation: Evaluation) -> str:
     scripts = [_plotly(), template("report.js")]
     data = json.dumps(chart_data(evaluation.rows, evaluation.threshold), allow_nan=False)
     page = environment.from_string(template("report.html.jinja"))
+    lines = figure_lines(evaluation.result, evaluation.rows, evaluation.threshold, resamples=evaluation.resamples)
     text: str = page.render(
         evaluation=evaluation,
-        figures={line.key: line for line in figure_lines(evaluation.result, evaluation.rows, evaluation.threshold)},
+        figures={line.key: line for line in lines},
         confusion=confusion(evaluation.rows),
         tradeoff=_tradeoff(evaluation.calibration, evaluation.threshold),
         points=operating_points(evaluation.rows, evaluation.threshold),
         groups=GROUPS,
         level=LEVEL,
-        resamples=RESAMPLES,
+        resamples=evaluation.resamples,
         seed=SEED,
         version=__version__,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -67,16 +67,20 @@ class Line:
     method: str
 
 
-def figure_lines(result: EvaluationResult, rows: Sequence[ImageRow], threshold: float | None) -> list[Line]:
+def figure_lines(
+    result: EvaluationResult, rows: Sequence[ImageRow], threshold: float | None, *, resamples: int = RESAMPLES
+) -> list[Line]:
     """All figures, in the order of `FIGURES`.
 
     Args:
         result: of the test.
         rows: of its images.
         threshold: raw; None if there is none, or not one.
+        resamples: of the bootstrap.
     """
     values: dict[str, Figure] = {key: getattr(result, key) for key in FIGURES}
-    intervals = _intervals(rows, threshold, {key for key, figure in values.items() if figure.value is not None})
+    given = {key for key, figure in values.items() if figure.value is not None}
+    intervals = _intervals(rows, threshold, given, resamples)
     return [
         Line(
             key,
@@ -90,7 +94,9 @@ def figure_lines(result: EvaluationResult, rows: Sequence[ImageRow], threshold: 
     ]
 
 
-def _intervals(rows: Sequence[ImageRow], threshold: float | None, given: set[str]) -> dict[str, Interval]:
+def _intervals(
+    rows: Sequence[ImageRow], threshold: float | None, given: set[str], resamples: int
+) -> dict[str, Interval]:
     counts = confusion(rows)
     found = {}
     if "false_alarm_rate" in given:
@@ -107,7 +113,7 @@ def _intervals(rows: Sequence[ImageRow], threshold: float | None, given: set[str
     ways = {key: way for key, way in ways.items() if key in given}
     if ways:
         generator = torch.Generator().manual_seed(SEED)
-        found |= bootstrap(*_tensors(rows), ways, generator, resamples=RESAMPLES, level=LEVEL)
+        found |= bootstrap(*_tensors(rows), ways, generator, resamples=resamples, level=LEVEL)
     return found
 
 
@@ -174,18 +180,21 @@ def operating_points(rows: Sequence[ImageRow], threshold: float | None) -> list[
     return points
 
 
-def curves(rows: Sequence[ImageRow]) -> dict[str, dict[str, list[float]] | None]:
-    """ROC and precision over recall, thinned to what can be drawn; None where a class is missing."""
+def curves(rows: Sequence[ImageRow], *, points: int = CURVE_POINTS) -> dict[str, dict[str, list[float]] | None]:
+    """ROC and precision over recall, thinned to at most `points`; None where a class is missing."""
     tally, *_ = _counts(rows)
     good, anomalous = bool(tally.negative.sum()), bool(tally.positive.sum())
     roc = pr = None
     if good and anomalous:
         alarms, hits = roc_curve(tally)
-        roc = {"false_alarm_rate": _thinned(alarms), "hit_rate": _thinned(hits)}
+        roc = {"false_alarm_rate": _thinned(alarms, points), "hit_rate": _thinned(hits, points)}
     if anomalous:
         precision, recall = precision_recall_curve(tally)
         # To recall 0 at the precision of the highest score: the area below the steps is the average precision.
-        pr = {"recall": [*_thinned(recall), 0.0], "precision": [*_thinned(precision), round(float(precision[-1]), 6)]}
+        pr = {
+            "recall": [*_thinned(recall, points), 0.0],
+            "precision": [*_thinned(precision, points), round(float(precision[-1]), 6)],
+        }
     return {"roc": roc, "pr": pr}
 
 
@@ -219,7 +228,7 @@ def _tensors(rows: Sequence[ImageRow]) -> tuple[Tensor, Tensor]:
     return torch.tensor([row.score for row in rows]), torch.tensor([row.truth for row in rows])
 
 
-def _thinned(curve: Tensor) -> list[float]:
-    if len(curve) > CURVE_POINTS:
-        curve = curve[torch.linspace(0, len(curve) - 1, CURVE_POINTS).round().long()]
+def _thinned(curve: Tensor, points: int) -> list[float]:
+    if len(curve) > points:
+        curve = curve[torch.linspace(0, len(curve) - 1, points).round().long()]
     return [round(value, 6) for value in curve.tolist()]

@@ -27,7 +27,7 @@ from blemish.errors import (
     UsageError,
 )
 from blemish.export import exporting
-from blemish.export.onnx import OPSET, describe
+from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
 from blemish.export.parity import compare, generated_images
 from blemish.export.report import Comparison, ParityReport
@@ -336,12 +336,11 @@ def test_arguments(arguments: dict[str, Any], message: str, model: Detector, tmp
         model.export(tmp_path / "a", **arguments)
 
 
-def test_too_large(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.export.onnx.MAX_BYTES", 1000)
+def test_too_large(model: Detector) -> None:
     with pytest.raises(
         ExportError, match=r"an ONNX file ends at 2. Store them as float16 \(bank_dtype, factor_dtype\)"
     ):
-        model.export(tmp_path / "a.onnx")
+        to_onnx(model, model.decider.decision.to_dict(), None, max_bytes=1000)
 
 
 def test_graph_that_cannot_be_traced(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

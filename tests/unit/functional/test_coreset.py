@@ -64,12 +64,10 @@ def test_where_points_tie_any_farthest_one_is_chosen(n: int) -> None:
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 7, 64])
-def test_the_number_of_candidates_changes_nothing(monkeypatch: pytest.MonkeyPatch, candidates: int) -> None:
+def test_the_number_of_candidates_changes_nothing(candidates: int) -> None:
     points = clustered(400, 24)
-    expected = textbook(points, 100, [0])
-    monkeypatch.setattr(coreset, "CANDIDATES", candidates)
-    monkeypatch.setattr(coreset, "BLOCK_BYTES", 10_000)  # blocks smaller than the data
-    assert greedy_k_center(points, 100).tolist() == expected
+    chosen = greedy_k_center(points, 100, candidates=candidates, block_bytes=10_000)  # blocks smaller than the data
+    assert chosen.tolist() == textbook(points, 100, [0])
 
 
 def test_the_first_choice_is_given_drawn_or_zero() -> None:

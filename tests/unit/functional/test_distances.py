@@ -27,11 +27,9 @@ def brute_force(queries: Tensor, bank: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("k", [1, 2, 9])
 @pytest.mark.parametrize("block", [7, 64, 4096])  # smaller than k, dividing, larger than the bank
-def test_nearest_is_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, k: int, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(distances, "BLOCK_ROWS", block)
-    monkeypatch.setattr(distances, "QUERY_ROWS", 33)
+def test_nearest_is_brute_force(block: int, k: int, dtype: torch.dtype) -> None:
     queries, bank = points(50), points(300, seed=1).to(dtype)
-    found = nearest(queries, bank, square_norms(bank), k)
+    found = nearest(queries, bank, square_norms(bank), k, block_rows=block, query_rows=33)
     values, rows = brute_force(queries, bank).topk(k, dim=1, largest=False)
     assert found.distance.dtype == torch.float32
     assert torch.equal(found.row, rows)

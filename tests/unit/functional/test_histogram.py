@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blemish.errors import NonFiniteError, UsageError
-from blemish.functional import histogram
 from blemish.functional.histogram import (
     accumulate,
     accumulate_weights,
@@ -58,19 +57,18 @@ def test_the_number_of_bits_is_checked(bits: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_accumulate_counts_like_a_loop(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histogram, "_CHUNK", 7)
+def test_accumulate_counts_like_a_loop(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     scores = torch.randn(5, 11, generator=generator).to(dtype).T  # not contiguous
     labels = torch.rand(11, 5, generator=generator) < 0.3
     counted = empty_histogram(12)
-    accumulate(counted, scores, labels)
+    accumulate(counted, scores, labels, chunk=7)
     expected = np.zeros((2, 2**12), np.int64)
     for score, label in zip(scores.flatten(), labels.flatten(), strict=True):
         expected[int(label), int(bin_index(score, 12))] += 1
     np.testing.assert_array_equal(counted.numpy(), expected)
 
-    accumulate(counted, scores)
+    accumulate(counted, scores, chunk=7)
     assert counted.sum(1).tolist() == [55 + int((~labels).sum()), int(labels.sum())]
 
 
@@ -86,12 +84,11 @@ def test_histograms_are_merged_by_adding() -> None:
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf, 1e39])
 def test_scores_that_are_not_finite_are_refused_and_nothing_is_counted(
-    broken: float, monkeypatch: pytest.MonkeyPatch
+    broken: float,
 ) -> None:
-    monkeypatch.setattr(histogram, "_CHUNK", 2)
     counted = empty_histogram(9)
     with pytest.raises(NonFiniteError, match=r"Scores must be finite to be ranked\. Got values from"):
-        accumulate(counted, torch.tensor([1.0, 2.0, 3.0, 4.0, broken], dtype=torch.float64))
+        accumulate(counted, torch.tensor([1.0, 2.0, 3.0, 4.0, broken], dtype=torch.float64), chunk=2)
     assert not counted.any()
     with pytest.raises(NonFiniteError):
         accumulate_weights(torch.zeros(512, dtype=torch.float64), torch.tensor([broken]), torch.ones(1))
@@ -157,9 +154,8 @@ class _LargestAllocation(TorchDispatchMode):
         return out
 
 
-def test_counting_allocates_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histogram, "_CHUNK", 1000)
+def test_counting_allocates_a_chunk_at_a_time() -> None:
     scores, labels, counted = torch.linspace(0, 1, 100_000), torch.arange(100_000) % 7 == 0, empty_histogram(10)
     with _LargestAllocation(scores, labels, counted) as largest:
-        accumulate(counted, scores, labels)
+        accumulate(counted, scores, labels, chunk=1000)
     assert 0 < largest.bytes <= 8 * 1000

@@ -155,9 +155,8 @@ def test_curves_are_scikit_learns() -> None:
     assert found["pr"]["recall"][-1] == 0
 
 
-def test_long_curves_are_thinned_but_keep_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html_figures, "CURVE_POINTS", 7)
-    roc = curves(random_rows(5))["roc"]
+def test_long_curves_are_thinned_but_keep_their_ends() -> None:
+    roc = curves(random_rows(5), points=7)["roc"]
     assert roc is not None
     assert len(roc["hit_rate"]) == 7
     assert (roc["hit_rate"][0], roc["hit_rate"][-1]) == (0, 1)

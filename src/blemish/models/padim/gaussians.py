@@ -96,10 +96,11 @@ class PatchGaussians(DynamicBufferModule):
         if moments is None or moments.count < 2:
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
-        self.mean = moments.mean
+        count, self.mean = moments.count, moments.mean
         scatter = unpack(moments.scatter)  # (P, D, D); factoring reads lower triangles alone
-        self.whitening = whitening_(moments.count, scatter, self.epsilon, self.shrinkage).to(self.dtype)
-        self.count.fill_(moments.count)
+        del moments  # half as much again
+        self.whitening = whitening_(count, scatter, self.epsilon, self.shrinkage).to(self.dtype)
+        self.count.fill_(count)
 
     def distance(self, embedding: Tensor) -> Tensor:
         """(N, P, D) -> Mahalanobis distances (N, P)."""
