@@ -47,4 +47,4 @@ class Blocks(nn.Module):
 
     def _normalized(self, maps: Tensor) -> Tensor:
         normalized: Tensor = self.model.norm(maps.permute(0, 2, 3, 1))  # (N, gh, gw, channels)
-        return normalized.permute(0, 3, 1, 2)
+        return normalized.permute(0, 3, 1, 2)  # (N, channels, gh, gw)

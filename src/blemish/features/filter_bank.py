@@ -84,7 +84,7 @@ class FilterBank(nn.Module):
         level = F.conv2d(images, self.opponent)  # (N, 3, h, w)
         maps = {}
         for scale in range(SCALES):
-            padded = F.pad(level, (RADIUS,) * 4, mode="reflect")
+            padded = F.pad(level, (RADIUS,) * 4, mode="reflect")  # (N, 3, h/2^s + 2 RADIUS, w/2^s + 2 RADIUS)
             stride, pool = STRIDES[scale]
             even, odd = (
                 F.conv2d(padded, self.filters, stride=stride, groups=3).unflatten(1, (3, 2, ORIENTATIONS)).unbind(2)

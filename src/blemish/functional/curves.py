@@ -80,8 +80,8 @@ def aupro(tally: Tally | Ranked, fpr_limit: float = 0.3) -> float:
         return math.nan
     area, last = 0.0, torch.zeros(2, 1, dtype=torch.float64)  # the curve begins at (0, 0)
     for _, alarms, hits in _falling(whole):
-        rates = torch.stack([alarms.flip(0) / whole.negative, hits.flip(0) / whole.positive])
-        curve = torch.cat([last, rates], dim=1)
+        rates = torch.stack([alarms.flip(0) / whole.negative, hits.flip(0) / whole.positive])  # (2, n)
+        curve = torch.cat([last, rates], dim=1)  # (2, 1 + n)
         area += _area_until(fpr_limit, *curve)
         last = curve[:, -1:]
         if last[0] >= fpr_limit:

@@ -184,7 +184,7 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: i
             value = rank.gather(1, row)
         values.append(value)
         rows.append(row + start)
-    rank, row = torch.cat(values, dim=1), torch.cat(rows, dim=1)
+    rank, row = torch.cat(values, dim=1), torch.cat(rows, dim=1)  # (Q, k of each block)
     row = row.gather(1, rank.topk(k, dim=1, largest=False)[1])  # (Q, k)
     distance = squared_distances(queries, bank, row).sqrt()
     distance, order = distance.sort(dim=1)
@@ -197,14 +197,14 @@ def _split(points: Tensor, norms: Tensor, basis: Tensor) -> Tensor:
     # The difference cancels where the basis misses little. A rest that is too long only lowers a bound; one that is too
     # short would prove what isn't so.
     rest = ((norms - inside.square().sum(dim=1)).clamp(min=0.0) + 1e-6 * norms).sqrt()
-    return torch.cat([inside, rest[:, None]], dim=1)
+    return torch.cat([inside, rest[:, None]], dim=1)  # (n, p + 1)
 
 
 def _lowest(bound: Tensor, groups: int, rows: int) -> Tensor:
     """(q, M') -> (q, groups): the row of the lowest bound in each of the groups that hold the lowest ones."""
-    grouped: Tensor = bound.unflatten(1, (-1, GROUP))
+    grouped: Tensor = bound.unflatten(1, (-1, GROUP))  # (q, M' / GROUP, GROUP)
     chosen = grouped.amin(dim=2).topk(groups, dim=1, largest=False)[1]  # (q, groups)
-    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).argmin(dim=2)
+    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).argmin(dim=2)  # (q, groups)
     return (chosen * GROUP + inside).clamp(max=rows - 1)  # a group without a finite bound gives any row
 
 
@@ -218,13 +218,13 @@ def _first_candidate(
         another bound must exceed that distance by (q,); and which queries are still open.
     """
     own = square_norms(queries)  # (q,)
-    bound = torch.addmm(index.norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)
+    bound = torch.addmm(index.norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)  # (q, M')
     if besides is not None:
         bound.scatter_(1, besides[:, None], torch.inf)
-    row = _lowest(bound, 1, len(bank))
-    squared = squared_distances(queries, bank, row)
+    row = _lowest(bound, 1, len(bank))  # (q, 1)
+    squared = squared_distances(queries, bank, row)  # (q, 1)
     # Bounds are rounded: one that is only just above the distance proves nothing.
-    slack = 1e-5 * (own + norms.max()) - own
+    slack = 1e-5 * (own + norms.max()) - own  # (q,)
     bound.scatter_(1, row, torch.inf)
     return bound, row, squared, slack, (bound.amin(dim=1) < squared[:, 0] + slack).nonzero()[:, 0]
 
@@ -239,7 +239,7 @@ def _nearest_by_bounds(
         left = bound[open_]  # (o, M')
         rows = _lowest(left, CANDIDATES, len(bank))  # (o, c)
         left.scatter_(1, rows, torch.inf)
-        rows = torch.cat([row[open_], rows], dim=1)
+        rows = torch.cat([row[open_], rows], dim=1)  # (o, 1 + c)
         best, which = squared_distances(queries[open_], bank, rows).min(dim=1, keepdim=True)  # (o, 1)
         row[open_], squared[open_] = rows.gather(1, which), best
         proven[open_] = left.amin(dim=1) >= best[:, 0] + slack[open_]

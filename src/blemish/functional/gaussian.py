@@ -94,7 +94,7 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     new = chunk.shape[0]
     chunk_mean = chunk.mean(dim=0)  # (P, D)
     centered = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
-    scatter.baddbmm_(centered.mT, centered)
+    scatter.baddbmm_(centered.mT, centered)  # (P, D, n) x (P, n, D)
     shift = chunk_mean - mean  # (P, D)
     total = count + new
     if count:
@@ -131,7 +131,7 @@ def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0
     for part in _blocks(scatter):
         block = scatter[part]
         covariance = ((1 - shrinkage) * block).div_(count - 1).add_(added)
-        factor, failed = torch.linalg.cholesky_ex(covariance)
+        factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
         if bool(failed.any()):
             raise UsageError(
                 f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
@@ -148,7 +148,7 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     # A product per position with the images as rows, both sides contiguous: other layouts take up to four times longer.
     centered = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
     distance: Tensor = torch.linalg.vector_norm(centered @ whitening.float().mT, dim=2)  # (P, N)
-    return distance.mT
+    return distance.mT  # (N, P)
 
 
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrink
     """The inverse of `whitening_`, up to rounding: (P, D, D) factors back to scatter matrices of `count` images."""
     identity = torch.eye(whitening.shape[-1], device=whitening.device)
     factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
-    covariance: Tensor = factor @ factor.mT - epsilon * identity
+    covariance: Tensor = factor @ factor.mT - epsilon * identity  # (P, D, D)
     if shrinkage:  # the mean over positions is the same before and after
         covariance = (covariance - shrinkage * covariance.mean(dim=0)) / (1 - shrinkage)
     return covariance * (count - 1)

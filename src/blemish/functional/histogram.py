@@ -147,7 +147,7 @@ def accumulate_weights(histogram: Tensor, scores: Tensor, weights: Tensor) -> No
 
 def tally_histogram(negative: Tensor, positive: Tensor) -> Tally:
     """The occupied bins of two rows (2 ** bits,) of counts or weights; values are the lower edges of the bins."""
-    index = torch.nonzero((negative != 0) | (positive != 0)).flatten()
+    index = torch.nonzero((negative != 0) | (positive != 0)).flatten()  # (k,) occupied bins
     return Tally(bin_edge(index, _bits(negative)), negative[index], positive[index])
 
 

@@ -32,7 +32,7 @@ def blur_weights(size: int, sigma: float) -> Tensor:
     radius = len(kernel) // 2
     position = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)[None, :]  # (size, taps)
     period = max(2 * (size - 1), 1)
-    mirrored = position.remainder(period)
+    mirrored = position.remainder(period)  # (size, taps)
     mirrored = torch.minimum(mirrored, period - mirrored).clamp(max=size - 1)
     return torch.zeros(size, size).scatter_add_(1, mirrored, kernel.expand(size, -1).contiguous())
 

@@ -49,13 +49,13 @@ class Evidence:
                 "Calibration images need labels (normal or anomalous). Got a batch without gt_label."
             )
         if maps is None:
-            maps = list(score[:, None, None])  # a detector without maps: one pixel per image
+            maps = list(score[:, None, None])  # a detector without maps: one pixel per image, N of (1, 1)
         take = len(score) if limit is None else min(len(score), limit)
         self.images += len(score)
         for i in range(take):
             values = maps[i] if batch.roi is None else maps[i][batch.roi[i]]
             low, high = values.aminmax()
-            row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()
+            row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()  # (4,)
             if not bool(row.isfinite().all()):
                 raise NonFiniteError(
                     f"The score of {_name(batch, i)} is not finite. Check the image and the backbone's weights."
@@ -80,7 +80,7 @@ class Evidence:
     def collected(self, device: torch.device) -> Collected:
         """What all processes have seen."""
         states = gather_states(self.state(), device)
-        score, label, high, low = torch.cat([state["rows"] for state in states]).unbind(dim=1)
+        score, label, high, low = torch.cat([state["rows"] for state in states]).unbind(dim=1)  # (n,) each
         histograms = [state["histogram"] for state in states if state["histogram"].numel()]
         return Collected(
             score=score.float(),

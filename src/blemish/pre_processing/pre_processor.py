@@ -94,7 +94,7 @@ class PreProcessor(nn.Module):
                 f"images must be (N, H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {tuple(images.shape)}, "
                 f"{images.dtype}."
             )
-        values = images.permute(0, 3, 1, 2).to(torch.float32)
+        values = images.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
         if images.dtype == torch.uint8:
             values = values / 255.0
         size = (images.shape[1], images.shape[2])

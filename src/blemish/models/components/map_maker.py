@@ -68,7 +68,7 @@ class MapMaker(nn.Module):
 
     def patches(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (N, P, D): the patches inside, row by row."""
-        patches = features.flatten(2).mT
+        patches = features.flatten(2).mT  # (N, rows * columns, D)
         return patches if self.kept is None else patches[:, self.kept]
 
     @property
@@ -86,8 +86,9 @@ class MapMaker(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Scores (N, P) of the patches inside -> maps (N, 1, h, w). Meaningless where `pixels` is False."""
         if self.place is not None:
+            # A zero behind the P patches stands for all cells outside: (N, P + 1) -> (N, rows * columns).
             scores = torch.cat([scores, scores.new_zeros(scores.shape[0], 1)], dim=1)[:, self.place]
-        maps = apply_weights(scores.reshape(-1, 1, *self.grid), self.vertical, self.horizontal)
+        maps = apply_weights(scores.reshape(-1, 1, *self.grid), self.vertical, self.horizontal)  # (N, 1, h, w)
         return maps if self.share is None else maps / self.share
 
     def peak(self, maps: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Tiler(nn.Module):
                         whole = (height // pixels[0], width // pixels[1])
                         sums.append(layer.new_zeros(*layer.shape[:2], *whole))
                         totals.append(layer.new_zeros(whole))
-                    weight = _ramp(rows, layer.device)[:, None] * _ramp(columns, layer.device)
+                    weight = _ramp(rows, layer.device)[:, None] * _ramp(columns, layer.device)  # (rows, columns)
                     y, x = top // pixels[0], left // pixels[1]
                     sums[i][:, :, y : y + rows, x : x + columns] += layer * weight
                     totals[i][y : y + rows, x : x + columns] += weight

@@ -152,7 +152,7 @@ class MemoryBank(DynamicBufferModule):
         features, origin = rows.features, rows.number.new_full((len(rows.number), 3), -1).int()
         if cells is not None and first is not None:
             image, patch = rows.number // stream.patches + first, rows.number % stream.patches
-            origin = torch.cat([image[:, None], cells.cpu()[patch]], dim=1).int()
+            origin = torch.cat([image[:, None], cells.cpu()[patch]], dim=1).int()  # (M, 3)
         if self._kept is None:
             wanted = max(1, math.ceil(self.ratio * rows.seen))
             chosen = self._select(features, min(wanted, self.size or wanted))
@@ -212,10 +212,10 @@ class MemoryBank(DynamicBufferModule):
         """
         distance, patch = found.distance.view(images, -1).max(dim=1)  # (N,), (N,)
         each = torch.arange(images, device=patches.device)
-        row = found.row.view(images, -1)[each, patch]
+        row = found.row.view(images, -1)[each, patch]  # (N,)
         worst = patches.view(images, -1, patches.shape[1])[each, patch] - self.center  # (N, D)
         around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).row  # (N, b)
-        neighbors = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()
+        neighbors = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()  # (N, b)
         return reweighted_score(distance, neighbors)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

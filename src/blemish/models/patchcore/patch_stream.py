@@ -92,6 +92,7 @@ class PatchStream:
         first = torch.tensor(numbers, dtype=torch.int64)[:, None] * self.patches  # (N, 1)
         self._seen += len(patches)
         self._end = numbers[-1] + 1 if len(numbers) else self._end
+        # (N, P, D) -> (N * P, D), and the number of each patch among those of all images, (N * P,).
         self._take(patches.flatten(0, 1), (first + torch.arange(self.patches)).flatten())
         while self.size and sum(buffer.filled for buffer in self._buffers.values()) > 2 * self.capacity:
             self._reduce(min(self._buffers))  # not so in a piece of consecutive images
