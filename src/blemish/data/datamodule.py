@@ -33,13 +33,12 @@ from blemish.data.good_images import DIGITS
 from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256, read_size
 from blemish.data.index import Index, Sample, index_folder, read_exclusions
 from blemish.data.likeness import MOST_IMAGES, clusters, small
-from blemish.data.splits import Policy, Split, split, unseen, validate_arguments
+from blemish.data.splits import Policy, Split, split, unseen
 from blemish.data.walk import walk
 from blemish.data.workers import default_workers, possible_workers
 from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.escaping import one_line
-
-FRAMES = ("refuse", "first")
+from blemish.settings import DataSettings, FolderSettings, LoadingSettings, ProbeSettings
 
 
 class ImageDataModule(LightningDataModule):
@@ -93,22 +92,16 @@ class ImageDataModule(LightningDataModule):
         planted: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", 0 if num_workers is None else num_workers, 0),
-            ("max_pixels", max_pixels, 1),
-            ("planted", planted, 0),
-        ):
-            if value < least:
-                raise UsageError(f"{name} must be at least {least}. Got {value}.")
-        for name, names in (("good", good), ("bad", bad)):
-            if isinstance(names, str):
-                raise UsageError(f"{name} must be a list of names. Got {names!r}: write [{names!r}].")
-        if frames not in FRAMES:
-            raise UsageError(f"frames must be one of {', '.join(FRAMES)}. Got {frames!r}.")
-        if bit_depth is not None and not 1 <= bit_depth <= 16:
-            raise UsageError(f"bit_depth must lie between 1 and 16. Got {bit_depth}.")
-        validate_arguments(calibration_fraction, test_fraction, group, calibrate_on)
+        LoadingSettings(batch_size=batch_size, num_workers=num_workers, max_pixels=max_pixels)
+        FolderSettings(good=good, bad=bad, all_good=all_good, frames=frames, bit_depth=bit_depth)
+        ProbeSettings(planted=planted)
+        DataSettings(
+            calibration_fraction=calibration_fraction,
+            test_fraction=test_fraction,
+            group=group,
+            seed=seed,
+            calibrate_on=calibrate_on,
+        )
         self.root = Path(root)
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from blemish.data.index import Index, Sample
-from blemish.errors import DataError, UsageError
+from blemish.errors import DataError
+from blemish.settings import DataSettings
 
 Policy: TypeAlias = Literal["cross", "held_out", "validation", "test"]
-CALIBRATE_ON = ("auto", "cross", "held_out", "validation", "test")
 
 FEW, MANY = 25, 250
 """Groups of good images below which every group is a fold of its own, and from which there are 5 folds."""
@@ -105,7 +105,13 @@ def split(
         DataError: fewer than two good images (or groups) to fit on, a file that `group` doesn't match, or an empty set
             to calibrate on.
     """
-    validate_arguments(calibration_fraction, test_fraction, group, calibrate_on)
+    DataSettings(
+        calibration_fraction=calibration_fraction,
+        test_fraction=test_fraction,
+        group=group,
+        seed=seed,
+        calibrate_on=calibrate_on,
+    )  # raises where one is out of range
     samples = index.samples
     pool = [s for s in samples if s.label is False and s.subset in ("train", None)]
     loose_bad = [s for s in samples if s.label and s.subset is None]
@@ -181,26 +187,6 @@ def unseen(index: Index, sets: Split, seen: Callable[[Sample], bool]) -> Split:
     free = set(test)
     fit, calibrate = (tuple(s for s in members if s not in free) for members in (sets.fit, sets.calibrate))
     return replace(sets, fit=fit, calibrate=calibrate, test=test, folds=())  # only a fit needs folds
-
-
-def validate_arguments(calibration_fraction: float, test_fraction: float, group: str | None, calibrate_on: str) -> None:
-    """Check the arguments of `split` without looking at data. Raises `UsageError`."""
-    if not 0 < calibration_fraction < 1:
-        raise UsageError(f"calibration_fraction must lie between 0 and 1, both excluded. Got {calibration_fraction}.")
-    if not 0 <= test_fraction < 1:
-        raise UsageError(f"test_fraction must be at least 0 and below 1. Got {test_fraction}.")
-    if calibration_fraction + test_fraction >= 1:
-        raise UsageError(
-            f"calibration_fraction + test_fraction must be below 1, or nothing is left to fit on. Got "
-            f"{calibration_fraction} + {test_fraction}."
-        )
-    if calibrate_on not in CALIBRATE_ON:
-        raise UsageError(f"calibrate_on must be one of {', '.join(CALIBRATE_ON)}. Got {calibrate_on!r}.")
-    if group is not None:
-        try:
-            re.compile(group)
-        except re.error as error:
-            raise UsageError(f"group must be a regular expression. Got {group!r}: {error}.") from error
 
 
 def _policy(index: Index, calibrate_on: str, validation: set[Sample], test: set[Sample]) -> Policy:

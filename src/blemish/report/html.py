@@ -105,10 +105,10 @@ def render(evaluation: Evaluation) -> str:
     scripts = [_plotly(), template("report.js")]
     data = json.dumps(chart_data(evaluation.rows, evaluation.threshold), allow_nan=False)
     page = environment.from_string(template("report.html.jinja"))
-    lines = figure_lines(evaluation.result, evaluation.rows, evaluation.threshold, resamples=evaluation.resamples)
+    shown = figure_lines(evaluation.result, evaluation.rows, evaluation.threshold, resamples=evaluation.resamples)
     text: str = page.render(
         evaluation=evaluation,
-        figures={line.key: line for line in lines},
+        figures={line.key: line for line in shown},
         confusion=confusion(evaluation.rows),
         tradeoff=_tradeoff(evaluation.calibration, evaluation.threshold),
         points=operating_points(evaluation.rows, evaluation.threshold),

@@ -176,12 +176,12 @@ def test_mistakes_are_told_at_the_door(folder: Path) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1. Got 0."),
         ({"num_workers": -1}, "num_workers must be at least 0. Got -1."),
         ({"max_pixels": 0}, "max_pixels must be at least 1. Got 0."),
-        ({"calibration_fraction": 1.5}, "calibration_fraction must lie between 0 and 1"),
+        ({"calibration_fraction": 1.5}, "calibration_fraction must be between 0 and 1, both excluded. Got 1.5."),
         ({"calibrate_on": "train"}, "calibrate_on must be one of auto, cross, held_out, validation, test"),
         ({"group": "["}, "group must be a regular expression"),
-        ({"good": "ok"}, "good must be a list of names. Got 'ok': write ['ok']."),
-        ({"frames": "all"}, "frames must be one of refuse, first. Got 'all'."),
-        ({"bit_depth": 17}, "bit_depth must lie between 1 and 16. Got 17."),
+        ({"good": "ok"}, "good must be a list of names. Got 'ok'."),
+        ({"frames": "all"}, "frames must be 'refuse' or 'first'. Got 'all'."),
+        ({"bit_depth": 17}, "bit_depth must be between 1 and 16. Got 17."),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):
             ImageDataModule("anywhere", **arguments)  # type: ignore[arg-type]

@@ -205,8 +205,8 @@ def test_images_put_into_train_are_never_taken_for_testing() -> None:
 
 def test_bad_arguments_and_data() -> None:
     usage = [
-        ({"calibration_fraction": 0.0}, "calibration_fraction must lie between 0 and 1, both excluded. Got 0.0"),
-        ({"calibration_fraction": 1.0}, "calibration_fraction must lie between"),
+        ({"calibration_fraction": 0.0}, "calibration_fraction must be between 0 and 1, both excluded. Got 0.0"),
+        ({"calibration_fraction": 1.0}, "calibration_fraction must be between"),
         ({"test_fraction": -0.1}, "test_fraction must be at least 0 and below 1. Got -0.1"),
         ({"calibration_fraction": 0.6, "test_fraction": 0.4}, "must be below 1, or nothing is left to fit on"),
         ({"calibrate_on": "tests"}, "calibrate_on must be one of auto, cross, held_out, validation, test. Got 'tests'"),
