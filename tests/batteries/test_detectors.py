@@ -31,7 +31,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(detector: str, backbone: str, **arguments: Any) -> Detector:
+def build(detector: str, backbone: str, /, **arguments: Any) -> Detector:
     small = {"n_features": 40} if detector == "padim" else {}
     return detectors()[detector].build(**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
 
