@@ -33,7 +33,7 @@ def export(
     from blemish.export.exporting import SUFFIXES, target
 
     shape = None if static is None else _parse(static)
-    path = target(model.with_suffix("") if output is None else output, to)
+    path = target(model.with_suffix(SUFFIXES[to]) if output is None else output, to)  # not into a folder of its name
     context.with_resource(output_file(path, SUFFIXES[to], overwrite))
     done = load(model).export(
         path,
