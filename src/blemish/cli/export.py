@@ -35,7 +35,8 @@ def export(
     shape = None if static is None else _parse(static)
     path = target(model.with_suffix(SUFFIXES[to]) if output is None else output, to)  # not into a folder of its name
     context.with_resource(output_file(path, SUFFIXES[to], overwrite))
-    done = load(model).export(
+    detector = load(model)
+    done = detector.export(
         path,
         to,
         images=images,
@@ -47,12 +48,16 @@ def export(
     )
     if as_json:
         content: dict[str, Any] = {"model": str(done.path), "parity": done.parity.to_dict()}
+        content["weights_license"] = detector.extractor.license
         print_json({**content, "bytes": done.path.stat().st_size})
         return
     out().print(str(done.parity), markup=False)
     if images is None:
         remark("Compared on drawn images. Photographs of good parts say more: --images.")
     out().print(f"Exported to {done.path}.", markup=False)
+    if detector.extractor.source not in ("formula", "random"):
+        license = detector.extractor.license or "not known"
+        remark(f"It holds the weights of {detector.extractor.source}, license: {license}.")
 
 
 def _parse(text: str) -> list[int]:

@@ -28,6 +28,7 @@ def inspect(
     rows = [("file", f"{model} ({model.stat().st_size / 2**20:.1f} MB)"), ("detector", content["detector"])]
     rows += [(key, _argument(value)) for key, value in content["arguments"].items()]
     rows += [("weights", f"{weights['source']}, sha256 {weights['sha256'][:16]}")]
+    rows += [("license of the weights", weights.get("license") or "not known")]
     rows += [("data", "-" if data is None else f"sha256 {data['fingerprint'][:16]}")]
     good = content.get("good_images", ())  # not in exported files
     rows += [("good images", f"{len(good)} named, {sum(image['picture'] > 0 for image in good)} with pictures")]

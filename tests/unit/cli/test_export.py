@@ -34,7 +34,7 @@ def test_export_then_predict(
     target = tmp_path / f"m{suffix}"
     images = tiles / "test" / "good"
     ran = blemish("export", model_file, "--to", to, "-o", target, "--images", images)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, "It holds the weights of bundled, license: apache-2.0.\n")
     lines = ran.out.splitlines()
     assert lines[0].split() == ["runtime", "batch", "images", "score", "map", "flips", "ties"]
     assert len(lines) == 9
@@ -88,6 +88,7 @@ def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None
     content = blemish("export", copy, "--to", "onnx", "--json").json
     assert content["model"] == str(tmp_path / "part.onnx")
     assert content["parity"]["passed"] is True
+    assert content["weights_license"] == "apache-2.0"
     assert content["bytes"] == (tmp_path / "part.onnx").stat().st_size
 
 
