@@ -88,7 +88,7 @@ def phases() -> Iterator[Callable[[str, int, int], None]]:
 
 def print_json(content: Mapping[str, Any]) -> None:
     """One JSON object on stdout, Unicode whatever files are called. NaN is never written."""
-    plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")  # é in another encoding would be no JSON
+    plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")  # é in another encoding would be no JSON
     json.dump(as_utf8(content), sys.stdout, indent=2, ensure_ascii=plain, allow_nan=False)
     sys.stdout.write("\n")
 
