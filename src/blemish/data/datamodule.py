@@ -93,7 +93,8 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         LoadingSettings(batch_size=batch_size, num_workers=num_workers, max_pixels=max_pixels)
-        FolderSettings(good=good, bad=bad, all_good=all_good, frames=frames, bit_depth=bit_depth)
+        names: dict[str, Any] = {"good": good, "bad": bad}
+        FolderSettings(**names, all_good=all_good, frames=frames, bit_depth=bit_depth)
         ProbeSettings(planted=planted)
         DataSettings(
             calibration_fraction=calibration_fraction,

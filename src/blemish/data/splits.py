@@ -16,7 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from blemish.data.index import Index, Sample
 from blemish.errors import DataError
@@ -105,13 +105,14 @@ def split(
         DataError: fewer than two good images (or groups) to fit on, a file that `group` doesn't match, or an empty set
             to calibrate on.
     """
-    DataSettings(
-        calibration_fraction=calibration_fraction,
-        test_fraction=test_fraction,
-        group=group,
-        seed=seed,
-        calibrate_on=calibrate_on,
-    )  # raises where one is out of range
+    given: dict[str, Any] = {
+        "calibration_fraction": calibration_fraction,
+        "test_fraction": test_fraction,
+        "group": group,
+        "seed": seed,
+        "calibrate_on": calibrate_on,
+    }
+    DataSettings(**given)  # raises where one is out of range
     samples = index.samples
     pool = [s for s in samples if s.label is False and s.subset in ("train", None)]
     loose_bad = [s for s in samples if s.label and s.subset is None]

@@ -130,9 +130,9 @@ def by_hand(decision: Decision, *, pixel_follows: bool, **changes: float) -> Dec
     if record is None or moved == decision:
         return moved
     gone: dict[str, Any] = {"certified_false_alarm_rate": None, "f1": None, "decided_by": None, "next_score": None}
+    gone |= {"wanted_false_alarm_rate": None, "miss_cost": None, "policy": BY_HAND, "pixel_policy": BY_HAND}
     expected = float(moved.image.is_anomalous(record.scores).mean()) if record.scores else None
-    policies = {"policy": BY_HAND, "pixel_policy": BY_HAND}
-    return replace(moved, record=replace(record, expected_false_alarm_rate=expected, **policies, **gone))
+    return replace(moved, record=replace(record, expected_false_alarm_rate=expected, **gone))
 
 
 def _followed(before: Decision, after: Decision) -> Decision:

@@ -304,9 +304,11 @@ class Session:
     def _each_frame(self, images: Iterable[Source]) -> Iterator[Source]:
         for source in images:
             if self.frames == "all" and isinstance(source, (str, os.PathLike)):
-                yield from frames_of(source) or [source]
-            else:
-                yield source
+                frames = frames_of(source)
+                if frames:
+                    yield from frames
+                    continue
+            yield source
 
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()

@@ -80,7 +80,7 @@ def users_page(station: Station, visitor: Visitor) -> None:
                 ui.label(token).style("font-family: monospace; overflow-wrap: anywhere; user-select: all")
                 ui.button(
                     words("close"), on_click=lambda event: event.sender.parent_slot.parent.parent_slot.parent.close()
-                )  # type: ignore[union-attr]
+                )
 
     @ui.refreshable
     def content() -> None:

@@ -41,7 +41,7 @@ def threshold_page(station: Station, visitor: Visitor) -> None:
             content.refresh,
         )
 
-    def choose(event: events.ValueChangeEventArguments) -> None:
+    def choose(event: events.ValueChangeEventArguments[Any]) -> None:
         chosen["product"] = event.value
         content.refresh()
 

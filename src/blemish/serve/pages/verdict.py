@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nicegui import events, ui
 
@@ -74,7 +75,7 @@ def picture(verdict: Verdict, visitor: Visitor) -> None:
         image.on("error", lambda: (image.set_visibility(False), missing.set_visibility(True)))
         if verdict["label"] != FAILED:
 
-            def show(event: events.ValueChangeEventArguments) -> None:
+            def show(event: events.ValueChangeEventArguments[Any]) -> None:
                 image.props(f'src="{address}/{"overlay" if event.value else "picture"}"')
 
             ui.switch(words("show map"), value=True, on_change=show)
@@ -105,7 +106,7 @@ def buttons(
     station: Station,
     visitor: Visitor,
     verdict: Verdict,
-    said: Callable[[], None],
+    said: Callable[[], object],
     skip: Callable[[], None] | None = None,
 ) -> None:
     """Right and wrong, as buttons and keys; `said` is called when it is noted."""
