@@ -26,7 +26,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from blemish.errors import DataError, ImageReadError
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+FileSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of an image file, or an open binary file (read from where it stands)."""
 
 READABLE = "PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, AVIF, PNM, TGA, PCX and QOI can be read."
@@ -116,7 +116,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 @contextmanager
-def opened(source: Source, *, frame: int | None = None, anyone: bool = False) -> Iterator[Opened]:
+def opened(source: FileSource, *, frame: int | None = None, anyone: bool = False) -> Iterator[Opened]:
     """Open by content, not by suffix. Whatever goes wrong in the block leaves it as an `ImageReadError`.
 
     Args:
@@ -184,7 +184,7 @@ def check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
         )
 
 
-def _stream(source: Source, name: str) -> BinaryIO:
+def _stream(source: FileSource, name: str) -> BinaryIO:
     if isinstance(source, (str, os.PathLike)):
         return open_regular(source)
     content = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish.data.decoding import bits_of, decode, mode_of, size_of, to_unit_range
-from blemish.data.formats import MAX_PIXELS, Source, open_regular, opened
+from blemish.data.formats import MAX_PIXELS, FileSource, open_regular, opened
 from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.files import digest, is_image, replacing
 
@@ -30,10 +30,10 @@ __all__ = [
     "AS_DECLARED",
     "HALF",
     "MAX_PIXELS",
+    "FileSource",
     "ImageHeader",
     "MaskReading",
     "Reading",
-    "Source",
     "file_sha256",
     "highest_sample",
     "inverted_sentence",
@@ -61,7 +61,7 @@ class Reading:
     frame: int | None = None
     bit_depth: int | None = None
 
-    def __call__(self, source: Source) -> npt.NDArray[Any]:
+    def __call__(self, source: FileSource) -> npt.NDArray[Any]:
         """(H, W, 3) RGB, uint8 or float32 in [0, 1]; `ImageReadError` as `read_image`."""
         return read_image(source, max_pixels=self.max_pixels, frame=self.frame, bit_depth=self.bit_depth)
 
@@ -90,7 +90,7 @@ class ImageHeader:
 
 
 def read_image(
-    source: Source, *, max_pixels: int = MAX_PIXELS, frame: int | None = None, bit_depth: int | None = None
+    source: FileSource, *, max_pixels: int = MAX_PIXELS, frame: int | None = None, bit_depth: int | None = None
 ) -> npt.NDArray[Any]:
     """Decode an image, upright.
 
@@ -129,7 +129,7 @@ def read_image(
         return np.ascontiguousarray(pixels)
 
 
-def highest_sample(source: Source, *, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> int | None:
+def highest_sample(source: FileSource, *, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> int | None:
     """The largest sample of a file that `bit_depth` can say something about; None for all others, undecoded if they
     have 8 bits. Raises `ImageReadError` as `read_image` does.
     """
@@ -162,7 +162,7 @@ class MaskReading:
     soft: bool = False
 
 
-def read_mask(path: Source, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def read_mask(path: FileSource, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Read a defect mask.
 
     Args:
@@ -181,7 +181,7 @@ def read_mask(path: Source, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return read_mask_closely(path, size).mask
 
 
-def read_mask_closely(path: Source, size: tuple[int, int]) -> MaskReading:
+def read_mask_closely(path: FileSource, size: tuple[int, int]) -> MaskReading:
     """As `read_mask`, with what `blemish data check` remarks on."""
     if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
         files = sorted(one for one in Path(path).iterdir() if is_image(one))
@@ -205,7 +205,7 @@ def read_mask_closely(path: Source, size: tuple[int, int]) -> MaskReading:
         return MaskReading(values * 2.0 >= top, soft=len(np.unique(values)) > 2)
 
 
-def looks_like_a_mask(path: Source) -> bool:
+def looks_like_a_mask(path: FileSource) -> bool:
     """Whether a picture has two values at most, or small numbers that count kinds of defects. False if it can't be
     read.
     """
@@ -224,13 +224,13 @@ def looks_like_a_mask(path: Source) -> bool:
     return bool(low == 0 and high <= LABELS and len(np.unique(values)) <= _KINDS)
 
 
-def read_header(source: Source) -> ImageHeader:
+def read_header(source: FileSource) -> ImageHeader:
     """Read size, mode, depth and number of frames without decoding pixels. Raises `ImageReadError` as `read_image`."""
     with opened(source, anyone=True) as file:
         return ImageHeader(file.format, size_of(file), mode_of(file), bits_of(file), file.frames)
 
 
-def read_size(source: Source) -> tuple[int, int]:
+def read_size(source: FileSource) -> tuple[int, int]:
     """(H, W) after EXIF rotation, from the header alone. Raises `ImageReadError` as `read_image` does."""
     return read_header(source).size
 

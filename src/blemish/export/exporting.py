@@ -21,7 +21,7 @@ from blemish.export.onnx import OPSET, describe, to_onnx
 from blemish.export.openvino import write_openvino
 from blemish.export.parity import BATCHES, compare, generated_images
 from blemish.export.report import EXACT, HALF, ParityReport, int8_limits
-from blemish.export.samples import Images, Sample, good_ones, list_samples, read_samples, spread, to_compare
+from blemish.export.samples import Candidate, Pictures, good_ones, list_samples, read_samples, spread, to_compare
 from blemish.extras import EXTRAS
 from blemish.files import replacing, replacing_together
 from blemish.models.base import Detector, ExportMode
@@ -47,11 +47,11 @@ def export(
     root: str | os.PathLike[str],
     export_mode: ExportMode = "onnx",
     *,
-    images: Images | None = None,
+    images: Pictures | None = None,
     static: Sequence[int] | None = None,
     half: bool = False,
     int8: bool = False,
-    calibration_images: Images | None = None,
+    calibration_images: Pictures | None = None,
     max_flips: int = 0,
 ) -> Exported:
     """Writes `model` for a runtime, if it gives the same verdicts there.
@@ -140,7 +140,7 @@ def _reading(model: Detector) -> Reading:
     return Reading(bit_depth=None if model.data_record is None else model.data_record.bit_depth)
 
 
-def _save(model: Detector, path: Path, images: Images | None) -> ParityReport:
+def _save(model: Detector, path: Path, images: Pictures | None) -> ParityReport:
     """Writes the artifact, if, loaded again, it gives the same verdicts on `images`."""
     with replacing(path) as temporary:
         artifact.save(model, temporary)
@@ -188,7 +188,7 @@ def _checked_static(static: Sequence[int] | None, export_mode: str) -> tuple[int
 
 
 def _check_int8(
-    int8: bool, images: Images | None, calibration_images: Images | None, max_flips: int, export_mode: str
+    int8: bool, images: Pictures | None, calibration_images: Pictures | None, max_flips: int, export_mode: str
 ) -> None:
     if max_flips < 0:
         raise UsageError(f"max_flips must be at least 0. Got {max_flips}.")
@@ -202,8 +202,8 @@ def _check_int8(
         raise UsageError("int8 is fitted to photographs and judged on them: name some with images, good and defective.")
 
 
-def _drawn(model: Detector, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Sample]]:
-    return [(image, Sample(image)) for image in generated_images(model.pre_processor.image_size, size)]
+def _drawn(model: Detector, size: tuple[int, int] | None) -> list[tuple[npt.NDArray[np.uint8], Candidate]]:
+    return [(image, Candidate(image)) for image in generated_images(model.pre_processor.image_size, size)]
 
 
 def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: Iterable[str]) -> dict[str, Backend]:

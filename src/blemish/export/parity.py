@@ -25,8 +25,6 @@ from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
 from blemish.runtime.session import Backend
 
-Images = Sequence[npt.NDArray[np.uint8]]
-
 BATCHES = (1, 2, 5)
 ROUNDING = 5e-6
 """Of the threshold: about 40 steps of float32; runtimes differ by up to ten on photographs."""
@@ -37,7 +35,7 @@ MAX_STACK = 2**23
 def compare(
     model: Detector,
     runtimes: Mapping[str, Backend],
-    images: Images,
+    images: Sequence[npt.NDArray[np.uint8]],
     batches: Sequence[int] = BATCHES,
     limits: Limits = EXACT,
     anomalous: Sequence[bool | None] = (),
@@ -104,7 +102,9 @@ def _smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArra
     return image
 
 
-def _stacks(images: Images, batch: int, most: int | None) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
+def _stacks(
+    images: Sequence[npt.NDArray[np.uint8]], batch: int, most: int | None
+) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
     """Neighbors of equal size in stacks of `batch`, at `most` so many pixels, and how many there are; a short stack is
     filled up with shifted copies.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, **arguments: object) -> CheckReport:
+def run(folder: Path, **arguments: Any) -> CheckReport:
     index = index_folder(folder)
-    report = check(index, split(index), **arguments)  # type: ignore[arg-type]
+    report = check(index, split(index), **arguments)
     assert json.loads(json.dumps(report.to_dict()))["ok"] == report.ok
     return report
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def indices(draw: st.DrawFn) -> Index:
 def test_the_sets_are_disjoint_and_hold_what_they_should(
     data: Index, calibration: float, test: float, seed: int, group: str | None, on: str
 ) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "calibration_fraction": calibration,
         "test_fraction": test,
         "seed": seed,
@@ -75,7 +76,7 @@ def test_the_sets_are_disjoint_and_hold_what_they_should(
         "calibrate_on": on,
     }
     try:
-        result = split(data, **arguments)  # type: ignore[arg-type]
+        result = split(data, **arguments)
     except DataError:
         return
     sets = [result.fit, result.calibrate, result.validation, result.test]
@@ -90,7 +91,7 @@ def test_the_sets_are_disjoint_and_hold_what_they_should(
     assert bool(result.calibrate) == (result.policy == "held_out")
     assert result.calibration
     assert not set(result.calibration) & set(result.fit)
-    assert result == split(index(*reversed(data.samples)), **arguments)  # type: ignore[arg-type]
+    assert result == split(index(*reversed(data.samples)), **arguments)
     for chosen in sets:
         assert list(chosen) == [s for s in data.samples if s in chosen]
     if group is not None:
@@ -168,9 +169,9 @@ def test_the_ranking_is_the_one_documented() -> None:
     ],
 )
 def test_counts_and_policies(
-    samples: list[Sample], arguments: dict[str, object], expected: tuple[int, int, int, int], policy: str
+    samples: list[Sample], arguments: dict[str, Any], expected: tuple[int, int, int, int], policy: str
 ) -> None:
-    result = split(index(*samples), **arguments)  # type: ignore[arg-type]
+    result = split(index(*samples), **arguments)
     assert sizes(result) == expected
     assert result.policy == policy
     assert (
@@ -204,7 +205,7 @@ def test_images_put_into_train_are_never_taken_for_testing() -> None:
 
 
 def test_bad_arguments_and_data() -> None:
-    usage = [
+    usage: list[tuple[dict[str, Any], str]] = [
         ({"calibration_fraction": 0.0}, "calibration_fraction must be between 0 and 1, both excluded. Got 0.0"),
         ({"calibration_fraction": 1.0}, "calibration_fraction must be between"),
         ({"test_fraction": -0.1}, "test_fraction must be at least 0 and below 1. Got -0.1"),
@@ -214,8 +215,8 @@ def test_bad_arguments_and_data() -> None:
     ]
     for arguments, message in usage:
         with pytest.raises(UsageError, match=re.escape(message)):
-            split(index(*good(9)), **arguments)  # type: ignore[arg-type]
-    data = [
+            split(index(*good(9)), **arguments)
+    data: list[tuple[list[Sample], dict[str, Any], str]] = [
         (good(1), {}, "data: 1 good image(s) to fit on; at least 2 are needed, one to fit and one to calibrate"),
         ([*good(9), sample("x.png")], {"group": r"good/(\d)"}, "x.png: the group pattern 'good/(\\\\d)' doesn't match"),
         (good(9), {"group": "good"}, "the group pattern 'good' leaves 1 group(s) of good images"),
@@ -224,7 +225,7 @@ def test_bad_arguments_and_data() -> None:
     ]
     for samples, arguments, message in data:
         with pytest.raises(DataError, match=re.escape(message)):
-            split(index(*samples), **arguments)  # type: ignore[arg-type]
+            split(index(*samples), **arguments)
 
 
 def test_images_of_one_part_share_a_fold() -> None:

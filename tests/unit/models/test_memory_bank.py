@@ -22,9 +22,9 @@ def points(count: int, seed: int = 0, channels: int = 6) -> torch.Tensor:
     return torch.randn(count, channels, generator=generator) + torch.linspace(-50, 50, channels)
 
 
-def filled(patches: torch.Tensor, **arguments: object) -> MemoryBank:
+def filled(patches: torch.Tensor, **arguments: Any) -> MemoryBank:
     """Of images that are one patch each."""
-    bank = MemoryBank(**arguments)  # type: ignore[arg-type]
+    bank = MemoryBank(**arguments)
     bank.start()
     bank.observe(patches[:, None])
     bank.finish()
@@ -165,15 +165,15 @@ def test_progress_is_reported() -> None:
 # -------------------------------------------------------------------------------------------------------------- merging
 
 P, D = 7, 6
-SMALL = {"ratio": 0.3, "size": 40, "buffer_bytes": 4 * D * 100}  # 14 images and two patches of the next
+SMALL: dict[str, Any] = {"ratio": 0.3, "size": 40, "buffer_bytes": 4 * D * 100}  # 14 images and two patches of the next
 
 
 def images(count: int) -> torch.Tensor:
     return points(count * P).view(count, P, D)
 
 
-def observer(found: torch.Tensor, numbers: Sequence[int] | None = None, **arguments: object) -> MemoryBank:
-    bank = MemoryBank(**arguments)  # type: ignore[arg-type]
+def observer(found: torch.Tensor, numbers: Sequence[int] | None = None, **arguments: Any) -> MemoryBank:
+    bank = MemoryBank(**arguments)
     bank.start()
     for batch in range(0, len(found), 4):
         some = None if numbers is None else numbers[batch : batch + 4]
@@ -181,14 +181,14 @@ def observer(found: torch.Tensor, numbers: Sequence[int] | None = None, **argume
     return bank
 
 
-def pieces(found: torch.Tensor, ends: Sequence[int], **arguments: object) -> list[MemoryBank]:
+def pieces(found: torch.Tensor, ends: Sequence[int], **arguments: Any) -> list[MemoryBank]:
     whole = range(len(found))
     cuts = [0, *ends, len(found)]
     return [observer(found[a:b], whole[a:b], **arguments) for a, b in pairwise(cuts)]
 
 
-def merged(banks: Sequence[MemoryBank], **arguments: object) -> MemoryBank:
-    bank = MemoryBank(**arguments)  # type: ignore[arg-type]
+def merged(banks: Sequence[MemoryBank], **arguments: Any) -> MemoryBank:
+    bank = MemoryBank(**arguments)
     bank.start()
     for other in banks:
         bank.merge(other.observed_state())
@@ -247,7 +247,7 @@ def test_every_second_image_stays_in_bounds_beyond_and_covers_as_well() -> None:
 
 
 def test_a_piece_from_the_middle_stays_in_bounds() -> None:
-    bank = MemoryBank(**SMALL)  # type: ignore[arg-type]
+    bank = MemoryBank(**SMALL)
     bank.start()
     for number, image in enumerate(images(300), start=20):
         bank.observe(image[None], images=[number])

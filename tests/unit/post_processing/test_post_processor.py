@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_curve
 from torch import Tensor, nn
 
-from blemish.data.batch import InferenceBatch
+from blemish.data.batch import InferenceBatch, PerImage
 from blemish.errors import CalibrationError, NonFiniteError, NotCalibratedError, UsageError
 from blemish.post_processing import OneClassPostProcessor, PostProcessor
 
@@ -30,13 +30,22 @@ BIN = 2.0**-11
 """Relative width of the bins in which pixel values are counted."""
 
 
-def labeled(n: int = 30, seed: int = 0) -> InferenceBatch:
+class Stacked(InferenceBatch):
+    """A batch of scores, maps and labels in which nothing is missing and all maps are of one size."""
+
+    pred_score: Tensor
+    anomaly_map: Tensor
+    gt_label: Tensor
+    gt_mask: PerImage | None
+
+
+def labeled(n: int = 30, seed: int = 0) -> Stacked:
     """Overlapping scores and maps of normal and anomalous images, with masks."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % 3 == 0
     mask = torch.zeros(n, 8, 9, dtype=torch.bool)
     mask[label, 2:5, 3:7] = True
-    return InferenceBatch(
+    return Stacked(
         pred_score=3 + torch.randn(n, generator=generator) + 1.5 * label,
         anomaly_map=2 + 0.5 * torch.randn(n, 8, 9, generator=generator) + mask,
         gt_label=label,
@@ -45,7 +54,7 @@ def labeled(n: int = 30, seed: int = 0) -> InferenceBatch:
     )
 
 
-def normal(n: int = 20) -> InferenceBatch:
+def normal(n: int = 20) -> Stacked:
     batch = labeled(n)
     batch.gt_label, batch.gt_mask = torch.zeros(n, dtype=torch.bool), None
     return batch
@@ -92,7 +101,6 @@ def test_f1_at_the_threshold_is_the_maximum_f1() -> None:
 def test_pixel_f1_at_the_threshold_is_the_maximum_f1_but_for_the_width_of_a_bin() -> None:
     batch = labeled()
     assert isinstance(batch.gt_mask, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     verdict = calibrated(batch)(batch)
     assert isinstance(verdict.pred_mask, Tensor)
     precision, recall, _ = precision_recall_curve(batch.gt_mask.flatten(), batch.anomaly_map.flatten())
@@ -103,8 +111,6 @@ def test_pixel_f1_at_the_threshold_is_the_maximum_f1_but_for_the_width_of_a_bin(
 def test_ranges_are_the_lowest_and_highest_of_all_images() -> None:
     batch = labeled()
     post_processor = calibrated(batch)
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     assert post_processor.image_min == float(batch.pred_score.min())
     assert post_processor.image_max == float(batch.pred_score.max())
     assert post_processor.pixel_min == float(batch.anomaly_map.min())
@@ -122,8 +128,6 @@ def test_normal_images_alone_give_the_highest_normal_score(caplog: pytest.LogCap
     batch = normal(20)
     with caplog.at_level(logging.INFO):
         post_processor = calibrated(batch, size=1)
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     assert post_processor.raw_image_threshold == float(batch.pred_score.max())
     assert post_processor.raw_pixel_threshold == float(batch.anomaly_map.max())
     record = post_processor.record
@@ -147,8 +151,6 @@ def test_without_masks_the_pixel_threshold_comes_from_the_maps_of_normal_images(
     batch = labeled()
     batch.gt_mask = None
     post_processor = calibrated(batch)
-    assert isinstance(batch.anomaly_map, Tensor)
-    assert batch.gt_label is not None
     assert post_processor.raw_pixel_threshold == float(batch.anomaly_map[~batch.gt_label].max())
     assert post_processor.record is not None
     assert post_processor.record.policy == "maximum F1"
@@ -158,8 +160,6 @@ def test_without_masks_the_pixel_threshold_comes_from_the_maps_of_normal_images(
 @pytest.mark.parametrize(("rate", "rank"), [(0.05, 20), (0.1, 19), (0.5, 11)])
 def test_a_wanted_false_alarm_rate_takes_its_order_statistic(rate: float, rank: int) -> None:
     batch = normal(20)
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     post_processor = calibrated(batch, max_false_alarm_rate=rate)
     assert rank == math.ceil((1 - rate) * 21)
     assert post_processor.raw_image_threshold == float(batch.pred_score.sort()[0][rank - 1])
@@ -171,8 +171,6 @@ def test_a_wanted_false_alarm_rate_takes_its_order_statistic(rate: float, rank: 
 
 def test_a_wanted_rate_looks_at_normal_images_even_where_there_are_others() -> None:
     batch = labeled(30)
-    assert batch.pred_score is not None
-    assert batch.gt_label is not None
     post_processor = calibrated(batch, max_false_alarm_rate=0.1)
     assert post_processor.raw_image_threshold == float(batch.pred_score[~batch.gt_label].sort()[0][18])
 
@@ -215,7 +213,6 @@ def test_a_failed_calibration_leaves_the_earlier_one(caplog: pytest.LogCaptureFi
 
 def test_maps_of_mixed_sizes_and_scores_without_maps() -> None:
     batch = labeled(6)
-    assert isinstance(batch.anomaly_map, Tensor)
     assert isinstance(batch.gt_mask, Tensor)
     crops = [(8, 9), (7, 8), (6, 9), (8, 8), (5, 7), (8, 9)]
     batch.anomaly_map = [one[:h, :w] for one, (h, w) in zip(batch.anomaly_map, crops, strict=True)]
@@ -237,7 +234,6 @@ def test_maps_of_mixed_sizes_and_scores_without_maps() -> None:
 
 def test_maps_without_scores_score_by_their_maximum() -> None:
     batch = labeled()
-    assert isinstance(batch.anomaly_map, Tensor)
     batch.pred_score = None
     post_processor = calibrated(batch)
     result = post_processor(batch)
@@ -251,8 +247,6 @@ def test_maps_without_scores_score_by_their_maximum() -> None:
 
 def test_scores_stay_raw_and_verdicts_absent_before_calibration() -> None:
     batch, post_processor = labeled(), PostProcessor()
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     result = post_processor(batch)
     assert not post_processor.is_calibrated
     assert torch.equal(result.pred_score, batch.pred_score)
@@ -377,7 +371,6 @@ def test_a_broken_score_is_an_error_that_names_the_image(broken: float, ready: b
 def test_a_broken_pixel_beside_a_good_score_is_marked(broken: float) -> None:
     batch = labeled(3)
     post_processor = calibrated(labeled())
-    assert isinstance(batch.anomaly_map, Tensor)
     batch.anomaly_map[1, 4, 4] = broken
     result = post_processor(batch)
     assert bool(result.pred_mask[1, 4, 4])
@@ -408,8 +401,6 @@ class Graph(nn.Module):
 def test_an_exported_graph_gives_the_same_and_fails_closed() -> None:
     batch = labeled()
     post_processor = calibrated(batch, image_sensitivity=0.4)
-    assert isinstance(batch.pred_score, Tensor)
-    assert isinstance(batch.anomaly_map, Tensor)
     free = {0: torch.export.Dim.DYNAMIC}
     program = torch.export.export(
         Graph(post_processor), (batch.pred_score, batch.anomaly_map), dynamic_shapes=(free, free)

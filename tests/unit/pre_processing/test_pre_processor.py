@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from blemish.errors import UsageError
 from blemish.functional.resize import resize
 from blemish.pre_processing import PreProcessor
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+Fit: TypeAlias = Literal["stretch", "letterbox"]
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def photograph(n: int, height: int, width: int) -> Tensor:
@@ -40,16 +41,16 @@ def test_one_number_is_a_square() -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_bytes_and_floats_of_one_image_give_the_same(fit: str) -> None:
+def test_bytes_and_floats_of_one_image_give_the_same(fit: Fit) -> None:
     images = photograph(2, 33, 47)
-    preprocess = PreProcessor((16, 24), fit=fit)  # type: ignore[arg-type]
+    preprocess = PreProcessor((16, 24), fit=fit)
     assert torch.equal(preprocess(images), preprocess(images.float() / 255))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_an_image_does_not_depend_on_its_batch(fit: str) -> None:
+def test_an_image_does_not_depend_on_its_batch(fit: Fit) -> None:
     images = photograph(6, 33, 47)
-    preprocess = PreProcessor((16, 24), fit=fit)  # type: ignore[arg-type]
+    preprocess = PreProcessor((16, 24), fit=fit)
     together = preprocess(images)
     for image, expected in zip(images, together, strict=True):
         torch.testing.assert_close(preprocess(image[None])[0], expected, rtol=0, atol=1e-5)
@@ -66,9 +67,9 @@ def test_letterbox_pads_with_the_mean_color_and_keeps_the_aspect_ratio() -> None
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["stretch", "letterbox"]))
-def test_restored_maps_have_the_size_and_stay_in_the_range(height: int, width: int, fit: str) -> None:
+def test_restored_maps_have_the_size_and_stay_in_the_range(height: int, width: int, fit: Fit) -> None:
     maps = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(0))
-    restored = PreProcessor((16, 24), fit=fit).restore(maps, (height, width))  # type: ignore[arg-type]
+    restored = PreProcessor((16, 24), fit=fit).restore(maps, (height, width))
     assert isinstance(restored, Tensor)
     assert restored.shape == (2, height, width)
     assert float(restored.min()) >= float(maps.min()) - 1e-5
@@ -77,10 +78,10 @@ def test_restored_maps_have_the_size_and_stay_in_the_range(height: int, width: i
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 @pytest.mark.parametrize("size", [(120, 90), (50, 200), (48, 64)])
-def test_there_and_back_again(size: tuple[int, int], fit: str) -> None:
+def test_there_and_back_again(size: tuple[int, int], fit: Fit) -> None:
     """A smooth picture goes to the size of the model and returns to where it was."""
     original = smooth_map(*size)
-    preprocess = PreProcessor((48, 64), **PLAIN, fit=fit)  # type: ignore[arg-type]
+    preprocess = PreProcessor((48, 64), **PLAIN, fit=fit)
     inside = preprocess(original[0, 0, None, :, :, None].expand(-1, -1, -1, 3))
     restored = preprocess.restore(inside[:, :1], size)
     assert isinstance(restored, Tensor)
@@ -91,10 +92,10 @@ def test_there_and_back_again(size: tuple[int, int], fit: str) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_spot_returns_to_its_place(fit: str) -> None:
+def test_a_spot_returns_to_its_place(fit: Fit) -> None:
     image = torch.zeros(1, 90, 210, 3)
     image[0, 60:66, 150:156] = 1.0
-    preprocess = PreProcessor(128, **PLAIN, fit=fit)  # type: ignore[arg-type]
+    preprocess = PreProcessor(128, **PLAIN, fit=fit)
     restored = preprocess.restore(preprocess(image)[:, :1], (90, 210))
     assert isinstance(restored, Tensor)
     row, column = divmod(int(restored.argmax()), 210)
@@ -103,13 +104,13 @@ def test_a_spot_returns_to_its_place(fit: str) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_crop_is_the_center_of_the_whole(fit: str) -> None:
+def test_a_crop_is_the_center_of_the_whole(fit: Fit) -> None:
     images = photograph(2, 61, 97)
-    whole = PreProcessor((48, 64), fit=fit)(images)  # type: ignore[arg-type]
-    found = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))(images)  # type: ignore[arg-type]
+    whole = PreProcessor((48, 64), fit=fit)(images)
+    found = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))(images)
     torch.testing.assert_close(found, whole[..., 8:40, 20:44], rtol=0, atol=2e-5)
     torch.testing.assert_close(
-        PreProcessor((48, 64), fit=fit, crop_from=(48, 64))(images),  # type: ignore[arg-type]
+        PreProcessor((48, 64), fit=fit, crop_from=(48, 64))(images),
         whole,
         rtol=0,
         atol=0,
@@ -117,13 +118,13 @@ def test_a_crop_is_the_center_of_the_whole(fit: str) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_cropped_map_returns_to_its_place_and_is_0_outside(fit: str) -> None:
+def test_a_cropped_map_returns_to_its_place_and_is_0_outside(fit: Fit) -> None:
     size = (61, 97)
-    cropped = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))  # type: ignore[arg-type]
+    cropped = PreProcessor((32, 24), fit=fit, crop_from=(48, 64))
     rows, columns = torch.zeros(2, 1, 1, 48, 64)
     rows[..., 8:40, :] = 1.0
     columns[..., 20:44] = 1.0
-    whole = PreProcessor((48, 64), fit=fit)  # type: ignore[arg-type]
+    whole = PreProcessor((48, 64), fit=fit)
     seen = (whole.restore(rows, size) > 0.5) & (whole.restore(columns, size) > 0.5)  # type: ignore[operator]
     restored = cropped.restore(torch.ones(1, 1, 32, 24), size)
     torch.testing.assert_close(restored, seen.float(), rtol=0, atol=1e-6)
@@ -176,9 +177,9 @@ def test_other_layouts_and_dtypes_are_refused(images: Tensor, got: str) -> None:
         ({"image_size": 8, "crop_from": (9, 9, 9)}, r"crop_from must be one number or .* Got \(9, 9, 9\)."),
     ],
 )
-def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        PreProcessor(**arguments)  # type: ignore[arg-type]
+        PreProcessor(**arguments)
 
 
 def test_its_state_travels_and_its_settings_are_shown() -> None:
