@@ -84,6 +84,8 @@ FENCES = {
 DOORS = {
     ("models/base.py", "blemish.artifact"): "model.save(path), the spelling users expect",
     ("models/base.py", "blemish.export.exporting"): "model.export(path), likewise",
+    ("engine/engine.py", "blemish.scale.pools"): "Engine(strategy='ray').fit, one verb wherever the work is done",
+    ("engine/engine.py", "blemish.scale.fitting"): "likewise",
 }
 # Documented addresses of what moved: files that re-export, and nothing else (a test below sees to that).
 SHIMS = {

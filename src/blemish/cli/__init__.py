@@ -1,8 +1,8 @@
 """The command line: one module per verb.
 
 Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input; 4 what was asked for
-was not reached: nothing is fast enough for `recommend`, a job of `bench` failed; 5 memory ran out; 143 SIGTERM ended
-it. Verbs import what they need when they run, so that `blemish --help` loads neither torch nor lightning.
+was not reached: nothing is fast enough for `recommend`, a job of `bench` or `fit-all` failed; 5 memory ran out; 143
+SIGTERM ended it. Verbs import what they need when they run, so that `blemish --help` loads neither torch nor lightning.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from blemish.cli.demo import demo
 from blemish.cli.doctor import doctor
 from blemish.cli.export import export
 from blemish.cli.fit import fit
+from blemish.cli.fit_all import fit_all
 from blemish.cli.inspect import inspect
 from blemish.cli.predict import predict
 from blemish.cli.recommend import recommend
@@ -42,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for verb in (
-    *(fit, test, report, predict, calibrate, update),
+    *(fit, fit_all, test, report, predict, calibrate, update),
     *(export, inspect, sign, recommend, bench, serve, doctor, demo),
 ):
     app.command()(verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def bench(
     recipes: str | None = typer.Option(None, help="Some of the preset's recipes, comma-separated. Default: all."),
     config: list[Path] | None = typer.Option(None, "--config", help="A configuration of fit in place of a preset."),
     sets: str | None = typer.Option(None, help="Some of the data sets, comma-separated. Default: all."),
+    ray: bool = typer.Option(False, "--ray", help="Do several jobs at once, on a Ray cluster or this machine."),
+    address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
@@ -37,6 +40,8 @@ def bench(
 
     Each job runs in a process of its own and is kept as one file. Exit code 4 if a job failed; the others are not lost.
     """
+    if address is not None and not ray:
+        raise UsageError("--address is for --ray. Add it, or leave it out.")
     values = given(flags)
     chosen = {name: _with_flags(recipe, values) for name, recipe in _recipes(preset, recipes, config).items()}
     numbers = _seeds(seeds)
@@ -47,12 +52,18 @@ def bench(
     from blemish.trials.work import work
 
     said = {name: values[name] for name in ("good", "bad", "all_good") if name in values}
-    jobs = all_jobs(chosen, _some(find_sets(root, **said), sets, "sets"), numbers)
+    jobs = all_jobs(chosen, _some(find_sets(root.absolute() if ray else root, **said), sets, "sets"), numbers)
     results: list[JobResult] = []
-    with progress() as bars:
+    with ExitStack() as stack:
+        together = None
+        if ray:
+            from blemish.cli.ray import jobs_on_ray
+
+            together = stack.enter_context(jobs_on_ray(address, values.get("accelerator", "auto")))
+        bars = stack.enter_context(progress())
         task = bars.add_task("", total=len(jobs))
         bars.update(task, description=_label(jobs[0]))
-        for number, (_, result, before) in enumerate(run_jobs(jobs, work, output / "jobs"), start=1):
+        for number, (_, result, before) in enumerate(run_jobs(jobs, work, output / "jobs", together=together), start=1):
             results.append(result)
             if bars.console.is_terminal:
                 bars.console.print(_line(result, before), markup=False, highlight=False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from blemish.cli.console import out, print_json, remark, warn
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.cli.paths import OVERWRITE, output_file
+from blemish.errors import UsageError
 from blemish.models import DETECTORS
 from blemish.presets import PRESETS, with_preset
 from blemish.settings import fit_settings
@@ -34,10 +35,17 @@ def fit(
         False, "--with-thumbnails", help="Keep small pictures of good parts in the file, for predict --explain."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    devices: int | None = typer.Option(
+        None, "--devices", help="Processes, one for each GPU, that share the images. Default: one; with --ray, all."
+    ),
+    ray: bool = typer.Option(False, "--ray", help="Share the images among the workers of a Ray cluster."),
+    address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     **flags: Any,
 ) -> None:
     """Learn what good parts look like and write a model file."""
     values, from_preset = configuration(config, preset, flags)
+    if address is not None and not ray:
+        raise UsageError("--address is for --ray. Add it, or leave it out.")
     from blemish.artifact import save
     from blemish.cli.tradeoff import show_tradeoff
     from blemish.data.check import folders_sentence
@@ -48,6 +56,7 @@ def fit(
     from blemish.trials.work import build_model, planned
 
     context.with_resource(output_file(output, ".safetensors", overwrite))
+    strategy: Literal["auto", "ray"] = "ray" if ray else "auto"
     settings, datamodule, remarks = planned(values, from_preset, directory)
     for text in remarks:
         remark(text)
@@ -65,7 +74,8 @@ def fit(
     elif model.extractor.source == "random":
         remark("Features: random weights (--no-pretrained). A pretrained backbone finds more.")
     started = time.perf_counter()
-    Engine(settings.run.accelerator).fit(model, datamodule, thumbnails=with_thumbnails)
+    engine = Engine(settings.run.accelerator, strategy=strategy, devices=devices, address=address)
+    engine.fit(model, datamodule, thumbnails=with_thumbnails)
     seconds = time.perf_counter() - started
     save(model, output)
     decider = model.decider

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from blemish.cli.console import progress, remark
 from blemish.errors import UsageError
+
+
+@contextmanager
+def jobs_on_ray(address: str | None, accelerator: str) -> Iterator[Any]:
+    """A `blemish.trials.jobs.Together` on a cluster, each job on a CPU, or on a GPU where there are any."""
+    from blemish.scale.cluster import cluster
+    from blemish.scale.jobs import on_ray
+
+    with cluster(address) as ray:
+        gpus = int(accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+        yield lambda work, jobs, sizes: on_ray(ray, work, jobs, sizes, gpus=gpus)
 
 
 def predict_on_ray(
@@ -33,6 +45,7 @@ def predict_on_ray(
         kinds: of pictures, out of `blemish.predictions.pictures.KINDS`; None writes none.
         save_dir: where they go.
     """
+    from blemish.files import locked
     from blemish.scale.cluster import cluster
     from blemish.scale.images import Images
     from blemish.scale.parts import Results
@@ -48,7 +61,7 @@ def predict_on_ray(
     settings = {"model": predictor.model, **{key: value for key, value in options.items() if key != "ship"}}
     settings |= {"save": kinds and ",".join(kinds), "save_dir": pictures and str(pictures.folder)}
     next(iter(images))  # inputs that name nothing leave no folder behind
-    with cluster(address) as ray:
+    with cluster(address) as ray, locked(output):
         results = Results(output, settings, resume)
         if results.continued:
             remark(f"{results.images} images are done.")

@@ -10,6 +10,7 @@ them, or collects the files that can't be read and goes on.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,12 +93,25 @@ class ImageDataset(Dataset[Item]):
                 "Add the masks, or pass with_masks=False."
             )
 
+    def part(self, numbers: Sequence[int]) -> ImageDataset:
+        """The samples of these numbers alone, read alike."""
+        part = copy.copy(self)
+        part.samples = tuple(self.samples[number] for number in numbers)
+        if self.arrays is not None:
+            names = {sample.relative for sample in part.samples}
+            images, masks = self.arrays.images, self.arrays.masks
+            part.arrays = Arrays(
+                {name: image for name, image in images.items() if name in names},
+                {name: mask for name, mask in masks.items() if name in names},
+            )
+        return part
+
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
-        pixels = torch.from_numpy(self._read(sample))  # (H, W, 3)
+        pixels = torch.from_numpy(self.pixels(sample))  # (H, W, 3)
         size = (pixels.shape[0], pixels.shape[1])
         with torch.no_grad():
             image = self.transform(pixels[None])[0]  # (3, h, w)
@@ -115,7 +129,14 @@ class ImageDataset(Dataset[Item]):
             remark = f"{sample.relative}: {inverted_sentence(drawn)}."
         return Item(image, size, sample, torch.from_numpy(drawn), remark)
 
-    def _read(self, sample: Sample) -> npt.NDArray[Any]:
+    def prepared(self, pixels: npt.NDArray[Any]) -> Tensor:
+        """Such an image as an item holds it, (3, h, w) float32."""
+        with torch.no_grad():
+            image: Tensor = self.transform(torch.from_numpy(pixels)[None])[0]
+        return image
+
+    def pixels(self, sample: Sample) -> npt.NDArray[Any]:
+        """One image as it is read for the model: (H, W, 3) RGB, uint8, or float32 in [0, 1]."""
         if self.arrays is not None:
             return self.arrays.images[sample.relative]
         return self.reading(sample.path)

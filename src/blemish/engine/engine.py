@@ -8,6 +8,7 @@ so that there is one resize.
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -24,13 +25,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from blemish.data.batch import DataRecord, InferenceBatch
@@ -40,7 +41,7 @@ from blemish.engine.remembering import good_images_of
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.models.base import Detector, ExportMode
-from blemish.progress import silent
+from blemish.progress import Progress, silent
 from blemish.terminating import ended_by_sigterm
 
 # Lightning's remarks on things that are meant to be so here.
@@ -62,11 +63,36 @@ class Engine:
     Args:
         accelerator: "auto", "cpu", "cuda" or "mps", as `lightning.Trainer` takes it; a `UsageError` on first use if
             this machine has no such thing.
+        strategy: "auto" fits in this process, or in `devices` processes of this machine; "ray" on a Ray cluster. The
+            fitted detector is the same, to the last bit on the same kind of machine, but for numbers of threads and
+            devices in which torch itself rounds differently.
+        devices: how many processes share the images of a fit, one for each GPU where there are that many. None is one,
+            with "ray" all that the cluster has.
+        address: HOST:PORT of the Ray cluster, or "auto" for the one this machine belongs to; None starts one on this
+            machine.
         progress: show a progress bar with rate and remaining time for every long phase. Bars appear on terminals only.
+
+    Raises:
+        UsageError: for an unknown strategy, or arguments that don't go together.
     """
 
-    def __init__(self, accelerator: str = "auto", *, progress: bool = True) -> None:
+    def __init__(
+        self,
+        accelerator: str = "auto",
+        *,
+        strategy: Literal["auto", "ray"] = "auto",
+        devices: int | None = None,
+        address: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        if strategy not in ("auto", "ray"):
+            raise UsageError(f"strategy must be 'auto' or 'ray'. Got {strategy!r}.")
+        if devices is not None and devices < 1:
+            raise UsageError(f"devices must be at least 1. Got {devices}.")
+        if address is not None and strategy != "ray":
+            raise UsageError(f"address is that of a Ray cluster. Got {address!r} with strategy {strategy!r}.")
         self.accelerator = accelerator
+        self.strategy, self.devices, self.address = strategy, devices, address
         self.progress = progress
 
     def fit(
@@ -183,6 +209,24 @@ class Engine:
         thumbnails: bool = False,
     ) -> None:
         self._prepare(model, datamodule)
+        if self.strategy == "ray" or (self.devices or 1) > 1:
+            if watch is not None:
+                raise UsageError("watch sees the batches of one process. Fit without devices and strategy.")
+            first = self._fit_together(model, datamodule, begin)
+        else:
+            first = self._fit_here(model, datamodule, begin, watch)
+        model.data_record = datamodule.record().after(earlier)
+        model.good_images = good_images_of(model, datamodule, first, thumbnails=thumbnails)
+        model.eval()
+
+    def _fit_here(
+        self,
+        model: Detector,
+        datamodule: ImageDataModule,
+        begin: Callable[[], None],
+        watch: Callable[[InferenceBatch], None] | None,
+    ) -> int:
+        """Fits, and returns what the first image is called."""
         driven = _driven(model)
         with self._trainer() as trainer:
             _ = datamodule.calibration  # a folder or a device that can't be used leaves the detector as it was
@@ -193,9 +237,29 @@ class Engine:
                 trainer.fit(driven, datamodule=datamodule)
             finally:
                 driven.watch = None
-        model.data_record = datamodule.record().after(earlier)
-        model.good_images = good_images_of(model, datamodule, first, thumbnails=thumbnails)
-        model.eval()
+        return first
+
+    def _fit_together(self, model: Detector, datamodule: ImageDataModule, begin: Callable[[], None]) -> int:
+        """As `_fit_here`, by several processes."""
+        # An upward call: one verb fits, wherever the work is done, and what does it elsewhere knows the engine's parts.
+        pools = importlib.import_module("blemish.scale.pools")
+        fitting = importlib.import_module("blemish.scale.fitting")
+        workers = (
+            pools.ray_pool(self.accelerator, self.devices, self.address)
+            if self.strategy == "ray"
+            else pools.process_pool(self.accelerator, self.devices)
+        )
+        rng = torch.random.fork_rng(devices=[])
+        with ended_by_sigterm(), rng, workers as pool, _shown_bars(self.progress) as show:
+            _ = datamodule.calibration  # as in `_fit_here`
+            begin()
+            first = model.next_number
+            model.progress = show
+            try:
+                fitting.fit(model.cpu(), datamodule, pool, show)
+            finally:
+                model.progress = silent
+        return first
 
     def _prepare(self, model: Detector, datamodule: ImageDataModule) -> None:
         # A copy: loader workers resize on the CPU while the model may live on a GPU.
@@ -250,12 +314,23 @@ def _driven(model: Detector) -> AnomalyModule:
     return model if isinstance(model, AnomalyModule) else Driver(model)
 
 
+@contextmanager
+def _shown_bars(wanted: bool) -> Iterator[Progress]:
+    """Bars outside of a trainer."""
+    if not wanted:
+        yield silent
+        return
+    shown = _ProgressBars()
+    with shown.bars:
+        yield shown.show
+
+
 class _ProgressBars(Callback):
     """A bar per phase: features, coreset, calibration, test, prediction. Images are counted, not batches."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
-        self._bars = Progress(
+        self.bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -270,19 +345,19 @@ class _ProgressBars(Callback):
     def show(self, phase: str, done: int, total: int) -> None:
         """Moves the bar of `phase`; work that starts over gets a bar of its own."""
         if phase not in self._tasks or done < self._done[phase]:
-            self._tasks[phase] = self._bars.add_task(phase, total=total)
+            self._tasks[phase] = self.bars.add_task(phase, total=total)
         self._done[phase] = done
-        self._bars.update(self._tasks[phase], completed=done, total=total)
+        self.bars.update(self._tasks[phase], completed=done, total=total)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Opens the bars."""
-        self._bars.start()
+        self.bars.start()
         if isinstance(pl_module, AnomalyModule):
             pl_module.detector.progress = self.show
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the bars."""
-        self._bars.stop()
+        self.bars.stop()
         if isinstance(pl_module, AnomalyModule):
             pl_module.detector.progress = silent
 

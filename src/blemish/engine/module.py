@@ -22,7 +22,7 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.data.gather import own_share
 from blemish.data.splits import Split
 from blemish.engine.post_processor import Calibration, PostProcessor
-from blemish.engine.probe import Probe
+from blemish.engine.probe import Probe, draws_of
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
@@ -120,7 +120,7 @@ class AnomalyModule(LightningModule):
         self._scored = 0
         data = self._data()
         planting = data is not None and data.planted and self.trainer.world_size == 1
-        self._probe = Probe(data) if data is not None and planting else None
+        self._probe = Probe(data, draws_of(data)) if data is not None and planting else None
 
     def on_validation_end(self) -> None:
         """Adds what was planted to the record, and lets go of the detectors of folds."""

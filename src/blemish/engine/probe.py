@@ -8,35 +8,48 @@ calibration record: whoever moves the threshold sees at once what that costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from blemish.data.datamodule import ImageDataModule
+from blemish.data.dataset import ImageDataset
 from blemish.data.index import Sample
 from blemish.errors import UsageError
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Planted
 from blemish.synthetic.planting import Draw, draw, plant
 
+Draws: TypeAlias = dict[Sample, list[Draw]]
+"""What is planted into which image."""
+
+
+def draws_of(data: ImageDataModule) -> Draws:
+    """The defects that the good calibration images of a data module get: `planted` says how many, `seed` which. Images
+    share them evenly, in the order of calibration.
+    """
+    good = [sample for sample in data.calibration if sample.label is False]
+    draws: Draws = {}
+    for i, sample in enumerate(good):
+        numbers = range(data.planted * i // len(good), data.planted * (i + 1) // len(good))
+        draws[sample] = [draw(sample.relative, turn, at, data.seed) for turn, at in enumerate(numbers)]
+    return draws
+
 
 class Probe:
-    """Plants into the good calibration images of a data module as they come by.
+    """Plants into good calibration images as they come by.
 
     Args:
-        data: `planted` says how many defects, `seed` which. Images share them evenly, in the order of calibration.
+        source: what reads them.
+        draws: what to plant, see `draws_of`.
 
     Attributes:
         found: what was planted so far, with its scores.
     """
 
-    def __init__(self, data: ImageDataModule) -> None:
-        good = [sample for sample in data.calibration if sample.label is False]
+    def __init__(self, source: ImageDataModule | ImageDataset, draws: Draws) -> None:
         self.found: list[Planted] = []
-        self._data = data
-        self._draws: dict[Sample, list[Draw]] = {}
-        for i, sample in enumerate(good):
-            numbers = range(data.planted * i // len(good), data.planted * (i + 1) // len(good))
-            self._draws[sample] = [draw(sample.relative, turn, at, data.seed) for turn, at in enumerate(numbers)]
+        self._source, self._draws = source, draws
 
     def __call__(self, samples: Sequence[Sample], scorer: Callable[[int], Detector]) -> None:
         """Scores the defects of some images.
@@ -50,13 +63,13 @@ class Probe:
                 self._plant(sample, each, scorer(i))
 
     def _plant(self, sample: Sample, each: Draw, detector: Detector) -> None:
-        picture = self._data.pixels(sample)  # (H, W, 3)
+        picture = self._source.pixels(sample)  # (H, W, 3)
         inside = detector.pre_processor.inside((picture.shape[0], picture.shape[1]))
         roi = None if inside is None else np.asarray(inside.cpu())
         try:
             planted, _ = plant(picture, rng=each.rng, kind=each.kind, size=each.size, strength=each.strength, roi=roi)
         except UsageError:  # too small a picture, or no room inside the region of interest: one defect fewer
             return
-        image = self._data.prepared(planted)[None].to(detector.device)  # (1, 3, h, w)
+        image = self._source.prepared(planted)[None].to(detector.device)  # (1, 3, h, w)
         score, _ = detector.score(detector.features(image))
         self.found.append(Planted(each.kind, each.size, each.strength, float(score)))

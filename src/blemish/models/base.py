@@ -32,6 +32,7 @@ from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
 from blemish.functional.patches import worst_mean
 from blemish.functional.regions import Region, find_regions, highest
+from blemish.models.components import moments
 from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
 from blemish.post_processing.calibration import Evidence
@@ -246,6 +247,13 @@ class Detector(nn.Module, ABC):
             UsageError: if this kind of detector can't.
         """
         raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
+
+    @property
+    def scattered(self) -> int:
+        """How many images out of a set, any of them, are observed before something is made of them: detectors that saw
+        as many at most, merged, give the bytes of one pass. (Consecutive ones do so in any number, see `merge`.)
+        """
+        return moments.BLOCK_IMAGES
 
     def finish(self) -> None:
         """Turns what was observed into the fitted model."""

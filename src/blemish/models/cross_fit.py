@@ -24,20 +24,26 @@ class CrossFit:
         detector: one that has begun to observe, and hasn't yet; it isn't changed. What it knew before, where it was
             resumed, counts for every fold.
         folds: fold number of every image that will be observed, from 0.
+        first: number of the first of these images, where others observe those before.
+        count: how many folds there are, where these images may not be in all of them.
     """
 
-    def __init__(self, detector: Detector, folds: Sequence[int]) -> None:
+    def __init__(self, detector: Detector, folds: Sequence[int], first: int = 0, count: int | None = None) -> None:
         self._blank = detector.twin()
-        self._folds = list(folds)
-        self._observers = [self._observer() for _ in range(max(self._folds) + 1)]
+        self._folds, self._first = list(folds), first
+        self._observers = [self._observer() for _ in range(count or max(self._folds) + 1)]
         self._merged: tuple[int, Detector] | None = None
 
     def observe(self, features: Tensor, first: int) -> None:
         """Takes patch features (N, D, gh, gw) of the images number `first`, `first` + 1, ..."""
-        folds = self._folds[first : first + len(features)]
+        folds = self._folds[first - self._first :][: len(features)]
         for fold in dict.fromkeys(folds):
             inside = [i for i, other in enumerate(folds) if other == fold]
             self._observers[fold].observe(features[inside], [first + i for i in inside])
+
+    def observed_states(self) -> list[dict[str, Tensor]]:
+        """What was observed of each fold, see `Detector.observed_state`."""
+        return [observer.observed_state() for observer in self._observers]
 
     def without(self, number: int) -> Detector:
         """A detector that hasn't seen image `number`, in the order of observation, nor any other of its fold. The

@@ -8,6 +8,7 @@ normal map's maximum, unless masks are given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -76,6 +77,15 @@ class Evidence:
             "names": encode_names(self._names),
             "histogram": none if self._histogram is None else self._histogram,
         }
+
+    def merge(self, other: Mapping[str, Tensor]) -> None:
+        """Adds the `state` of evidence on other images."""
+        self.images += len(other["rows"])
+        self._rows += list(other["rows"])
+        self._names += decode_names(other["names"])
+        if other["histogram"].numel():
+            there = other["histogram"] if self._histogram is None else self._histogram + other["histogram"]
+            self._histogram = there
 
     def collected(self, device: torch.device) -> Collected:
         """What all processes have seen."""

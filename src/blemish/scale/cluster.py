@@ -20,7 +20,8 @@ RETRIES = 3
 """How often a task is repeated whose process or machine was lost."""
 
 _SECONDS = 5.0
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0"}
+"""The environment in which Ray tells nothing about its use."""
 
 
 @contextmanager
@@ -48,10 +49,10 @@ def cluster(address: str | None = None, *, cpus: int | None = None) -> Iterator[
         return
     quiet = {"log_to_driver": False, "logging_level": "WARNING"}
     if address is None:
-        with _environment(_QUIET):
+        with _environment(QUIET):
             ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
     else:
-        _require_reachable(address)
+        require_reachable(address)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -101,8 +102,12 @@ def _answer(question: Callable[..., Any], *arguments: Any) -> tuple[Mapping[str,
     return versions(), question(*arguments)
 
 
-def _require_reachable(address: str) -> None:
-    """Ray itself tries for minutes."""
+def require_reachable(address: str) -> None:
+    """Asks for the port of a cluster's head; Ray itself tries for minutes.
+
+    Raises:
+        UsageError: if nobody answers within seconds, or the address is none.
+    """
     if address == "auto":
         return
     host, _, port = address.rpartition(":")

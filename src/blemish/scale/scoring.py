@@ -60,6 +60,7 @@ def score(
     results: Results,
     *,
     pictures: Pictures | None = None,
+    cpus: float = 1,
     gpus: float = 0,
     watch: Watch = lambda done: None,
 ) -> None:
@@ -71,7 +72,8 @@ def score(
         images: what to score.
         results: where rows go.
         pictures: what else is written.
-        gpus: GPUs that a scoring task takes; 0 scores on CPUs.
+        cpus: CPUs that a scoring task takes, which are its threads unless the predictor says otherwise.
+        gpus: GPUs that it takes, and no CPUs, which then decode; 0 scores on CPUs.
         watch: told about progress.
 
     Raises:
@@ -85,7 +87,7 @@ def score(
     _require_seen(ray, predictor, first, pictures)
     shared = ray.put(predictor)
     options = {"max_retries": RETRIES, "max_calls": 0}  # 0: else a worker would load the model for every task on a GPU
-    work = ray.remote(num_cpus=0 if gpus else 1, num_gpus=gpus, **options)(_score)
+    work = ray.remote(num_cpus=0 if gpus else cpus, num_gpus=gpus, **options)(_score)
     decode = ray.remote(num_cpus=1, **options)(_decode)
     crashes = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
     pending: dict[Any, _Piece] = {}
@@ -125,7 +127,7 @@ def score(
         for start in range(0, len(left), PIECE):
             if time.monotonic() > asked + _ASK_AGAIN:
                 resources, asked = ray.cluster_resources(), time.monotonic()
-                slots = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0)
+                slots = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0) / cpus
                 most = 2 * max(1, int(slots))
             while len(pending) >= most:
                 for reference in ray.wait(list(pending))[0]:

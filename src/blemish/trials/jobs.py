@@ -80,17 +80,29 @@ JobResult: TypeAlias = dict[str, Any]
 Work: TypeAlias = Callable[[Job], dict[str, Any]]
 """Does a job and returns plain values. A module-level function, so that another process can import it."""
 
+Together: TypeAlias = Callable[[Work, Sequence[Job], Sequence[int]], Iterator[tuple[Job, dict[str, Any]]]]
+"""Does jobs, of so many bytes of images each, and yields them with what `attempt` would return, in any order."""
+
 
 def run_jobs(
-    jobs: Sequence[Job], work: Work, folder: Path, *, alone: bool = True
+    jobs: Sequence[Job],
+    work: Work,
+    folder: Path,
+    *,
+    alone: bool = True,
+    together: Together | None = None,
+    kept: Callable[[Job], bool] = lambda job: True,
 ) -> Iterator[tuple[Job, JobResult, bool]]:
-    """Does what has not been done and yields every job, in order, with its result and whether it was done before.
+    """Does what has not been done and yields every job with its result and whether it was done before: in order, or as
+    they come from `together`.
 
     Args:
         jobs: what to do.
         work: see `Work`.
         folder: where results are kept. Failures are kept, too, and tried again by the next start.
         alone: give each job a process of its own.
+        together: does several at once; None does one after the other.
+        kept: whether what a job left elsewhere, when it was done, is still there.
 
     Raises:
         OutputError: before the first job, if `folder` can't be written, or another process works for it.
@@ -98,22 +110,38 @@ def run_jobs(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        yield from _run(jobs, work, folder, alone)
+        yield from _run(jobs, work, folder, alone, together, kept)
 
 
-def _run(jobs: Sequence[Job], work: Work, folder: Path, alone: bool) -> Iterator[tuple[Job, JobResult, bool]]:
+def _run(
+    jobs: Sequence[Job],
+    work: Work,
+    folder: Path,
+    alone: bool,
+    together: Together | None,
+    kept: Callable[[Job], bool],
+) -> Iterator[tuple[Job, JobResult, bool]]:
     images = {root: _images(root) for root in {job.root for job in jobs}}
-    for job in jobs:
-        path = folder / job.file(images[job.root])
-        before = _read(path)
-        if before is not None and before["error"] is None:
-            yield job, before, True
-            continue
-        outcome = in_own_process(work, job) if alone else _attempt(work, job)
+
+    def keep(job: Job, outcome: Mapping[str, Any]) -> JobResult:
         head = {"schema": SCHEMA, "name": job.name, "root": str(job.root), "recipe": job.recipe, "seed": job.seed}
         result = {**head, "settings": job.settings, "error": None, **outcome}
-        write_json(path, result)
-        yield job, result, False
+        write_json(folder / job.file(images[job.root]), result)
+        return result
+
+    left: list[Job] = []
+    for job in jobs:
+        before = _read(folder / job.file(images[job.root]))
+        if before is not None and before["error"] is None and kept(job):
+            yield job, before, True
+        elif together is not None:
+            left.append(job)
+        else:
+            yield job, keep(job, in_own_process(work, job) if alone else attempt(work, job)), False
+    if together is not None:
+        sizes = [sum(size for _, size in images[job.root]) for job in left]
+        for job, outcome in together(work, left, sizes):
+            yield job, keep(job, outcome), False
 
 
 def in_own_process(work: Work, job: Job) -> dict[str, Any]:
@@ -139,7 +167,7 @@ def in_own_process(work: Work, job: Job) -> dict[str, Any]:
 
 def _send(sender: Connection, work: Work, job: Job) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sender.send(_attempt(work, job))
+    sender.send(attempt(work, job))
     sender.close()
 
 
@@ -151,7 +179,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _attempt(work: Work, job: Job) -> dict[str, Any]:
+def attempt(work: Work, job: Job) -> dict[str, Any]:
+    """What `work(job)` returns; {"error": reason} if it raises."""
     try:
         return work(job)
     except BlemishError as error:

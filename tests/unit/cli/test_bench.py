@@ -24,7 +24,7 @@ SMALL = ("--backbone", "filter_bank", "--image-size", "64")
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "in_own_process", jobs._attempt)
+    monkeypatch.setattr(jobs, "in_own_process", jobs.attempt)
 
 
 @pytest.fixture

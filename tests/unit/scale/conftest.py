@@ -9,15 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finding import Reports
 
 
 @pytest.fixture(scope="session")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Ray on two CPUs of this machine."""
+def reports() -> Iterator[Reports]:
+    """Where Ray's usage statistics go instead of to the network."""
+    with Reports() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def ray(tmp_path_factory: pytest.TempPathFactory, reports: Reports) -> Iterator[Any]:
+    """Ray on two CPUs of this machine, as the library starts it."""
     from blemish.scale.cluster import cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)  # the library sees to that
+        patch.setenv("RAY_worker_niceness", "0")  # 15 by default: on a busy machine tests would wait for minutes
+        for name, value in reports.environment.items():
+            patch.setenv(name, value)
         token = tmp_path_factory.mktemp("ray") / "token"
         token.write_text(secrets.token_hex(32))
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))  # else Ray leaves one in the home folder

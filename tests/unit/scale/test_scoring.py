@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from finding import run, workers_of
 
-from blemish.cli import main
 from blemish.errors import DataError, UsageError
 from blemish.scale.images import Images, Named
 from blemish.scale.parts import Results, table_of
@@ -27,22 +23,6 @@ from blemish.scale.scoring import PIECE, Pictures, score
 
 Row = dict[str, Any]
 EXACT = ("path", "label", "height", "width", "model", "threshold", "pixel_threshold")
-
-
-def run(*arguments: object, code: int = 0) -> tuple[str, str]:
-    """What the command line says on stdout and on stderr."""
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["blemish", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")
-        ended: object = 0
-        try:
-            main()
-        except SystemExit as error:
-            ended = error.code or 0
-    assert ended == code, err.getvalue()
-    out.seek(0)
-    return out.read(), err.getvalue()
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -184,22 +164,6 @@ def test_folders_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     (folder / "part-000000.parquet").write_text("half")
     with pytest.raises(DataError, match=r"part-000000.parquet is damaged"):
         Results(folder, {"model": "a"}, resume=True)
-
-
-def workers_of(ray: Any, function: str) -> Iterator[int]:
-    """Processes of this machine that work on a task of this cluster."""
-    session = Path(ray._private.worker._global_node.get_session_dir_path()).name
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                title = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                environment = (process / "environ").read_bytes().decode(errors="replace")
-                raylet = Path(f"/proc/{(process / 'stat').read_text().rpartition(')')[2].split()[1]}/cmdline")
-                ours = session in environment or session in raylet.read_text()
-            except OSError:
-                continue
-            if title.startswith(f"ray::{function}") and ours:
-                yield int(process.name)
 
 
 def test_a_killed_worker_costs_no_row_and_doubles_none(

@@ -29,7 +29,7 @@ from blemish.functional.distances import (
 )
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.patchcore.approximate import ApproximateIndex
-from blemish.models.patchcore.patch_stream import PatchStream
+from blemish.models.patchcore.patch_stream import PatchStream, rows_of
 from blemish.progress import Progress, silent
 
 
@@ -91,6 +91,10 @@ class MemoryBank(DynamicBufferModule):
         self._progress: Progress = silent
         # With the rows it was made for.
         self._indexed: tuple[Tensor, SearchIndex | ApproximateIndex | None] | None = None
+
+    def capacity(self, channels: int) -> int:
+        """How many patches of so many channels are kept as they are."""
+        return rows_of(self.buffer_bytes, channels, self.size)
 
     def start(self) -> None:
         """Forgets everything."""

@@ -83,6 +83,11 @@ class PatchcoreDetector(Detector):
         """See `Detector.merge_state`."""
         self.bank.merge(state, self.progress)
 
+    @property
+    def scattered(self) -> int:
+        """See `Detector.scattered`: what fits two buffers."""
+        return max(1, 2 * self.bank.capacity(self.channels) // self.map_maker.count)
+
     def finish(self) -> None:
         """Selects the coreset."""
         self.bank.finish(self.progress, cells=self.map_maker.cells, first=self.next_number)

@@ -70,7 +70,7 @@ class PatchStream:
     @property
     def capacity(self) -> int:
         """How many rows fit the buffer, and make a block."""
-        return max(self.buffer_bytes // (4 * max(1, self._shape[1])), 2 * (self.size or 0), 2)
+        return rows_of(self.buffer_bytes, self._shape[1], self.size)
 
     @property
     def patches(self) -> int:
@@ -183,6 +183,11 @@ class PatchStream:
         assert self.size is not None
         chosen = self.select(rows.features, self.size)
         return Rows(rows.features[chosen], rows.number[chosen.cpu()], rows.seen)
+
+
+def rows_of(buffer_bytes: int, channels: int, size: int | None) -> int:
+    """How many rows of so many channels fit a buffer, or twice a coreset if that is more."""
+    return max(buffer_bytes // (4 * max(1, channels)), 2 * (size or 0), 2)
 
 
 def _join(*parts: Rows) -> Rows:
