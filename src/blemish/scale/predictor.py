@@ -84,8 +84,8 @@ class Predictor:
             size, N arrays where they don't, None without a verdict.
 
         Raises:
-            UsageError: if no images are given, or arrays of another layout, or versions differ from those of the
-                process that made the predictor. ArtifactError: if the model's file isn't here, or is another one.
+            UsageError: if no images are given, or versions differ from those of the process that made the predictor.
+            ArtifactError: if the model's file isn't here, or is another one.
         """
         name = next((name for name in (*_BULKY, "path") if name in batch), None)
         if name is None:
