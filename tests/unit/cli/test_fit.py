@@ -37,7 +37,8 @@ def test_flags_are_the_keys() -> None:
     command = typer.main.get_command(app)
     assert isinstance(command, click.Group) or hasattr(command, "commands")
     fit = command.commands["fit"]  # type: ignore[attr-defined]
-    own = {"directory", "output", "config", "preset", "overwrite", "as_json", "devices", "ray", "address"}
+    own = {"directory", "output", "config", "preset", "overwrite", "with_thumbnails", "as_json"}
+    own |= {"devices", "ray", "address"}
     assert {p.name for p in fit.params} - own == OPTIONS.keys()
     for parameter in fit.params:
         if parameter.name in OPTIONS:
