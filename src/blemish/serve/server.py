@@ -46,6 +46,7 @@ def log_to_stderr() -> None:
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]
+    logging.captureWarnings(True)  # they are lines of the log as well
     root.setLevel(logging.WARNING)
     logging.getLogger("blemish").setLevel(logging.INFO)
 

@@ -8,6 +8,7 @@ from blemish.errors import OutputError, UsageError
 from blemish.serve.accounts import Accounts
 from blemish.serve.configuration import StationSettings
 from blemish.serve.database import Writer, migrate, open_database, sole_user
+from blemish.serve.drift import Drift
 from blemish.serve.feedback import Feedback
 from blemish.serve.folder import WatchedFolder
 from blemish.serve.history import History
@@ -43,6 +44,7 @@ class Station:
         migrate(self.engine)
         self.writer = Writer(self.engine)
         self.history = History(self.engine, self.writer)
+        self.drift = Drift(self.writer)
         self.feedback = Feedback(self.history, settings.review_per_hour)
         self.thresholds = Thresholds(self.history, self.feedback)
         self.models = Models(
@@ -58,7 +60,7 @@ class Station:
             self.history, self.models, self.pictures, places=settings.queue, batch_size=settings.batch_size
         )
         self.metrics = Metrics(lambda: self.pipeline.waiting, lambda: len(self.models.open))
-        self.pipeline.listeners += [self.metrics.count, self.feedback.listen]
+        self.pipeline.listeners += [self.metrics.count, self.feedback.listen, self.drift.listen]
         self.sources = [
             WatchedFolder(source, self.only_product or "", self.history, self.pictures, self.pipeline)
             for source in settings.sources
@@ -77,6 +79,9 @@ class Station:
         """What doesn't work at the moment, in words; empty if all is well."""
         found = [] if self.pipeline.trouble is None else [self.pipeline.trouble]
         found += [f"folder {one.name}: {one.trouble}" for one in self.sources if one.trouble is not None]
+        found += [
+            f"drift: scores of product {one} have changed since {moment}" for one, moment in self.drift.alarms.items()
+        ]
         if not self.pictures.has_room:
             found.append("the disk is nearly full: pictures aren't stored, inspection goes on")
         return found

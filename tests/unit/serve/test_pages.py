@@ -68,6 +68,7 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
             f"/verdict/{anomalous['uid']}": "False alarm (F)",
             "/review": "Review",
             "/threshold": "Of the newest 2 parts, 1 would be called anomalous instead of 1.",
+            "/drift": "no sign of drift",
             "/products": "tile.safetensors",
             "/sources": "POST /api/v1/inspect",
             "/users": "This needs the role Admin.",
@@ -131,6 +132,11 @@ def test_an_engineer_moves_the_threshold_and_a_stranger_sees_nothing(
             browser.open(f"{address}/users")
             shows(browser, "root")
             assert browser.run(NAMELESS) == []
+            browser.run("[...document.querySelectorAll('input[aria-label=Name]')].pop().focus()")
+            browser.call("Input.insertText", text="plc")
+            until(lambda: browser.run("[...document.querySelectorAll('input')].some(i => i.value == 'plc')"))
+            click(browser, "add token")
+            shows(browser, "blemish_")
             browser.call("Network.clearBrowserCookies")
             browser.open(f"{address}/history")
             shows(browser, "Log in")

@@ -75,12 +75,13 @@ def users_page(station: Station, visitor: Visitor) -> None:
     def add_token(name: str, role: str, days: float | None) -> None:
         token = do(accounts.add_token, name, role, days or 0)
         if token:
-            with ui.dialog(value=True), ui.card():
-                ui.label(words("token told once")).style("font-weight: 600")
-                ui.label(token).style("font-family: monospace; overflow-wrap: anywhere; user-select: all")
-                ui.button(
-                    words("close"), on_click=lambda event: event.sender.parent_slot.parent.parent_slot.parent.close()
-                )
+            told.text = token
+            dialog.open()
+
+    with ui.dialog() as dialog, ui.card():
+        ui.label(words("token told once")).style("font-weight: 600")
+        told = ui.label().style("font-family: monospace; overflow-wrap: anywhere; user-select: all")
+        ui.button(words("close"), on_click=dialog.close)
 
     @ui.refreshable
     def content() -> None:

@@ -20,6 +20,7 @@ MENU = {
     "history": ("/history", "viewer", "history"),
     "review": ("/review", "operator", "fact_check"),
     "threshold": ("/threshold", "viewer", "tune"),
+    "drift": ("/drift", "viewer", "trending_up"),
     "products": ("/products", "viewer", "inventory_2"),
     "sources": ("/sources", "viewer", "input"),
     "users": ("/users", "admin", "group"),

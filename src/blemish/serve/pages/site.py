@@ -9,6 +9,7 @@ from nicegui import ui
 from starlette.responses import RedirectResponse, Response
 
 from blemish.serve.pages.administration import audit_page, products_page, sources_page, users_page
+from blemish.serve.pages.drift import drift_page
 from blemish.serve.pages.frame import Visitor, frame
 from blemish.serve.pages.history import history_page
 from blemish.serve.pages.live import live_page
@@ -24,6 +25,7 @@ PAGES: dict[str, tuple[str, str, Callable[[Station, Visitor], None]]] = {
     "/verdict/{uid}": ("verdict", "viewer", verdict_page),
     "/review": ("review", "operator", review_page),
     "/threshold": ("threshold", "viewer", threshold_page),
+    "/drift": ("drift", "viewer", drift_page),
     "/products": ("products", "viewer", products_page),
     "/sources": ("sources", "viewer", sources_page),
     "/users": ("users", "admin", users_page),

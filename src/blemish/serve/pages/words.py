@@ -12,6 +12,22 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "history": ("History", "Verlauf"),
     "review": ("Review", "Prüfen"),
     "threshold": ("Threshold", "Schwelle"),
+    "drift": ("Drift", "Drift"),
+    "no drift": (
+        "The order of scores tells nothing: no sign of drift.",
+        "Die Reihenfolge der Werte sagt nichts: keine Drift.",
+    ),
+    "drift since": ("The line has changed, since about {}.", "Die Linie hat sich verändert, etwa seit {}."),
+    "drift rate": (
+        "Evidence against an unchanged line; an alarm comes at {}. In a run of {} parts of an unchanged line the "
+        "chance of a false alarm is at most {}.",
+        "Beleg gegen eine unveränderte Linie; Alarm bei {}. In einem Lauf von {} Teilen einer unveränderten Linie ist "
+        "ein Fehlalarm höchstens mit Wahrscheinlichkeit {} zu erwarten.",
+    ),
+    "alarm": ("alarm", "Alarm"),
+    "before": ("Before", "Vorher"),
+    "after": ("After", "Nachher"),
+    "settle": ("Seen to it, begin anew", "Erledigt, neu beginnen"),
     "products": ("Products and models", "Produkte und Modelle"),
     "sources": ("Sources", "Quellen"),
     "users": ("Users", "Benutzer"),
