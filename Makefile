@@ -71,5 +71,6 @@ $(PEER):
 $(FLOORS): pyproject.toml
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install --quiet uv
-	.venv-floors/bin/uv pip install --quiet --python .venv-floors --resolution lowest-direct --editable ".[train,sign]" "pytest>=8" "hypothesis>=6.100"
+	.venv-floors/bin/uv pip install --quiet --python .venv-floors --resolution lowest-direct --editable ".[train,sign]"
+	.venv-floors/bin/uv pip install --quiet --python .venv-floors pytest hypothesis
 	touch $@

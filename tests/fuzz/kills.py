@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "update": (("-c", UPDATE, "m.safetensors", "tile", "out.safetensors"), "out.safetensors"),
     "export": ((*BLEMISH, "export", "m.safetensors", "--to", "onnx", "-o", "out.onnx", "--overwrite"), "out.onnx"),
     "report": ((*BLEMISH, "report", "m.safetensors", "tile", "-o", "out.html", "--overwrite"), "out.html"),
-    "bench": ((*BLEMISH, "bench", "tile", "-o", "out", "--detector", "patchcore", *FIT[2:]), "out/results.json"),
+    "bench": ((*BLEMISH, "bench", "tile", "-o", "out", "--recipes", "patchcore", *FIT[2:]), "out/results.json"),
     **{
         f"predict {suffix}": ((*BLEMISH, "predict", "m.safetensors", "tile", "--batch-size", "2", "--out", name), name)
         for suffix in ("csv", "jsonl", "parquet", "json")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from blemish.cli.console import print_json
 from blemish.errors import ImageReadError, OutputError
 from blemish.escaping import as_utf8, csv_cell, csv_path, lines, markdown_cell, one_line
 
@@ -102,6 +105,12 @@ def test_json_is_unicode(encoding: str, model_file: Path, named: Path, tmp_path:
     content = json.loads(ran.stdout.decode("utf-8"))
     assert content["inspected"] == len(HOSTILE)
     assert "no\\udcffpicture" in content["failures"][0]["path"]
+
+
+def test_json_into_a_stream_without_encoding() -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        print_json({"name": "Stück\udcff"})
+    assert json.loads(stream.getvalue()) == {"name": "Stück\\udcff"}
 
 
 def test_rows_of_formulas_and_of_bytes(model_file: Path, named: Path, tiles: Path, tmp_path: Path) -> None:
