@@ -216,6 +216,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
         with safe_open(Path(path), framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         pictures = tensors.pop(PICTURES, torch.empty(0, dtype=torch.uint8))
+        for name, own in model.state_dict().items():
+            if own.ndim == 0 and name in tensors and tensors[name].numel() != 1:  # torch 2.7 takes the first number
+                raise ValueError(f"size mismatch for {name}: one number, got {tuple(tensors[name].shape)}.")
         model.load_state_dict(tensors)
         model.check_state()
         model.good_images = GoodImages(manifest.good_images, pictures.numpy().tobytes())
