@@ -33,7 +33,7 @@ def drift_page(station: Station, visitor: Visitor) -> None:
             return
         alarm = run.alarm_at is not None and run.since is not None
         text = words("drift since", visitor.moment(run.parts[(run.since or 1) - 1][1])) if alarm else words("no drift")
-        ui.label(text).classes("card big").style(f"color: {'#c62828' if alarm else '#1b7f3b'}").props("role=status")
+        ui.label(text).classes("card big").style(f"color: {'#e04848' if alarm else '#2e9e52'}").props("role=status")
         chart = ui.echart(_chart(visitor, run)).classes("w-full card").style("height: 20rem")
         chart.props["aria-label"] = text
         chart.props["role"] = "img"
@@ -90,6 +90,9 @@ def _chart(visitor: Visitor, run: Run) -> dict[str, Any]:
         },
         "yAxis": {
             "type": "value",
+            "min": min(-1, math.floor(min(height for _, height in run.curve))),
+            "max": math.ceil(max(-math.log10(ALPHA), run.test.highest / math.log(10))) + 1,  # the alarm is in sight
+            "interval": 1,
             "axisLabel": {"formatter": "10^{value}", "color": ink},
             "splitLine": {"lineStyle": {"color": "rgba(128, 128, 128, 0.25)"}},
         },

@@ -56,7 +56,8 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
   text-align: center; font-weight: 700; font-size: .85rem }
 .strip img { width: 100%; height: 76px; object-fit: cover; display: block; background: #333 }
 .two { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1rem; width: 100% }
-@media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) } .menu span { display: none } }
+@media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) } .menu span { display: none }
+  .two.verdict-first > :last-child { order: -1 } }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; overflow-wrap: anywhere }
 .q-table th, .q-table td { font-size: 1rem }
 :focus-visible { outline: 3px solid #ff9800 !important; outline-offset: 2px }

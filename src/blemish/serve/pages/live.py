@@ -25,7 +25,7 @@ def live_page(station: Station, visitor: Visitor) -> None:
                 ui.label(words("none yet")).classes("big")
                 ui.label(words("waiting for parts")).classes("soft")
             return
-        with ui.element("div").classes("two"):
+        with ui.element("div").classes("two verdict-first"):
             _picture(newest[0], visitor)
             with ui.column().classes("w-full"):
                 _banner(newest[0], visitor)
