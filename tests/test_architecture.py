@@ -38,6 +38,7 @@ RANK = {
     "pre_processing": 3,
     "post_processing": 4,
     "models": 5,
+    "manifest": 5.5,  # torch-free
     "artifact": 6,
     "engine": 6,
     "runtime": 7,

@@ -7,6 +7,9 @@
     blemish.Engine().fit(model, data)
     model.save("parts.safetensors")
 
+    session = blemish.load("parts.safetensors")
+    print(session("new/0001.png"))
+
 Names are resolved on first use (PEP 562), so `import blemish` loads neither torch nor lightning.
 """
 
@@ -18,7 +21,7 @@ from blemish._lazy import lazy
 from blemish._version import __version__
 
 if TYPE_CHECKING:
-    from blemish.artifact import load as load
+    from blemish.artifact import load as load_detector  # noqa: F401
     from blemish.data.batch import ImageBatch as ImageBatch
     from blemish.data.batch import InferenceBatch as InferenceBatch
     from blemish.data.datamodule import ImageDataModule as ImageDataModule
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from blemish.engine.post_processor import PostProcessor as PostProcessor
     from blemish.errors import BlemishError as BlemishError
     from blemish.pre_processing import PreProcessor as PreProcessor
+    from blemish.runtime import load as load
+    from blemish.runtime.result import to_dataframe as to_dataframe
     from blemish.scale.predictor import make_predictor as make_predictor
 
 _HOME = {
@@ -42,8 +47,10 @@ _HOME = {
     "PostProcessor": "blemish.engine.post_processor",
     "PreProcessor": "blemish.pre_processing",
     "Subspace": "blemish.engine.module",
-    "load": "blemish.artifact",
+    "load": "blemish.runtime",
+    "load_detector": "blemish.artifact:load",
     "make_predictor": "blemish.scale.predictor",
+    "to_dataframe": "blemish.runtime.result",
 }
 
 __all__ = ["__version__", *_HOME]

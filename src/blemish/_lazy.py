@@ -1,7 +1,7 @@
 """Names that are imported on first use (PEP 562).
 
 Packages that need torch stay importable without it, and cheap: `import blemish` takes milliseconds. A module says
-`__getattr__ = lazy(__name__, {"Name": "its.module"})`.
+`__getattr__ = lazy(__name__, {"Name": "its.module"})`, or "its.module:other_name" for what is called otherwise there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def lazy(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}. Names: {', '.join(sorted(home))}.")
         with needing_extras():
-            return getattr(importlib.import_module(home[name]), name)
+            module, _, other = home[name].partition(":")
+            return getattr(importlib.import_module(module), other or name)
 
     return resolve

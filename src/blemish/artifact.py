@@ -16,65 +16,25 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from blemish import signing
 from blemish._version import __version__
-from blemish.data.batch import DataRecord
-from blemish.data.explanation import GoodImage
-from blemish.data.good_images import MOST_IMAGES, GoodImages
+from blemish.data.good_images import GoodImages
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
 from blemish.features.undrawn import undrawn
 from blemish.files import replacing
+from blemish.manifest import KEY, SCHEMA, SEALED, Manifest, Weights, read_manifest
 from blemish.models import DETECTORS, detectors
 from blemish.models.base import Detector, build_parts
-from blemish.post_processing.decision import CalibrationRecord
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.seal import BLANK, read_seal, write_seal
 
-SCHEMA = 2
-SEALED = 2
-"""The schema from which files carry their digest."""
-KEY = "blemish"
 PICTURES = "good_images.pictures"
 """(bytes,) uint8, see `blemish.data.good_images.GoodImages`; absent without."""
-
-
-class Weights(BaseModel):
-    """Where the backbone's weights came from. `sha256` is over their names, shapes and bytes; `license` is None where
-    it isn't known.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    source: str
-    sha256: str
-    license: str | None = None
-
-
-class Manifest(BaseModel):
-    """What the file says about itself.
-
-    `calibration` is None before calibration; `data` is the fingerprint of the images of the last fit; `versions` names
-    the libraries that wrote the file; `good_images` those that explanations refer to, their small pictures being the
-    tensor `PICTURES`; `seal` holds its digest, see `blemish.seal`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    schema_number: int = Field(ge=1, le=SCHEMA, strict=True)
-    detector: str
-    arguments: dict[str, Any]
-    post_processing: dict[str, float | None] | None
-    calibration: CalibrationRecord | None
-    weights: Weights
-    data: DataRecord | None
-    good_images: tuple[GoodImage, ...] = Field(default=(), max_length=MOST_IMAGES)
-    versions: dict[str, str]
-    seal: str | None = None
 
 
 def manifest_of(model: Detector) -> Manifest:
@@ -138,48 +98,6 @@ def save(model: Detector, path: str | os.PathLike[str]) -> None:
         except SafetensorError as error:  # its name for what the system has against it
             raise OSError(str(error)) from error
         write_seal(temporary)
-
-
-def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of a model file, without reading its tensors.
-
-    Raises:
-        ArtifactError: if the file is missing, damaged, of another program, or of a newer schema.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ArtifactError(f"There is no model file at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            f"{path} is not a model file, or it is damaged: {error}. Fit again, or copy it again."
-        ) from error
-    if KEY not in metadata:
-        raise ArtifactError(f"{path} is a safetensors file, but not one that blemish wrote.")
-    try:
-        content = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python converts
-        raise ArtifactError(f"The manifest of {path} is not JSON: {error}.") from error
-    try:
-        schema = content.get("schema_number") if isinstance(content, dict) else None
-        if isinstance(schema, int) and schema > SCHEMA:
-            wrote = (
-                content.get("versions", {}).get("blemish", "a newer version")
-                if isinstance(content.get("versions"), dict)
-                else "?"
-            )
-            raise ArtifactError(
-                f"{path} has schema {schema}; this blemish ({__version__}) reads up to {SCHEMA}. blemish "
-                f"{wrote} "
-                f"wrote it: upgrade with pip install --upgrade blemish."
-            )
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        raise ArtifactError(f"The manifest of {path} is not valid: {where}: {first['msg']}.") from error
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Detector:

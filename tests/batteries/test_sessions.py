@@ -242,8 +242,6 @@ def test_options_of_exported_models(runtime_name: str, model_file: Path) -> None
         runtime.load(path, threads=0)
     with pytest.raises(UsageError, match=r"device must be one of .*cpu.*Got 'moon'"):
         runtime.load(path, device="moon")
-    with pytest.raises(UsageError, match=r"threads is for exported models"):
-        runtime.load(model_file, threads=1)
 
 
 def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:

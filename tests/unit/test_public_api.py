@@ -12,7 +12,7 @@ import blemish
 
 PUBLIC = [
     *("BlemishError", "Engine", "ImageBatch", "ImageDataModule", "InferenceBatch", "Padim", "Patchcore"),
-    *("PostProcessor", "PreProcessor", "Subspace", "__version__", "load", "make_predictor"),
+    *("PostProcessor", "PreProcessor", "Subspace", "__version__", "load", "load_detector", "make_predictor"),
 ]
 
 

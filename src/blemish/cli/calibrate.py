@@ -9,7 +9,7 @@ import typer
 
 from blemish.cli.console import out, print_json, remark
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
-from blemish.cli.paths import OVERWRITE, output_file
+from blemish.cli.paths import EXPORTED, OVERWRITE, check_model, check_source, output_file
 from blemish.errors import UsageError
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blemish.post_processing.decision import Decision
 
 _SHARED = (*FolderSettings.model_fields, "group", *LoadingSettings.model_fields, *RunSettings.model_fields)
-_EXPORTED = (".onnx", ".xml")
 
 
 @with_flags(*_SHARED)
@@ -41,8 +40,6 @@ def calibrate(
     Without DIR the scores of the calibration that the file holds are used. With DIR all its good images calibrate
     again, or with --from-labels its labeled ones. Marks on pixels follow.
     """
-    from blemish.post_processing.moving import moved
-
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
     named = [f"--{name}" for name, value in move.items() if value is not None]
     if len(named) > 1 or (from_labels and named):
@@ -55,7 +52,12 @@ def calibrate(
         )
     if directory is not None and (threshold is not None or sensitivity is not None):
         raise UsageError(f"{named[0]} needs no images. Drop DIR, or drop {named[0]}.")
-    exported = model.suffix.lower() in _EXPORTED
+    check_model(model)
+    if directory is not None:
+        check_source(directory)
+    from blemish.post_processing.moving import moved
+
+    exported = model.suffix.lower() in EXPORTED
     context.with_resource(output_file(output, model.suffix.lower() if exported else ".safetensors", overwrite))
     if exported:
         if directory is not None:
@@ -103,6 +105,8 @@ def update(
     **flags: Any,
 ) -> None:
     """Add good images to a model and calibrate on some of them that it doesn't learn from."""
+    check_model(model, exported="Update the .safetensors that it was made from, and export that.")
+    check_source(directory)
     from blemish.artifact import load, save
     from blemish.data.datamodule import ImageDataModule
     from blemish.engine import Engine

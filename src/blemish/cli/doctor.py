@@ -15,6 +15,7 @@ import typer
 from blemish._version import __version__
 from blemish.cli.console import print_json, table
 from blemish.extras import DISTRIBUTIONS, EXTRAS
+from blemish.runtime.threads import sensible_threads, usable_cores
 
 PACKAGES = {DISTRIBUTIONS.get(package, package): extra for package, extra in EXTRAS.items()}
 
@@ -41,7 +42,7 @@ def examine() -> dict[str, Any]:
         "blemish": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "weight_store": str(store),
         "stored_weights": ", ".join(weights) or "none",
@@ -57,6 +58,16 @@ def examine() -> dict[str, Any]:
         gpus = [torch.cuda.get_device_name(i) for i in range(count)]
         report["devices"] = ", ".join([f"cpu ({torch.get_num_threads()} threads)", *gpus])
     return report
+
+
+def _cores() -> str:
+    """How many, how busy they are, and what that means for threads."""
+    cores, threads = usable_cores(), sensible_threads()
+    text = f"{cores} usable; predict takes {threads} thread" + ("" if threads == 1 else "s")
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads > 1 and cores - busy < threads:
+        text += f", but {busy:.1f} are busy: a session may be faster with --threads 1 or OMP_NUM_THREADS=1"
+    return text
 
 
 def _version(package: str) -> str | None:

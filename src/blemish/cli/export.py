@@ -8,7 +8,7 @@ from typing import Any, Literal
 import typer
 
 from blemish.cli.console import out, print_json, remark
-from blemish.cli.paths import OVERWRITE, output_file
+from blemish.cli.paths import OVERWRITE, check_model, output_file
 from blemish.errors import UsageError
 
 
@@ -29,12 +29,15 @@ def export(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it gives the same verdicts there as in torch."""
-    from blemish.artifact import load
-    from blemish.export.exporting import SUFFIXES, target
-
+    check_model(model, exported="Export the .safetensors that it was made from.")
     shape = None if static is None else _parse(static)
-    path = target(model.with_suffix(SUFFIXES[to]) if output is None else output, to)  # not into a folder of its name
-    context.with_resource(output_file(path, SUFFIXES[to], overwrite))
+    if output is not None and output.suffix and output.suffix.lower() != _SUFFIXES[to] and not output.is_dir():
+        raise UsageError(f"--to {to} writes a file that ends in {_SUFFIXES[to]}. Got {str(output)!r}.")
+    from blemish.artifact import load
+    from blemish.export.exporting import target
+
+    path = target(model.with_suffix(_SUFFIXES[to]) if output is None else output, to)  # not into a folder of its name
+    context.with_resource(output_file(path, _SUFFIXES[to], overwrite))
     detector = load(model)
     done = detector.export(
         path,
@@ -62,6 +65,12 @@ def export(
 
 def _parse(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--static must be N,H,W. Got {text!r}.") from error
+        parts = [int(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3 or min(parts) < 1:
+        raise UsageError(f"--static must be N,H,W, each at least 1. Got {text!r}.")
+    return parts
+
+
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}

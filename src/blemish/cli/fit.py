@@ -11,8 +11,9 @@ import typer
 
 from blemish.cli.console import out, print_json, remark, warn
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
-from blemish.cli.paths import OVERWRITE, output_file
+from blemish.cli.paths import OVERWRITE, check_source, output_file
 from blemish.errors import UsageError
+from blemish.functional.conformal import normal_rank
 from blemish.models import DETECTORS
 from blemish.presets import PRESETS, with_preset
 from blemish.settings import fit_settings
@@ -46,6 +47,8 @@ def fit(
     values, from_preset = configuration(config, preset, flags)
     if address is not None and not ray:
         raise UsageError("--address is for --ray. Add it, or leave it out.")
+    check_source(directory)
+    context.with_resource(output_file(output, ".safetensors", overwrite))
     from blemish.artifact import save
     from blemish.cli.tradeoff import show_tradeoff
     from blemish.data.check import folders_sentence
@@ -55,7 +58,6 @@ def fit(
     from blemish.post_processing.summary import calibration_summary, warnings
     from blemish.trials.work import build_model, planned
 
-    context.with_resource(output_file(output, ".safetensors", overwrite))
     strategy: Literal["auto", "ray"] = "ray" if ray else "auto"
     settings, datamodule, remarks = planned(values, from_preset, directory)
     for text in remarks:
@@ -66,6 +68,9 @@ def fit(
         remark(f"Passed over: {describe(datamodule.index.passed_over)}.")
     if settings.folder.bit_depth is None and datamodule.reading.bit_depth is not None:
         remark(depth_sentence(datamodule.reading.bit_depth))
+    rate = settings.decision.max_false_alarm_rate
+    if rate is not None:
+        normal_rank(sum(sample.label is False for sample in split.calibration), rate)  # before hours of work
     model = build_model(settings)
     if model.extractor.source == "formula":
         remark(

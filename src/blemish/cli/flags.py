@@ -35,8 +35,9 @@ def with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
         parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         for option in (OPTIONS[name] for name in names):
             flag = option.name.replace("_", "-")
-            declaration = f"--{flag}/--no-{flag}" if option.kind is bool else f"--{flag}"
-            default = typer.Option(None, declaration, help=help_of(option), show_default=False)
+            names_of = [f"--{flag}/--no-{flag}" if option.kind is bool else f"--{flag}"]
+            names_of += ["--device"] if option.name == "accelerator" else []  # as predict calls it
+            default = typer.Option(None, *names_of, help=help_of(option), show_default=False)
             kind = (option.kind if option.kind in (int, float, bool) else str) | None
             parameters.append(
                 inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

@@ -22,6 +22,7 @@ def inspect(
     if as_json:
         print_json({**content, **extra, "bytes": model.stat().st_size})
         return
+    from blemish.post_processing.decision import Scale
     from blemish.post_processing.summary import calibration_summary
 
     weights, data = content["weights"], content["data"]
@@ -39,8 +40,12 @@ def inspect(
     if extra["thresholds"]:
         table("thresholds (raw scores)", ("name", "value"), list(extra["thresholds"].items()))
     record = _record(content["calibration"])
-    threshold = extra["thresholds"].get("raw_image_threshold")
-    out().print("Not calibrated." if record is None else calibration_summary(record, threshold), markup=False)
+    if record is None:
+        out().print("Not calibrated.")
+    else:
+        numbers = extra["thresholds"]
+        in_force = Scale(*(numbers[name] for name in _IMAGE)).effective_threshold
+        out().print(calibration_summary(record, in_force, numbers["raw_image_threshold"]), markup=False)
     if "graph" in extra:
         from blemish.export.report import ParityReport
 
@@ -51,6 +56,9 @@ def inspect(
         out().print(str(ParityReport.from_dict(extra["parity"])), markup=False)
 
 
+_IMAGE = ("raw_image_threshold", "image_min", "image_max", "image_sensitivity")
+
+
 def _argument(value: Any) -> str:
     if isinstance(value, dict):  # the region of interest
         (height, width), counts = value["size"], value["counts"]
@@ -59,15 +67,13 @@ def _argument(value: Any) -> str:
 
 
 def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    from blemish.artifact import load, read_manifest
-    from blemish.post_processing.post_processor import DecisionModule
+    """From the header and the numbers that decide: needs no torch."""
+    from blemish.manifest import read_decision, read_manifest, tensor_shapes
 
     manifest = read_manifest(path)
-    detector = load(path)
-    decider = detector.post_processor
-    decision = decider.decision if isinstance(decider, DecisionModule) and decider.is_calibrated else None
-    tensors = {name: list(tensor.shape) for name, tensor in detector.state_dict().items()}
-    return manifest.model_dump(mode="json"), {"thresholds": _thresholds(decision), "tensors": tensors}
+    decision = read_decision(path, manifest)
+    extra = {"thresholds": _thresholds(decision), "tensors": tensor_shapes(path)}
+    return manifest.model_dump(mode="json"), extra
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from blemish.data.walk import OWN, Walk, describe, is_own_output, walk
-from blemish.errors import DataError, UsageError
+from blemish.errors import ArtifactError, DataError, UsageError
 from blemish.files import locked
 
 OVERWRITE = typer.Option(False, "--overwrite", help="Replace what is there already, once the new one is whole.")
@@ -45,6 +45,35 @@ def output_file(path: Path, suffix: str, overwrite: bool) -> Iterator[None]:
     require_new(path, overwrite)
     with locked(path):
         yield
+
+
+MODEL = ".safetensors"
+EXPORTED = (".onnx", ".xml")
+
+
+def check_model(path: Path, *, exported: str = "") -> None:
+    """Fails before anything heavy is imported if there is no model file.
+
+    Args:
+        path: as it was given.
+        exported: what to do with an exported file; "" where one will do.
+
+    Raises:
+        UsageError: for another suffix. ArtifactError: if there is no such file.
+    """
+    suffix = path.suffix.lower()
+    if suffix in EXPORTED and exported:
+        raise UsageError(f"{path} is an exported model. {exported}")
+    if suffix not in (MODEL, *EXPORTED):
+        raise UsageError(f"A model file ends in {' or '.join((MODEL, *EXPORTED))}. Got {str(path)!r}.")
+    if not path.is_file():
+        raise ArtifactError(f"There is no model file at {path}.")
+
+
+def check_source(path: Path) -> None:
+    """Fails before anything heavy is imported if there is no such folder or manifest. Raises `DataError`."""
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or manifest.")
 
 
 @dataclass

@@ -12,7 +12,7 @@ import typer
 
 from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
-from blemish.cli.paths import OVERWRITE, expand, require_new
+from blemish.cli.paths import MODEL, OVERWRITE, check_model, expand, require_new
 from blemish.data.good_images import GoodPictures
 from blemish.data.walk import describe
 from blemish.errors import UsageError
@@ -48,7 +48,8 @@ def predict(
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
     frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, take the first, or all."),
-    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    device: str = typer.Option("auto", "--device", "--accelerator", help="auto, cpu, cuda, ..."),
+    threads: int | None = typer.Option(None, "--threads", help="Threads on the CPU. Default: at most 4."),
     ray: bool = typer.Option(False, "--ray", help="Score on all CPUs or GPUs of a Ray cluster, or of this machine."),
     address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     ship_model: bool = typer.Option(False, "--ship-model", help="Send the model file to Ray's workers."),
@@ -58,29 +59,29 @@ def predict(
     **flags: Any,
 ) -> None:
     """Inspect images. Writes nothing but what --out and --save ask for; goes on after an image that can't be read."""
-    from blemish.post_processing.moving import moved
-    from blemish.predictions.pictures import PictureFolder
-    from blemish.predictions.rows import fingerprint
-    from blemish.predictions.run import prediction_run
-    from blemish.runtime import load
-    from blemish.runtime.session import Session
-
     if resume and output is None:
         raise UsageError("--resume continues a file of predictions. Name it with --out.")
     if output is not None and not resume:
         require_new(output, overwrite)
     smallest = min_pixels(min_area, mm_per_pixel)
     loading = settings_of(LoadingSettings, flags)
+    check_model(model)
     if good_root is not None and not explain:
         raise UsageError("--good-root names the folder of good images that --explain shows. Add --explain, or drop it.")
     if ray:
         if explain:
             raise UsageError("--explain is not for --ray. Drop one of them.")
+        if threads is not None:
+            raise UsageError("--ray gives every worker one core. Drop --threads.")
         if any(value is not None for value in (threshold, sensitivity, rate)):
             raise UsageError("--ray decides as the model's file says. Write the threshold down with blemish calibrate.")
         from blemish.cli.ray import predict_on_ray
 
-        options = {"device": device, "batch_size": loading.batch_size, "max_pixels": loading.max_pixels}
+        options = {
+            "device": "cpu" if device == "auto" else device,
+            "batch_size": loading.batch_size,
+            "max_pixels": loading.max_pixels,
+        }
         options |= {"min_area": smallest, "frames": frames, "mm_per_pixel": mm_per_pixel, "ship": ship_model}
         kinds = None if save is None else save.split(",")
         counts = predict_on_ray(model, images, options, address, output, resume, kinds, save_dir)
@@ -98,8 +99,18 @@ def predict(
         raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
     inputs = expand(images)
     named = inputs.images
+    from blemish.post_processing.moving import moved
+    from blemish.predictions.pictures import PictureFolder
+    from blemish.predictions.rows import fingerprint
+    from blemish.predictions.run import prediction_run
+    from blemish.runtime import load
+    from blemish.runtime.session import Session
+    from blemish.runtime.threads import sensible_threads
+
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
-    backend = load(model, device=device).backend
+    if threads is None and model.suffix.lower() == MODEL:  # runtimes of exported models limit theirs
+        threads = sensible_threads()
+    backend = load(model, device=device, threads=threads).backend
     session = Session(
         backend,
         decision=moved(backend.decision, **move),

@@ -9,7 +9,8 @@ import typer
 
 from blemish.cli.console import phases
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
-from blemish.cli.paths import OVERWRITE, output_file
+from blemish.cli.paths import OVERWRITE, check_model, check_source, output_file
+from blemish.errors import DataError
 from blemish.settings import FolderSettings, LoadingSettings
 
 
@@ -30,11 +31,17 @@ def report(
     DIR.
     """
     from blemish.cli.test import show
-    from blemish.report.assemble import report_on_model, report_on_predictions
-    from blemish.report.html_rows import READERS
 
+    predicted = source.suffix.lower() in (".csv", ".jsonl", ".parquet")
+    if not predicted:
+        check_model(source, exported=f"Predict first: blemish predict {source} {directory} --out rows.jsonl.")
+    elif not source.is_file():
+        raise DataError(f"There are no predictions at {source}.")
+    check_source(directory)
     context.with_resource(output_file(output, ".html", overwrite))
-    make = report_on_predictions if source.suffix.lower() in READERS else report_on_model
+    from blemish.report.assemble import report_on_model, report_on_predictions
+
+    make = report_on_predictions if predicted else report_on_model
     said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     loading = settings_of(LoadingSettings, flags)
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}

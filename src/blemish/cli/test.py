@@ -9,7 +9,7 @@ import typer
 
 from blemish.cli.console import out, phases, print_json, table
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
-from blemish.cli.paths import OVERWRITE, output_file
+from blemish.cli.paths import OVERWRITE, check_model, check_source, output_file
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
 
 
@@ -29,7 +29,13 @@ def test(
     """Measure a model on labeled images, on raw scores and in original pixels."""
     said = {name: value for name, value in given(flags).items() if name in FolderSettings.model_fields}
     loading, accelerator = settings_of(LoadingSettings, flags), settings_of(RunSettings, flags).accelerator
+    check_model(
+        model, exported=f"Predict first: blemish predict {model} {directory} --out rows.jsonl, then report on that."
+    )
+    check_source(directory)
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
+    if report is not None:
+        context.with_resource(output_file(report, ".html", overwrite))
     if report is None:
         from blemish.artifact import load
         from blemish.engine.testing import measure
@@ -38,7 +44,6 @@ def test(
     else:
         from blemish.report.assemble import report_on_model
 
-        context.with_resource(output_file(report, ".html", overwrite))
         with phases() as progress:
             figures = report_on_model(
                 model, directory, report, loading, accelerator, said=said, move=move, progress=progress

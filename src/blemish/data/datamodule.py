@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from blemish.data.arrays import Arrays, index_arrays
-from blemish.data.batch import DataRecord, pack_digests, short_digest
 from blemish.data.check import masks_complete
 from blemish.data.dataset import ImageDataset, Transform, make_loader
 from blemish.data.depth import reading_of
@@ -33,12 +32,16 @@ from blemish.data.good_images import DIGITS
 from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256, read_size
 from blemish.data.index import Index, Sample, index_folder, read_exclusions
 from blemish.data.likeness import MOST_IMAGES, clusters, small
+from blemish.data.record import ColorRecord, DataRecord, colors_of, pack_digests, short_digest
 from blemish.data.splits import Policy, Split, split, unseen
 from blemish.data.walk import walk
 from blemish.data.workers import default_workers, possible_workers
 from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.escaping import one_line
 from blemish.settings import DataSettings, FolderSettings, LoadingSettings, ProbeSettings
+
+COLORED = 32
+"""Good images whose colors are remembered."""
 
 
 class ImageDataModule(LightningDataModule):
@@ -362,6 +365,7 @@ class ImageDataModule(LightningDataModule):
             bit_depth=self.reading.bit_depth,
             exclude=self.index.excluded,
             digests=pack_digests(map(self._digest, made_from)),
+            color=self._colors(made_from),
         )
 
     def good_image(self, number: int, sample: Sample) -> GoodImage:
@@ -400,6 +404,14 @@ class ImageDataModule(LightningDataModule):
     def _seen(self, record: DataRecord) -> Callable[[Sample], bool]:
         seen = record.seen()
         return lambda sample: short_digest(self._digest(sample)) in seen
+
+    def _colors(self, samples: Sequence[Sample]) -> ColorRecord | None:
+        """Of some good images, evenly chosen."""
+        good = [sample for sample in samples if sample.label is False]
+        some = good[:: max(1, -(-len(good) // COLORED))]
+        reading = self.reading
+        images = (reading(s.path) if self.arrays is None else self.arrays.images[s.relative] for s in some)
+        return colors_of(images) if some else None
 
     def _digest(self, sample: Sample) -> str:
         if sample not in self._digests:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -34,8 +34,9 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from blemish.data.batch import DataRecord, InferenceBatch
+from blemish.data.batch import InferenceBatch
 from blemish.data.datamodule import ImageDataModule
+from blemish.data.record import DataRecord
 from blemish.engine.module import AnomalyModule, Driver
 from blemish.engine.remembering import good_images_of
 from blemish.errors import UsageError
@@ -57,8 +58,12 @@ _EXPECTED = (
 )
 
 
+Data: TypeAlias = ImageDataModule | str | os.PathLike[str]
+"""A data module, or a folder or manifest that becomes one with its defaults."""
+
+
 class Engine:
-    """Runs detectors over data.
+    """Runs detectors over data: an `ImageDataModule`, or a folder, which becomes one.
 
     Args:
         accelerator: "auto", "cpu", "cuda" or "mps", as `lightning.Trainer` takes it; a `UsageError` on first use if
@@ -98,7 +103,7 @@ class Engine:
     def fit(
         self,
         model: Detector,
-        datamodule: ImageDataModule,
+        datamodule: Data,
         *,
         watch: Callable[[InferenceBatch], None] | None = None,
         thumbnails: bool = False,
@@ -117,9 +122,9 @@ class Engine:
             DataError, CalibrationError, NonFiniteError: if the images can't support a detector; the message says which
                 and why.
         """
-        self._fit(model, datamodule, model.start, watch=watch, thumbnails=thumbnails)
+        self._fit(model, as_data(datamodule), model.start, watch=watch, thumbnails=thumbnails)
 
-    def update(self, model: Detector, datamodule: ImageDataModule, *, thumbnails: bool = False) -> None:
+    def update(self, model: Detector, datamodule: Data, *, thumbnails: bool = False) -> None:
         """Adds more good images to a fitted detector and calibrates again on the data module's calibration images.
 
         Args:
@@ -130,16 +135,18 @@ class Engine:
         Raises:
             NotFittedError: before `fit`. Others as in `fit`.
         """
+        datamodule = as_data(datamodule)
         self._read_alike(model, datamodule)
         self._fit(model, datamodule, model.resume, earlier=model.data_record, thumbnails=thumbnails)
 
-    def validate(self, model: Detector, datamodule: ImageDataModule) -> None:
+    def validate(self, model: Detector, datamodule: Data) -> None:
         """Calibrates a fitted detector again on images that it hasn't seen: new thresholds, same features. The images
         count as seen from then on, unless they are test images.
 
         Raises:
             UsageError: if `calibrate_on` is "cross" and the detector was fitted on some of the images.
         """
+        datamodule = as_data(datamodule)
         self._prepare(model, datamodule)
         self._read_alike(model, datamodule)
         dealt = datamodule.split
@@ -162,7 +169,7 @@ class Engine:
     def test(
         self,
         model: Detector,
-        datamodule: ImageDataModule,
+        datamodule: Data,
         *,
         watch: Callable[[InferenceBatch], None] | None = None,
     ) -> EvaluationResult:
@@ -174,6 +181,7 @@ class Engine:
             datamodule: its test images are measured.
             watch: called with every decided batch, for whoever wants to see single images.
         """
+        datamodule = as_data(datamodule)
         self._prepare(model, datamodule)
         self._read_alike(model, datamodule)
         datamodule.leave_out_seen(model.data_record)
@@ -183,11 +191,12 @@ class Engine:
             trainer.test(driven, datamodule=datamodule, verbose=False)
         return driven.evaluator.compute()
 
-    def predict(self, model: Detector, datamodule: ImageDataModule) -> list[InferenceBatch]:
+    def predict(self, model: Detector, datamodule: Data) -> list[InferenceBatch]:
         """Verdicts, maps and masks for the data module's prediction images.
 
         The result holds all maps in memory; for streams of any length use `blemish.runtime`.
         """
+        datamodule = as_data(datamodule)
         self._prepare(model, datamodule)
         self._read_alike(model, datamodule)
         with self._trainer() as trainer:
@@ -307,6 +316,19 @@ class Engine:
             )
         except (ValueError, RuntimeError, MisconfigurationException) as error:
             raise UsageError(f"accelerator {self.accelerator!r} can't be used: {error}") from error
+
+
+def as_data(data: Data) -> ImageDataModule:
+    """A folder or manifest as a data module with defaults; a data module as it is.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        return ImageDataModule(data)
+    if not isinstance(data, ImageDataModule):
+        raise UsageError(f"Data must be an ImageDataModule or a folder. Got {type(data).__name__}.")
+    return data
 
 
 def _driven(model: Detector) -> AnomalyModule:

@@ -23,9 +23,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from blemish.data.batch import DataRecord, InferenceBatch, PerImage, RawPrediction
+from blemish.data.batch import InferenceBatch, PerImage, RawPrediction
 from blemish.data.explanation import Basis, Explanation, Finding, GoodPatch
 from blemish.data.good_images import GoodImages
+from blemish.data.record import DataRecord
 from blemish.data.roi import run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.backbones import default_layers

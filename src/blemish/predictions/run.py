@@ -17,7 +17,8 @@ from blemish.escaping import as_utf8
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import PredictionRow, row_of
 from blemish.predictions.streaming import FailedRow, PredictionFile, is_interrupted
-from blemish.runtime.session import Failure, Frame, Session, frames_of
+from blemish.runtime.inputs import Frame, frames_of
+from blemish.runtime.session import Failure, Session
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from blemish.runtime.inputs import Channels
     from blemish.runtime.session import Session
 
 OPENERS = {
@@ -21,13 +22,25 @@ OPENERS = {
 """File suffix -> module with an `open_session(path, device, threads)`."""
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", threads: int | None = None) -> Session:
-    """Opens a model file for inspection.
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    channels: Channels = "rgb",
+) -> Session:
+    """Opens a model file for inspection: call what it gives with images.
 
     Args:
         path: a model that `blemish` wrote.
-        device: where it runs: "cpu", "cuda", ...; what there is depends on the runtime, whose error lists it.
-        threads: threads on the CPU, at least 1, for exported models. None lets the runtime decide.
+        device: where it runs: "cpu", "cuda", ..., or "auto" for a GPU where there is one; what there is depends on the
+            runtime, whose error lists it.
+        threads: threads on the CPU, at least 1. None lets the runtime decide. In torch they belong to the process: the
+            number holds for all of its models.
+        batch_size: how many images of equal size are stacked. None takes 1 for streams, so that each verdict is there
+            as soon as it can be, and 8 for lists and folders.
+        channels: of arrays and tensors: "rgb", "bgr" as OpenCV gives them, or "gray".
 
     Raises:
         UsageError: for a suffix without a runtime, or an option it doesn't have.
@@ -44,5 +57,6 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", threads: int | No
         raise UsageError(f"threads must be at least 1. Got {threads}.")
     with needing_extras():
         opener = importlib.import_module(OPENERS[suffix])
-    session: Session = opener.open_session(path, device, threads)
-    return session
+    from blemish.runtime.session import Session
+
+    return Session(opener.open_session(path, device, threads).backend, batch_size=batch_size, channels=channels)

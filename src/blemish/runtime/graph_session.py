@@ -16,6 +16,7 @@ import numpy.typing as npt
 from blemish import signing
 from blemish.data.explanation import Explanation
 from blemish.data.good_images import GoodImages
+from blemish.data.record import ColorRecord
 from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
@@ -64,6 +65,12 @@ class GraphBackend:
         """See `Backend`."""
         bits: int | None = (self.content.get("manifest", {}).get("data") or {}).get("bit_depth")
         return bits
+
+    @property
+    def color(self) -> ColorRecord | None:
+        """See `Backend`."""
+        color = (self.content.get("manifest", {}).get("data") or {}).get("color")
+        return None if color is None else ColorRecord(**color)
 
     @property
     def good_images(self) -> GoodImages:

@@ -72,6 +72,8 @@ def _providers(device: str) -> list[Any]:
     kind, _, number = device.partition(":")
     available = onnxruntime.get_available_providers()
     known = [name for name, provider in PROVIDERS.items() if provider in available]
+    if kind == "auto":
+        kind = "cuda" if "cuda" in known else "cpu"
     if kind not in known or (number and not number.isdigit()):
         raise UsageError(f"device must be one of {', '.join(known)} in this ONNX Runtime. Got {device!r}.")
     return [(PROVIDERS[kind], {"device_id": number})] if number else [PROVIDERS[kind]]

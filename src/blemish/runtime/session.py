@@ -7,54 +7,32 @@ neighbors of equal size share a stack, others go alone. NumPy and Pillow only.
 
 from __future__ import annotations
 
-import io
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from blemish.data.explanation import Explanation
 from blemish.data.good_images import GoodImages
-from blemish.data.image_io import MAX_PIXELS, Reading, read_header
+from blemish.data.image_io import MAX_PIXELS, Reading
+from blemish.data.record import ColorRecord
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
 from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
+from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
 from blemish.runtime.result import Failure as Failure
 from blemish.runtime.result import Result as Result
 
 FRAMES = ("refuse", "first", "all")
 
-
-class Frame(NamedTuple):
-    """One picture of a file that holds several, from 0 on."""
-
-    path: str | os.PathLike[str]
-    number: int
-
-    def __str__(self) -> str:
-        return f"{os.fspath(self.path)}#{self.number}"
-
-
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | Frame"
-"""A file name, an encoded image, a picture (taken as its file would be), HWC RGB: uint8, or float32 in [0, 1]; or one
-picture of a file."""
-
-
-def frames_of(path: str | os.PathLike[str]) -> list[Frame]:
-    """The pictures of a file that holds several; empty for one that holds one, or can't be read."""
-    try:
-        count = read_header(path).frames
-    except ImageReadError:
-        return []
-    return [Frame(path, number) for number in range(count)] if count > 1 else []
-
+STACKED = 8
+"""How many images are stacked where nobody says."""
 
 STACKED_PIXELS = 2**23
 """How many pixels (H x W, over all images) are inspected at once, unless a single image has more: a bound for memory,
@@ -87,6 +65,11 @@ class Backend(Protocol):
     @property
     def bit_depth(self) -> int | None:
         """How many bits of 16-bit files its images use, see `blemish.data.image_io.read_image`; None for all."""
+        ...
+
+    @property
+    def color(self) -> ColorRecord | None:
+        """What colors the images have that it was fitted on; None where that isn't known."""
         ...
 
     @property
@@ -124,11 +107,15 @@ class Session:
     Args:
         backend: the model in its runtime.
         decision: how to decide; None takes the model's own. A call may bring another.
-        batch_size: how many images of equal size are stacked at most, at least 1; never more than `STACKED_PIXELS`.
+        batch_size: how many images of equal size are stacked at most, at least 1, and never more than
+            `STACKED_PIXELS`. None takes `STACKED`, but 1 for
+            streams, so that every verdict is there before the next image is asked for.
         max_pixels: refuse larger images, see `read_image`.
         min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
         frames: what happens to a file that holds several pictures: "refuse", which makes it a `Failure`, "first", or
             "all", which gives a result for each.
+        channels: of arrays and tensors: "rgb", "bgr" as OpenCV gives them, or "gray" for one channel alone. Files and
+            pictures of Pillow say it themselves.
 
     Attributes:
         decision: in force from the next image on; frozen, so that replacing it changes no other session.
@@ -139,18 +126,26 @@ class Session:
         backend: Backend,
         *,
         decision: Decision | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         min_area: int = 1,
         frames: Literal["refuse", "first", "all"] = "refuse",
+        channels: Channels = "rgb",
     ) -> None:
-        check_options(batch_size=batch_size, min_area=min_area, frames=frames, known=FRAMES)
+        if channels not in CHANNELS:
+            raise UsageError(f"channels must be one of {', '.join(CHANNELS)}. Got {channels!r}.")
+        check_options(
+            batch_size=STACKED if batch_size is None else batch_size, min_area=min_area, frames=frames, known=FRAMES
+        )
         self.backend = backend
         self.decision = backend.decision if decision is None else decision
-        self.batch_size = batch_size
+        self.batch_size = STACKED if batch_size is None else batch_size
+        self._streamed = 1 if batch_size is None else batch_size
         self.max_pixels = max_pixels
         self.min_area = min_area
         self.frames = frames
+        self.channels = channels
+        self._colors_told = False
 
     def __repr__(self) -> str:
         kind = type(self.backend).__name__.removesuffix("Backend")
@@ -197,19 +192,19 @@ class Session:
         """Verdicts for one image or several, in their order.
 
         Args:
-            images: see `Source`.
+            images: see `blemish.runtime.inputs.Source`; also a stack (N, H, W, 3) or (N, 3, H, W), or any iterable.
             decision: how to decide about these; None takes the session's.
 
         Raises:
             ImageReadError: for the first image that can't be read. NonFiniteError: for a score without a meaning.
             UsageError: for an array of another layout or range. DataError: for a size that an exported file can't take.
         """
-        single = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray, Frame))
         results = []
-        for result in self.stream([images] if single else images, decision):  # type: ignore[list-item,arg-type]
-            if isinstance(result, Failure):
-                raise result.error
-            results.append(result)
+        for batch in self.batches(each(images), decision):
+            for result in batch:
+                if isinstance(result, Failure):
+                    raise result.error
+                results.append(result)
         return results
 
     def explain(self, image: Source | Result, *, count: int = 3) -> Explanation:
@@ -278,14 +273,19 @@ class Session:
 
     def stream(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[Result | Failure]:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its
-        place.
+        place. The next image is asked for when the verdict was given, unless a `batch_size` was.
         """
-        return (result for batch in self.batches(images, decision) for result in batch)
+        return (result for batch in self._batches(images, decision, self._streamed) for result in batch)
 
     def batches(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[list[Result | Failure]]:
         """As `stream`, in lists of what was inspected together. What comes after a batch doesn't depend on what came
         before it: a run that is continued there goes on as it would have.
         """
+        return self._batches(images, decision, self.batch_size)
+
+    def _batches(
+        self, images: Iterable[Source], decision: Decision | None, size: int
+    ) -> Iterator[list[Result | Failure]]:
         stack: list[_Item] = []
         for item in map(self._read, self._each_frame(images)):
             if stack and (isinstance(item, Failure) or not _stackable(stack, item.image)):
@@ -295,7 +295,7 @@ class Session:
                 yield [item]
                 continue
             stack.append(item)
-            if len(stack) == self.batch_size:
+            if len(stack) == size:
                 yield list(self._inspect(stack, decision))
                 stack = []
         if stack:
@@ -315,18 +315,17 @@ class Session:
         named = str(source) if isinstance(source, Frame) else source
         path = os.fspath(named) if isinstance(named, (str, os.PathLike)) else ""
         try:
-            if isinstance(source, Frame):
-                image: npt.NDArray[Any] = replace(self.reading, frame=source.number)(source.path)
-            elif isinstance(source, Image.Image):
-                image = _from_pillow(source, self.reading)
-            elif isinstance(source, (str, os.PathLike, bytes)):
-                image = self.reading(source)
-            else:
-                image = _checked(source)
+            image = read_source(source, self.reading, self.channels)
         except ImageReadError as error:
             return Failure(path, error.reason, error)
         except UsageError as error:  # a torn frame of a camera costs that frame
             return Failure(path, str(error), error)
+        color = getattr(self.backend, "color", None)  # backends of one's own need not know
+        if color is not None and not self._colors_told:
+            odd = odd_colors(image, color)
+            if odd is not None:
+                self._colors_told = True
+                warnings.warn(f"{path or 'An image'} {odd} (Said once.)", stacklevel=2)
         return _Item(path, image, time.perf_counter() - started)
 
     def _inspect(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:
@@ -369,35 +368,6 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
     for name, value in (("batch_size", batch_size), ("min_area", min_area)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1. Got {value}.")
-
-
-def _from_pillow(picture: Image.Image, reading: Reading) -> npt.NDArray[Any]:
-    """As `read_image` takes the same picture from a file: upright, at full depth, transparency on black."""
-    encoded = io.BytesIO()
-    try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("F", "I"):
-            raise OSError(f"mode {upright.mode} has no declared range; give RGB, L or I;16")
-        if upright.mode in ("CMYK", "YCbCr"):
-            upright = upright.convert("RGB")
-        upright.save(encoded, "PNG", compress_level=0)
-    except OSError as error:
-        raise ImageReadError("picture", f"can't be taken from Pillow ({error})") from error
-    return reading(encoded.getvalue())
-
-
-def _checked(image: Any) -> npt.NDArray[Any]:
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f"An image is a path, bytes, a Pillow picture or an array. Got {type(image).__name__}.")
-    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1 or image.dtype not in (np.uint8, np.float32):
-        raise UsageError(
-            f"An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {image.shape}, {image.dtype}."
-        )
-    if image.dtype == np.float32 and ((image < 0).any() or (image > 1).any()):
-        raise UsageError(
-            f"An image array of float32 must lie in [0, 1]. Got {np.nanmin(image):.4g} to {np.nanmax(image):.4g}."
-        )
-    return image
 
 
 def _stackable(stack: list[_Item], image: npt.NDArray[Any]) -> bool:

@@ -15,7 +15,8 @@ from blemish.artifact import load
 from blemish.data.batch import InferenceBatch
 from blemish.data.explanation import Explanation
 from blemish.data.good_images import GoodImages
-from blemish.errors import NotCalibratedError, UsageError
+from blemish.data.record import ColorRecord
+from blemish.errors import NotCalibratedError
 from blemish.functional.regions import Region
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
@@ -61,6 +62,11 @@ class TorchBackend:
         return None if self.model.data_record is None else self.model.data_record.bit_depth
 
     @property
+    def color(self) -> ColorRecord | None:
+        """See `Backend`."""
+        return None if self.model.data_record is None else self.model.data_record.color
+
+    @property
     def good_images(self) -> GoodImages:
         """See `Backend`."""
         return self.model.good_images
@@ -82,5 +88,7 @@ class TorchBackend:
 def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
     """See `blemish.runtime.load`."""
     if threads is not None:
-        raise UsageError("threads is for exported models. In torch it belongs to the process: torch.set_num_threads.")
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return Session(TorchBackend(load(path, device), read_seal(Path(path))))

@@ -96,7 +96,7 @@ def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None
 def test_export_static(text: str, blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
     ran = blemish("export", model_file, "--to", "onnx", "-o", tmp_path / "m", "--static", text)
     assert ran.code == 2
-    assert "static must be" in ran.err
+    assert "--static must be" in ran.err
 
 
 def test_export_int8(blemish: Blemish, model_file: Path, tiles: Path, tmp_path: Path) -> None:

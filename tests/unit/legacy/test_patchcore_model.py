@@ -357,7 +357,7 @@ def test_both_kinds_of_batches_make_the_detector_that_patchcore_is(tmp_path: Pat
     picture = (255 * classic_batches(2, seed=3, defects=1)[0]["image"]).byte().permute(0, 2, 3, 1)
     classic.save(tmp_path / "classic.safetensors")
     expected = plain.eval()(picture)
-    for detector in (classic.eval(), modern.eval(), blemish.load(tmp_path / "classic.safetensors")):
+    for detector in (classic.eval(), modern.eval(), blemish.load_detector(tmp_path / "classic.safetensors")):
         verdict = detector(picture)
         assert torch.equal(verdict.raw_score, expected.raw_score)
         assert torch.equal(verdict.pred_mask, expected.pred_mask)

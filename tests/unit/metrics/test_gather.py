@@ -40,7 +40,7 @@ if __name__ == "__main__":
     )
     results = []
     for name in ("calibrated", "raw"):
-        model = blemish.load(f"{folder}/model.safetensors")
+        model = blemish.load_detector(f"{folder}/model.safetensors")
         if name == "raw":
             model.post_processor.forget()
         data = ImageDataModule(f"{folder}/knob", batch_size=2, num_workers=0)
