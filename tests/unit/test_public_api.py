@@ -12,7 +12,16 @@ import blemish
 
 PUBLIC = [
     *("BlemishError", "Engine", "ImageBatch", "ImageDataModule", "InferenceBatch", "Padim", "Patchcore"),
-    *("PostProcessor", "PreProcessor", "Subspace", "__version__", "load", "load_detector", "make_predictor"),
+    *(
+        "PostProcessor",
+        "PreProcessor",
+        "Subspace",
+        "__version__",
+        "load",
+        "load_detector",
+        "make_predictor",
+        "to_dataframe",
+    ),
 ]
 
 
@@ -64,7 +73,7 @@ def test_import_has_no_effects() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["Engine", "Patchcore", "load"])
+@pytest.mark.parametrize("name", ["Engine", "Patchcore", "load_detector"])
 def test_missing_extra(name: str) -> None:
     code = f"""
 import blemish

@@ -7,9 +7,9 @@ neighbors of equal size share a stack, others go alone. NumPy and Pillow only.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -28,6 +28,8 @@ from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
 from blemish.runtime.result import Failure as Failure
 from blemish.runtime.result import Result as Result
+
+_LOG = logging.getLogger(__name__)
 
 FRAMES = ("refuse", "first", "all")
 
@@ -325,7 +327,7 @@ class Session:
             odd = odd_colors(image, color)
             if odd is not None:
                 self._colors_told = True
-                warnings.warn(f"{path or 'An image'} {odd} (Said once.)", stacklevel=2)
+                _LOG.warning("%s %s (Said once.)", path or "An image", odd)
         return _Item(path, image, time.perf_counter() - started)
 
     def _inspect(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from blemish import runtime
 from blemish.artifact import load
+from blemish.data.record import ColorRecord
 from blemish.errors import (
     ArtifactError,
     ImageReadError,
@@ -24,6 +25,7 @@ from blemish.errors import (
 )
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
+from blemish.runtime.inputs import odd_colors
 from blemish.runtime.session import Failure, Outputs, Result, Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
@@ -132,15 +134,16 @@ def test_lists_and_generators(session: Session) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (
-            np.zeros((8, 9), np.uint8),
-            r"must be \(H, W, 3\) RGB, uint8 or float32 in \[0, 1\]. Got shape \(8, 9\), uint8",
-        ),
-        (np.zeros((8, 9, 4), np.uint8), r"Got shape \(8, 9, 4\)"),
-        (np.zeros((8, 9, 3), np.float64), r"float64"),
-        (np.zeros((0, 9, 3), np.uint8), r"Got shape \(0, 9, 3\)"),
-        (np.full((8, 9, 3), 255, np.float32), r"float32 must lie in \[0, 1\]. Got 255 to 255."),
-        (np.full((8, 9, 3), -0.1, np.float32), r"float32 must lie in \[0, 1\]. Got -0.1 to -0.1."),
+        (np.zeros((8, 9, 4), np.uint8), r"must be \(H, W, 3\) or \(H, W\). Got ndarray of shape \(8, 9, 4\), uint8"),
+        (np.zeros((3, 8, 9), np.uint8), r"Its channels seem to come first: move them to the end."),
+        (np.zeros((8, 9, 3), np.int64), r"must be uint8, uint16, or floats in \[0, 1\]. Got .*, int64"),
+        (np.zeros((0, 9, 3), np.uint8), r"Got ndarray of shape \(0, 9, 3\)"),
+        (np.full((8, 9, 3), 255, np.float32), r"floats must lie in \[0, 1\]. Got 255 to 255."),
+        (np.full((8, 9, 3), -0.1, np.float32), r"floats must lie in \[0, 1\]. Got -0.1 to -0.1."),
+        (None, r"An image must be a file name, .*, or a list of such. Got None."),
+        ([None], r"or a list of such. Got None."),
+        (7, r"or a list of such. Got int."),
+        (io.StringIO("x"), r"A file must be open in binary mode, open\(name, 'rb'\). Got StringIO."),
     ],
 )
 def test_arrays_of_another_kind(image: Any, message: str, session: Session) -> None:
@@ -364,3 +367,70 @@ def test_missing_runtime(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> N
         MissingExtraError, match=r'needs torch, which is not installed. Run: pip install "blemish\[train\]"'
     ):
         runtime.load(model_file)
+
+
+def test_an_image_is_the_same_in_every_form(session: Session, tmp_path: Path) -> None:
+    import torch
+
+    image = part(0)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (expected,) = session(tmp_path / "a.png")
+    planes = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    with (tmp_path / "a.png").open("rb") as file:
+        forms = [
+            *(content, bytearray(content), file, io.BytesIO(content), Image.fromarray(image), [image], image[None]),
+            *(image, image.astype(np.uint16) * 257, image / 255, planes, planes[None], planes / 255),
+        ]
+        for form in forms:
+            (result,) = session(form)
+            assert result.raw_score == pytest.approx(expected.raw_score, rel=1e-5), type(form)
+    gray = image[..., :1]
+    assert session(gray)[0].raw_score == session(gray[..., 0])[0].raw_score == session(gray.repeat(3, 2))[0].raw_score
+    with pytest.raises(UsageError, match=r"The file .* is closed. Open it again, or give its name."):
+        session(file)
+
+
+def test_channels_are_what_the_session_was_told(session: Session) -> None:
+    image = part(0)
+    backend = session.backend
+    swapped = Session(backend, channels="bgr")(image[..., ::-1])[0]
+    assert swapped.raw_score == session(image)[0].raw_score
+    assert Session(backend, channels="gray")(image[..., 0])[0].raw_score == session(image[..., 0])[0].raw_score
+    with pytest.raises(UsageError, match=r'channels is "gray", so an image array must be'):
+        Session(backend, channels="gray")(image)
+    with pytest.raises(UsageError, match=r"channels must be one of rgb, bgr, gray. Got 'brg'."):
+        Session(backend, channels="brg")  # type: ignore[arg-type]
+
+
+def test_odd_colors_have_a_cause() -> None:
+    color = ColorRecord(tilt=0.2, tilt_deviation=0.01, saturation=0.2)
+    warm = np.full((40, 40, 3), (180, 150, 129), np.uint8)
+    assert odd_colors(warm, color) is None
+    assert "red and blue were exchanged" in (odd_colors(warm[..., ::-1], color) or "")
+    assert "is gray" in (odd_colors(np.full((40, 40, 3), 90, np.uint8), color) or "")
+    assert "has colors" in (odd_colors(warm, ColorRecord(0.0, 0.0, 0.0)) or "")
+
+
+def test_odd_colors_are_told_once(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    again = Session(session.backend)
+    assert again.backend.color is not None
+    for _ in range(2):
+        again(np.full((40, 40, 3), 90, np.uint8))
+    assert len(caplog.records) == 1
+    again(part(0))
+
+
+def test_a_stream_gives_each_verdict_before_it_asks_for_more(session: Session) -> None:
+    asked = []
+
+    def camera() -> Iterator[Any]:
+        for i in range(3):
+            asked.append(i)
+            yield part(i)
+
+    for number, _ in enumerate(Session(session.backend).stream(camera())):
+        assert asked == list(range(number + 1))
+    asked.clear()
+    next(Session(session.backend, batch_size=3).stream(camera()))
+    assert asked == [0, 1, 2]
