@@ -215,7 +215,9 @@ def test_the_public_surface_is_what_we_meant_it_to_be() -> None:
             "PreProcessor",
             "Subspace",
             "load",
+            "load_detector",
             "make_predictor",
+            "to_dataframe",
         ]
     )
     assert len(blemish.__all__) <= 30

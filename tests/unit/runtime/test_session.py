@@ -152,15 +152,16 @@ def test_arrays_of_another_kind(image: Any, message: str, session: Session) -> N
 
 
 def test_a_torn_frame_costs_that_frame(session: Session) -> None:
-    frames = [part(0), part(1), part(1)[:0], part(2).astype(np.float64), None, part(2)]
+    frames = [part(0), part(1), part(1)[:0], part(2).astype(np.int64), None, part(2)]
     found = list(session.stream(frames))  # type: ignore[arg-type]
     assert [type(one) for one in found] == [Result, Result, Failure, Failure, Failure, Result]
     assert [one.reason for one in found if isinstance(one, Failure)] == [
-        "An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape (0, 128, 3), uint8.",
-        "An image array must be (H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape (96, 128, 3), float64.",
-        "An image is a path, bytes, a Pillow picture or an array. Got NoneType.",
+        "An image array must be (H, W, 3) or (H, W). Got ndarray of shape (0, 128, 3), uint8.",
+        "An image array must be uint8, uint16, or floats in [0, 1]. Got ndarray of shape (96, 128, 3), int64.",
+        "An image must be a file name, bytes, an open binary file, a picture of Pillow, an array (H, W, 3) or (H, W), "
+        "or a tensor (3, H, W), or a list of such. Got None.",
     ]
-    with pytest.raises(UsageError, match="Got NoneType"):
+    with pytest.raises(UsageError, match=r"or a list of such. Got None."):
         session([part(0), None])  # type: ignore[arg-type]
 
 
