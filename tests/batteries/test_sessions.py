@@ -173,19 +173,15 @@ def test_settings_out_of_range_change_nothing(session: Session, change: Any, mes
 @pytest.mark.parametrize(
     ("image", "got"),
     [
-        (np.zeros((8, 9), np.uint8), r"shape \(8, 9\), uint8"),
         (np.zeros((3, 80, 90), np.uint8), r"shape \(3, 80, 90\), uint8"),
-        (np.zeros((80, 90, 1), np.uint8), r"shape \(80, 90, 1\), uint8"),
         (np.zeros((80, 90, 4), np.uint8), r"shape \(80, 90, 4\), uint8"),
-        (np.zeros((1, 80, 90, 3), np.uint8), r"shape \(1, 80, 90, 3\), uint8"),
         (np.zeros((0, 90, 3), np.uint8), r"shape \(0, 90, 3\), uint8"),
         (np.zeros((80, 90, 3), np.int64), r"shape \(80, 90, 3\), int64"),
-        (np.zeros((80, 90, 3), np.float64), r"shape \(80, 90, 3\), float64"),
     ],
 )
 def test_wrong_arrays_never_reach_the_graph(session: Session, image: Any, got: str) -> None:
     session.backend.run = None  # type: ignore[method-assign,assignment]
-    with pytest.raises(UsageError, match=rf"must be \(H, W, 3\) RGB, uint8 or float32 in \[0, 1\]. Got {got}."):
+    with pytest.raises(UsageError, match=rf"An image array must be .* Got ndarray of {got}."):
         session(image)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 UPDATE = """
 import sys, blemish
-model = blemish.load(sys.argv[1])
+model = blemish.load_detector(sys.argv[1])
 blemish.Engine("cpu", progress=False).update(model, blemish.ImageDataModule(sys.argv[2], num_workers=0))
 model.save(sys.argv[3])
 """
