@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,12 +15,6 @@ from blemish._version import __version__
 from blemish.errors import MissingExtraError, UsageError
 from blemish.scale import cluster as module
 from blemish.scale.cluster import ask_nodes, cluster, require_reachable
-
-STARTED = """
-import os, time, ray
-ray.init(num_cpus=1, include_dashboard={told}, log_to_driver=False)
-time.sleep(20 if {told} else 8)
-"""
 
 
 def test_a_cluster_that_is_not_there_is_said_at_once(model_file: Path, pictures: Path, tmp_path: Path) -> None:
@@ -69,20 +61,6 @@ def test_nothing_is_reported(ray: Any, reports: Reports) -> None:
     assert b"RAY_USAGE_STATS_ENABLED=0" in environment
     assert f"RAY_USAGE_STATS_REPORT_URL={reports.environment['RAY_USAGE_STATS_REPORT_URL']}".encode() in environment
     assert reports.received == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("told", [True, False])
-def test_reports_would_have_been_seen(told: bool, tmp_path: Path) -> None:
-    """Ray as others start it reports within seconds; with our settings it doesn't."""
-    with Reports() as reports:
-        quiet = {} if told else module.QUIET
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "1", **reports.environment, **quiet}
-        (tmp_path / "token").write_text("a" * 64)
-        environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
-        code = STARTED.format(told=told)
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=300)
-        assert bool(reports.received) == told
 
 
 def test_options_of_ray_need_it(model_file: Path, tiles: Path) -> None:

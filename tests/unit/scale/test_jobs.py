@@ -39,17 +39,6 @@ def test_every_product_is_fitted_or_says_why_not(ray: Any, products: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_so_it_is_without_ray_and_a_model_that_was_deleted_is_fitted_again(products: Path, tmp_path: Path) -> None:
-    command = ("fit-all", products, "-o", tmp_path / "models", *FLAGS)
-    assert "1 of 2 products" in run(*command, code=4)[0]
-    (tmp_path / "models" / "a.safetensors").unlink()
-    shutil.rmtree(products / "unfit")
-    again = rows_of(run(*command, "--json")[0])
-    assert again["a"]["done_before"] is False
-    assert (tmp_path / "models" / "a.safetensors").is_file()
-
-
-@pytest.mark.slow
 def test_a_benchmark_on_ray_has_the_figures_of_one_process(ray: Any, tiles: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text("detector: padim\nbackbone: filter_bank\nimage_size: 64\n")

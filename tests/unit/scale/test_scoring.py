@@ -191,27 +191,6 @@ def test_a_killed_worker_costs_no_row_and_doubles_none(
     assert all(row["error"] is None for row in got)
 
 
-class Deadly(Predictor):
-    """Stands for an image on which a decoder crashes: the process of whoever reads it ends."""
-
-    def read(self, source: Any) -> Any:
-        if str(source).endswith("05.png"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(source)
-
-
-@pytest.mark.slow
-def test_an_image_that_kills_its_worker_becomes_a_row_with_an_error(
-    ray: Any, predictor: Predictor, many: list[str], tmp_path: Path
-) -> None:
-    listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(many[:8]))
-    score(ray, Deadly(**vars(predictor)), Images([str(listed)]), Results(tmp_path / "out", {}))
-    got = rows_of(tmp_path / "out")
-    assert [row["path"] for row in got] == many[:8]
-    assert [row["error"] for row in got] == [None] * 5 + ["its worker died of it (it crashed)"] + [None] * 2
-
-
 def test_workers_that_see_less_are_found_before_work_begins(
     ray: Any, model_file: Path, many: list[str], tmp_path: Path
 ) -> None:
