@@ -46,6 +46,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/summarize.py
 
 bench-peer: $(PEER) bench  ## install the other library, then measure both

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark
+from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark, warn
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
 from blemish.cli.paths import MODEL, OVERWRITE, check_model, expand, require_new
 from blemish.data.good_images import GoodPictures
@@ -99,6 +99,7 @@ def predict(
         raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
     inputs = expand(images)
     named = inputs.images
+    from blemish.monitor.shift import ShiftTest
     from blemish.post_processing.moving import moved
     from blemish.predictions.pictures import PictureFolder
     from blemish.predictions.rows import fingerprint
@@ -125,6 +126,8 @@ def predict(
         wanted = [] if save is None else save.split(",")
         pictures = PictureFolder(save_dir, wanted, overwrite=overwrite, good=good)
     rows: list[dict[str, Any]] = []
+    record = session.decision.record
+    shift = ShiftTest(() if record is None else record.scores, session.decision.image.effective_threshold)
     with (
         prediction_run(
             session,
@@ -141,6 +144,9 @@ def predict(
     ):
         task = bars.add_task("images", total=len(run.images), completed=run.done)
         for batch in run:
+            for row in batch:
+                if "raw_score" in row:
+                    shift.add(row["raw_score"])
             bars.update(task, completed=run.done)
             if not as_json:
                 _print_verdicts(batch)
@@ -154,6 +160,8 @@ def predict(
         out().print(
             f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
+    if shift.sentence is not None:
+        warn(shift.sentence)
     if good is not None:
         _remark_on(good)
     if inputs.passed_over:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from blemish.cli.console import out, phases, print_json, table
+from blemish.cli.console import out, phases, print_json, table, warn
 from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
 from blemish.cli.paths import OVERWRITE, check_model, check_source, output_file
 from blemish.settings import FolderSettings, LoadingSettings, RunSettings
@@ -63,6 +63,7 @@ def show(figures: dict[str, Any], as_json: bool) -> None:
 
 def print_figures(figures: dict[str, Any]) -> None:
     """The tables of a test."""
+    from blemish.functional.proportion import at_least
     from blemish.report.html_figures import FIGURES
 
     reasons = figures["reasons"]
@@ -75,6 +76,15 @@ def print_figures(figures: dict[str, Any]) -> None:
     if figures["per_defect"]:
         columns = tuple(figures["per_defect"][0])
         table("per defect", columns, [[_shown(row[c]) for c in columns] for row in figures["per_defect"]])
+    rate, expected = figures["false_alarm_rate"], (figures["calibration"] or {}).get("expected_false_alarm_rate")
+    if rate is not None and expected is not None:
+        alarms = round(rate * counts["good"])
+        if at_least(alarms, counts["good"], expected) < 0.01:
+            warn(
+                f"{alarms} of {counts['good']} good images are called anomalous; about {expected:.0%} were expected. "
+                f"These good images look unlike those that calibrated: another camera, light or lot, or several "
+                f"photographs of one part among those. blemish calibrate or update takes new good images."
+            )
 
 
 def _shown(value: Any) -> Any:

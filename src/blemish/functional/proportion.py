@@ -43,6 +43,23 @@ def wilson(events: int, trials: int, level: float = LEVEL) -> Interval:
     return Interval(low, high)
 
 
+def at_least(events: int, trials: int, rate: float) -> float:
+    """The probability of `events` or more in `trials` at a rate in [0, 1]: the upper tail of the binomial."""
+    if rate <= 0 or events <= 0:
+        return float(events <= 0)
+    if rate >= 1:
+        return 1.0
+    terms = (
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * math.log(rate)
+        + (trials - k) * math.log1p(-rate)
+        for k in range(events, trials + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
 def check_level(level: float) -> None:
     """Raises `UsageError` for a confidence that isn't between 0 and 1."""
     if not 0 < level < 1:

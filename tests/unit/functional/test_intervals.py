@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from blemish.errors import NonFiniteError, UsageError
 from blemish.functional.curves import auroc, average_precision
 from blemish.functional.histogram import Tally
 from blemish.functional.intervals import bootstrap
-from blemish.functional.proportion import wilson
+from blemish.functional.proportion import at_least, wilson
 
 SCORES = torch.tensor([0.1, 0.4, 0.4, 0.8, 0.3, 0.4, 0.9, 0.9, 0.2])
 LABELS = torch.tensor([False, False, True, True, False, False, True, False, True])
@@ -123,3 +123,10 @@ def test_wrong_arguments(call: object, message: str) -> None:
 def test_scores_must_be_finite() -> None:
     with pytest.raises(NonFiniteError, match="Scores must be finite"):
         bootstrap(torch.tensor([0.0, float("nan")]), torch.tensor([True, False]), FIGURES, generator())
+
+
+@pytest.mark.parametrize(
+    ("events", "trials", "rate"), [(0, 5, 0.1), (1, 5, 0.1), (5, 5, 0.1), (30, 200, 0.1), (3, 9, 0.0), (3, 9, 1.0)]
+)
+def test_the_tail_of_the_binomial(events: int, trials: int, rate: float) -> None:
+    assert at_least(events, trials, rate) == pytest.approx(binom.sf(events - 1, trials, rate), rel=1e-9, abs=1e-15)
