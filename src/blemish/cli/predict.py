@@ -146,7 +146,7 @@ def predict(
         for batch in run:
             for row in batch:
                 if "raw_score" in row:
-                    shift.add(row["raw_score"])
+                    shift.add(float(row["raw_score"]))
             bars.update(task, completed=run.done)
             if not as_json:
                 _print_verdicts(batch)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blemish._version import __version__
-from blemish.artifact import load, read_manifest
+from blemish.artifact import load
 from blemish.data import check as checking
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import Reading
@@ -25,6 +25,7 @@ from blemish.data.splits import Split
 from blemish.engine import Engine
 from blemish.engine.testing import data_for_test, figures_of
 from blemish.errors import DataError, UsageError
+from blemish.manifest import read_manifest
 from blemish.models import DETECTORS
 from blemish.options import as_text
 from blemish.post_processing.moving import moved
@@ -37,10 +38,10 @@ from blemish.runtime.torch_session import TorchBackend
 from blemish.settings import options
 
 if TYPE_CHECKING:
-    from blemish.artifact import Manifest
     from blemish.data.batch import InferenceBatch
     from blemish.data.check import CheckReport
     from blemish.data.index import Index
+    from blemish.manifest import Manifest
     from blemish.post_processing.post_processor import DecisionModule
     from blemish.settings import LoadingSettings
 
