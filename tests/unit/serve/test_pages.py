@@ -79,10 +79,17 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
             assert browser.run(NAMELESS) == [], path
         browser.open(f"{address}/verdict/{anomalous['uid']}")
         shows(browser, "(F)")
-        press(browser, "f")
+
+        def said() -> list[dict[str, str]]:  # a key that is pressed before the page is connected is lost
+            press(browser, "f")
+            opinions: list[dict[str, str]] = station.client.get(
+                f"/api/v1/verdicts/{anomalous['uid']}/feedback/all"
+            ).json()
+            return opinions
+
+        until(lambda: bool(said()), 60)
+        assert {one["judgement"] for one in said()} == {"false alarm"}
         shows(browser, "anybody")
-        [said] = station.client.get(f"/api/v1/verdicts/{anomalous['uid']}/feedback/all").json()
-        assert said["judgement"] == "false alarm"
         browser.open(address)  # and follows the line
         shows(browser, "torn")
         station.client.post("/api/v1/inspect", params={"part": "newest"}, content=ranked[0].read_bytes())
