@@ -61,7 +61,7 @@ class RawPrediction:
     @classmethod
     def joined(cls, parts: Sequence[RawPrediction]) -> RawPrediction:
         """Predictions of several batches as those of one."""
-        rois = [roi for part in parts for roi in part.roi or ()]
+        rois = [roi for part in parts if part.roi is not None for roi in part.roi]
         return cls(
             torch.cat([part.score for part in parts]), [each for part in parts for each in part.maps], rois or None
         )

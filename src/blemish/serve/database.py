@@ -90,11 +90,14 @@ def sole_user(folder: Path, engine: Engine) -> list[Any]:
     try:
         lock.execute("BEGIN EXCLUSIVE")  # a lock that every operating system lifts when the process is gone
     except sqlite3.OperationalError as error:
+        lock.close()
         raise UsageError(f"Another station is at work in {folder}. Stop it, or choose another --data.") from error
     held: list[Any] = [lock]
     if engine.dialect.name == "postgresql":
         connection = engine.connect()
         if not connection.scalar(text("SELECT pg_try_advisory_lock(hashtext('blemish station'))")):
+            connection.close()
+            lock.close()
             raise UsageError("Another station is at work in this database. Stop it, or choose another --database.")
         connection.commit()  # the lock belongs to the connection, not to the transaction
         held.append(connection)

@@ -68,6 +68,17 @@ def test_thresholds_do_not_depend_on_it_and_files_carry_it(tiles: Path, tmp_path
     assert len(record_of(with_it).planted) == 7
 
 
+def test_nothing_outside_a_region_of_interest_is_planted_or_scored(tiles: Path) -> None:
+    roi = np.zeros((96, 128), np.uint8)
+    roi[:, :64] = 255
+    model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8, roi=roi)
+    data = ImageDataModule(tiles, num_workers=0, calibrate_on="cross", planted=12)
+    Engine("cpu", progress=False).fit(model, data)
+    assert len(record_of(model).planted) == 12
+    whole = fitted(tiles, calibrate_on="cross", planted=12)
+    assert record_of(model).planted != record_of(whole).planted
+
+
 def test_pictures_too_small_for_a_defect_get_none(tmp_path: Path) -> None:
     for i in range(5):
         part, _ = render("tile", size=(40, 40), rng=np.random.default_rng(i))
