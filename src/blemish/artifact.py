@@ -21,17 +21,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from blemish import signing
 from blemish._version import __version__
 from blemish.data.good_images import GoodImages
 from blemish.errors import ArtifactError, BlemishError, NotFittedError, UsageError
 from blemish.features.undrawn import undrawn
 from blemish.files import replacing
-from blemish.manifest import KEY, SCHEMA, SEALED, Manifest, Weights, read_manifest
+from blemish.manifest import KEY, SCHEMA, Manifest, Weights, checked_seal, read_manifest
 from blemish.models import DETECTORS, detectors
 from blemish.models.base import Detector, build_parts
 from blemish.post_processing.post_processor import DecisionModule
-from blemish.seal import BLANK, read_seal, write_seal
+from blemish.seal import BLANK, write_seal
 
 PICTURES = "good_images.pictures"
 """(bytes,) uint8, see `blemish.data.good_images.GoodImages`; absent without."""
@@ -117,7 +116,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
     manifest = read_manifest(path)
     if manifest.detector not in DETECTORS:
         raise ArtifactError(f"{path} holds a detector called {manifest.detector!r}. Known: {', '.join(DETECTORS)}.")
-    fingerprint = _checked_seal(Path(path), manifest)
+    fingerprint = checked_seal(Path(path), manifest)
     try:
         _ = manifest.data and manifest.data.seen()
     except ValueError as error:
@@ -158,14 +157,3 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> De
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind of device
         raise UsageError(f"device {str(device)!r} can't be used: {error}") from error
-
-
-def _checked_seal(path: Path, manifest: Manifest) -> str | None:
-    try:
-        fingerprint = read_seal(path)
-    except OSError as error:
-        raise ArtifactError(f"{path} can't be read: {error}. Check the path.") from error
-    signing.check(path, fingerprint)
-    if fingerprint is None and manifest.schema_number >= SEALED:
-        raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
-    return fingerprint

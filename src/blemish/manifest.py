@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from blemish import signing
 from blemish._version import __version__
 from blemish.data.explanation import GoodImage
 from blemish.data.good_images import MOST_IMAGES
@@ -99,6 +100,22 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ArtifactError(f"The manifest of {path} is not valid: {where}: {first['msg']}.") from error
 
 
+def checked_seal(path: Path, manifest: Manifest) -> str | None:
+    """The digest of a model file that holds, and that is signed where a signature is required; None before schema 2.
+
+    Raises:
+        ArtifactError: if the file was changed, has lost its digest, or isn't signed as it has to be.
+    """
+    try:
+        digest = read_seal(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error}. Check the path.") from error
+    signing.check(path, digest)
+    if digest is None and manifest.schema_number >= SEALED:
+        raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
+    return digest
+
+
 def read_decision(path: str | os.PathLike[str], manifest: Manifest) -> Decision | None:
     """The decision of a model file, from the few tensors that hold it; None for one that isn't calibrated.
 
@@ -106,8 +123,7 @@ def read_decision(path: str | os.PathLike[str], manifest: Manifest) -> Decision 
         ArtifactError: if the file was changed or damaged, or its numbers make no sense.
     """
     path = Path(path)
-    if read_seal(path) is None and manifest.schema_number >= SEALED:
-        raise ArtifactError(f"{path} has lost its digest, so something changed it. Copy it again, or fit again.")
+    checked_seal(path, manifest)
     with safe_open(path, framework="np") as file:
         names = {name.removeprefix(_DECIDES): name for name in file.keys() if name.startswith(_DECIDES)}  # noqa: SIM118
         numbers = {

@@ -10,7 +10,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -391,8 +390,7 @@ class ImageDataModule(LightningDataModule):
         def look(sample: Sample) -> npt.NDArray[np.float32]:
             return small(reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative])
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return clusters(list(threads.map(look, samples)))
+        return clusters([look(sample) for sample in samples])
 
     def _ready(self) -> Transform:
         if self.transform is None:

@@ -30,7 +30,7 @@ def test_memory_that_runs_out(model_file: Path, inside: Path) -> None:
     words = ["predict", str(model_file), "large.png", "--out", "rows.csv"]
     ran = subprocess.run([sys.executable, "-c", SCARCE, *words], capture_output=True, text=True)
     assert ran.returncode == 5, ran.stderr
-    assert ran.stderr.startswith("error: memory ran out (")
+    assert "error: memory ran out (" in ran.stderr
     assert "Take a smaller --batch-size" in ran.stderr
     assert "Traceback" not in ran.stderr
 

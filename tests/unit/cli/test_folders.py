@@ -146,7 +146,7 @@ def test_files_of_several_pictures(blemish: Any, parts: Path, inside: Path) -> N
     ran = blemish("predict", "m.safetensors", "new", "--frames", "first", "--save", ",".join(PICTURES))
     assert ran.code == 0, ran.err
     assert "2 images inspected, 0 anomalous" in ran.out
-    assert blemish("predict", "m.safetensors", "new", "--frames", "all").code == 2
+    assert blemish("predict", "m.safetensors", "new", "--frames", "every").code == 2
 
 
 def test_twelve_bits_are_noticed_remembered_and_read_alike(blemish: Any, inside: Path) -> None:

@@ -133,9 +133,9 @@ def test_the_printed_command_fits_the_same_model(
         (["{model}", "{tiles}", "-o", "r.pdf"], "The output must end in .html. Got 'r.pdf'"),
         (
             ["m.onnx", "{tiles}"],
-            "Got 'm.onnx'. With an exported model predict first: blemish predict m.onnx .* --out rows",
+            "m.onnx is an exported model. Predict first: blemish predict m.onnx .* --out rows",
         ),
-        (["rows.jsonl", "{tiles}"], "rows.jsonl can't be read as predictions"),
+        (["rows.jsonl", "{tiles}"], "There are no predictions at rows.jsonl"),
         (["{model}", "nowhere"], "nowhere: no such folder"),
     ],
 )

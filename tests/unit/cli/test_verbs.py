@@ -257,7 +257,6 @@ main()
         ["fit", "{tiles}", "-o", "m.safetensors"],
         ["test", "{model}", "{tiles}"],
         ["predict", "{model}", "{tiles}"],
-        ["inspect", "{model}"],
         ["demo", "-o", "shown"],
     ],
     ids=lambda a: a[0],
