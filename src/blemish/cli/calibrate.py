@@ -121,6 +121,9 @@ def update(
     _ = data.split
     detector = load(model)
     before = detector.decider.decision
+    if detector.decider.miss_cost is not None:
+        detector.decider.miss_cost = None
+        remark("The defects that moved the threshold are not among these images: good ones alone choose it now.")
     detector.decider.max_false_alarm_rate = values.get("max_false_alarm_rate", detector.decider.max_false_alarm_rate)
     Engine(settings_of(RunSettings, flags).accelerator).update(detector, data)
     save(detector, output)

@@ -85,7 +85,8 @@ class DataRecord:
         """This record of images that were added to a model, with those it was made from before."""
         if earlier is None or not earlier.digests:
             return self
-        return replace(self, digests=_pack(self.seen() | earlier.seen()))
+        left_out = tuple(sorted({*self.exclude, *earlier.exclude}))
+        return replace(self, digests=_pack(self.seen() | earlier.seen()), exclude=left_out)
 
     def seen(self) -> frozenset[bytes]:
         """What `short_digest` gives for the images that made the model."""

@@ -147,6 +147,8 @@ class CalibrationRecord:
         for name in ("scores", "names", "defect_scores", "defect_names"):  # lists, where JSON was read
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "planted", tuple(Planted(*one) for one in self.planted))
+        if len(self.scores) != len(self.names):
+            raise UsageError(f"Every score needs a name. Got {len(self.scores)} scores and {len(self.names)} names.")
 
     def alarms(self, threshold: float) -> int:
         """How many of the normal calibration images score at or above a raw threshold."""

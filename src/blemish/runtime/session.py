@@ -110,8 +110,8 @@ class Session:
         backend: the model in its runtime.
         decision: how to decide; None takes the model's own. A call may bring another.
         batch_size: how many images of equal size are stacked at most, at least 1, and never more than
-            `STACKED_PIXELS`. None takes `STACKED`, but 1 for
-            streams, so that every verdict is there before the next image is asked for.
+            `STACKED_PIXELS`. None takes `STACKED`, but 1 for streams, so that every verdict is there before the next
+            image is asked for.
         max_pixels: refuse larger images, see `read_image`.
         min_area: connected regions of fewer pixels are not listed, at least 1. Score, verdict, map and mask keep them.
         frames: what happens to a file that holds several pictures: "refuse", which makes it a `Failure`, "first", or

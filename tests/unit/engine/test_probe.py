@@ -13,9 +13,11 @@ from PIL import Image
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
+from blemish.engine.recalibrating import recalibrate
 from blemish.models import detectors
 from blemish.models.base import Detector
 from blemish.post_processing.decision import CalibrationRecord
+from blemish.settings import LoadingSettings
 from blemish.synthetic.planting import KINDS, draw, plant
 from blemish.synthetic.products import render
 
@@ -100,3 +102,15 @@ def test_a_few_defects_move_the_threshold(tiles: Path, tmp_path: Path) -> None:
     cost = record.alarms(threshold) / 12 + sum(score < threshold for score in record.defect_scores) / 2
     assert cost <= min(record.alarms(s) / 12 + sum(d < s for d in record.defect_scores) / 2 for s in record.scores)
     assert not any(sample.label for sample in data.split.fit)
+
+
+def test_good_images_alone_calibrate_what_defects_had_calibrated(tiles: Path, tmp_path: Path) -> None:
+    model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
+    model.decider.miss_cost = 1.0
+    defects = ImageDataModule(tiles, num_workers=0, calibrate_on="cross", defects=tiles / "test" / "hole")
+    Engine("cpu", progress=False).fit(model, defects)
+    for i in range(100, 104):
+        part, _ = render("tile", size=(96, 128), rng=np.random.default_rng(i))
+        Image.fromarray(part).save(tmp_path / f"{i}.png")
+    recalibrate(model, tmp_path, LoadingSettings(num_workers=0), "cpu")
+    assert (record_of(model).policy, record_of(model).normal) == ("highest normal score", 4)
