@@ -39,7 +39,7 @@ def warnings(record: CalibrationRecord, threshold: float) -> list[str]:
         return []
     text = (
         f"This model would miss most small defects: of {n} planted scratches, cracks, stains, holes, fibers and "
-        f"displaced pieces it finds {found}. What helps most: more pixels (--image-size 384), other features "
+        f"displaced pieces it finds {found}. What to try first: more pixels (--image-size 384), other features "
         f"(--backbone), fewer odd images among the good ones"
     )
     names = [name for name, _ in record.odd]

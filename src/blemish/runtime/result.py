@@ -238,7 +238,9 @@ class Result:
         }
 
     def _ticks(self) -> list[tuple[float, str]]:
-        """Raw numbers on the scale of the map: the threshold, its ends, the median peak of good images."""
+        """Raw numbers on the scale of the map: the threshold, its ends, and about where the peaks of good images lie:
+        the record holds their scores, which are taken in proportion to the two thresholds.
+        """
         if self.decision is None:
             return [(self.pixel_threshold, f"{self.pixel_threshold:.2f}"), (0.0, "0"), (1.0, "1")]
         pixel, image, record = self.decision.pixel, self.decision.image, self.decision.record
@@ -247,8 +249,8 @@ class Result:
         ticks = [(pixel.cut, f"threshold {pixel.effective_threshold:.3g}"), (0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
         if record is not None and record.scores and image.threshold > 0 and span > 0:
             good = median(record.scores) / image.threshold * pixel.threshold
-            place = (good - pixel.threshold) / span + 0.5
-            ticks += [(place, f"good {good:.3g}")] if 0 < place < pixel.cut else []
+            place = float(pixel.normalize(good))
+            ticks += [(place, f"good ~{good:.3g}")] if 0 < place < pixel.cut else []
         return ticks
 
 

@@ -62,7 +62,7 @@ def test_the_scale_has_raw_numbers() -> None:
     """Thresholds 8 and 4, ranges 4 to 8: the ends are 6 and 10. The median good score, 2, would be a peak of 4."""
     assert result()._ticks() == [(0.5, "threshold 8"), (0.0, "6"), (1.0, "10")]
     closer = Decision(DECISION.image, DECISION.pixel, CalibrationRecord(**{**vars(RECORD), "scores": (1, 3.5, 4)}))
-    assert result(decision=closer)._ticks()[-1] == (0.25, "good 7")
+    assert result(decision=closer)._ticks()[-1] == (0.25, "good ~7")
 
 
 def test_words() -> None:
