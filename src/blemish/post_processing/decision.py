@@ -147,6 +147,8 @@ class CalibrationRecord:
         for name in ("scores", "names", "defect_scores", "defect_names"):  # lists, where JSON was read
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "planted", tuple(Planted(*one) for one in self.planted))
+        if not self.names:  # images that never were files
+            object.__setattr__(self, "names", ("",) * len(self.scores))
         if len(self.scores) != len(self.names):
             raise UsageError(f"Every score needs a name. Got {len(self.scores)} scores and {len(self.names)} names.")
 
