@@ -66,6 +66,8 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         transform: the model's `PreProcessor`, on the CPU; set by the engine.
         unreadable: files the latest prediction passed over.
+        compares: whether cross calibration looks which images show one part, which reads them all; False where nothing
+            will be fitted.
         bit_depth: as given, or, once images were asked for to fit or measure, as found out.
 
     Raises:
@@ -124,7 +126,7 @@ class ImageDataModule(LightningDataModule):
         self.transform: Transform | None = None
         self.unreadable: list[ImageReadError] = []
         self.arrays: Arrays | None = None
-        self._compares = True
+        self.compares = True
         self._digests: dict[Sample, str] = {}  # SHA-256 of files, read once
 
     @classmethod
@@ -176,13 +178,13 @@ class ImageDataModule(LightningDataModule):
         if arguments.get("good") or arguments.get("all_good"):
             remembered |= {"good": (), "bad": ()}
         data = cls(root, **remembered | arguments)
-        data._compares = False  # which images are alike matters to a fit alone
+        data.compares = False  # which images are alike matters to a fit alone
         if record.good and not arguments.get("good"):
             try:
                 _ = data.index
             except DataError:  # a folder without those names, which may be understood without them
                 data = cls(root, **remembered | {"good": (), "bad": ()} | arguments)
-                data._compares = False
+                data.compares = False
         names = {sample.relative for sample in data.index.samples}
         data.index = data.index.without([name for name in record.exclude if name in names])
         data.read_as(data.bit_depth or record.bit_depth)
@@ -224,7 +226,7 @@ class ImageDataModule(LightningDataModule):
             group=self.group,
             seed=self.seed,
             calibrate_on=self.calibrate_on,
-            alike=self._alike if self._compares else None,
+            alike=self._alike if self.compares else None,
         )
 
     @property

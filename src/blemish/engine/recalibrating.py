@@ -56,6 +56,7 @@ def recalibrate(
         data.split = replace(data.split, validation=labeled, policy="test" if owned else "validation")
     else:
         data = ImageDataModule(root, calibrate_on="cross", **dict(loading), **(said or {}))
+        data.compares = False
     decider.max_false_alarm_rate, decider.miss_cost = rate, None  # the defects of the fit are not among these images
     decider.image_sensitivity = decider.pixel_sensitivity = 0.5
     Engine(accelerator).validate(detector, data)
