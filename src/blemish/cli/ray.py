@@ -42,7 +42,7 @@ def predict_on_ray(
         address: see `blemish.scale.cluster.cluster`.
         output: the folder.
         resume: go on with it.
-        kinds: of pictures, out of `blemish.predictions.pictures.KINDS`; None writes none.
+        kinds: of pictures, out of `blemish.runtime.result.PICTURES`; None writes none.
         save_dir: where they go.
     """
     from blemish.files import locked

@@ -38,7 +38,7 @@ Watch: TypeAlias = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that workers write: the folder, which all must see, and kinds out of `predictions.pictures.KINDS`."""
+    """Pictures that workers write: the folder, which all must see, and kinds out of `runtime.result.PICTURES`."""
 
     folder: Path
     kinds: tuple[str, ...]
