@@ -127,7 +127,7 @@ def test_pictures_overwrite_nothing(tmp_path: Path) -> None:
     folder.prepare([Path("a.png"), Path("b/a.png")])
     folder.write(result(), Path("a.png"))
     for attempt in (lambda: folder.write(result(), Path("a.png")), lambda: folder.prepare([Path("a.png")])):
-        with pytest.raises(UsageError, match=r"a.png.mask.png exists and is not overwritten. Choose an empty folder"):
+        with pytest.raises(UsageError, match=r"a.png.mask.png exists. Replace it with --overwrite, or choose an empty folder"):
             attempt()
     with pytest.raises(UsageError, match=r"b.png.mask.png would be written twice. Name the folder that holds both"):
         folder.prepare([Path("b.png"), Path("b.png")])
@@ -137,7 +137,7 @@ def test_pictures_of_a_batch_that_was_cut_off_are_written_again(tmp_path: Path) 
     folder = PictureFolder(tmp_path / "out", ["mask"])
     for name in ("a.png", "b.png", "c.png"):
         folder.write(result(), Path(name))
-    with pytest.raises(UsageError, match=r"c.png.mask.png exists and is not overwritten"):
+    with pytest.raises(UsageError, match=r"c.png.mask.png exists. Replace it with --overwrite"):
         folder.prepare([Path("a.png"), Path("b.png"), Path("c.png")], again=2)
     assert [one.name for one in folder.folder.iterdir()] == ["c.png.mask.png"]
 
