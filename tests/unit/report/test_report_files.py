@@ -127,7 +127,7 @@ def test_pictures_overwrite_nothing(tmp_path: Path) -> None:
     folder.prepare([Path("a.png"), Path("b/a.png")])
     folder.write(result(), Path("a.png"))
     for attempt in (lambda: folder.write(result(), Path("a.png")), lambda: folder.prepare([Path("a.png")])):
-        with pytest.raises(UsageError, match=r"a.png.mask.png exists. Replace it with --overwrite, or choose an empty folder"):
+        with pytest.raises(UsageError, match=r"a.png.mask.png exists. Replace it with --overwrite, or choose"):
             attempt()
     with pytest.raises(UsageError, match=r"b.png.mask.png would be written twice. Name the folder that holds both"):
         folder.prepare([Path("b.png"), Path("b.png")])
