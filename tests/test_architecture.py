@@ -72,6 +72,8 @@ FENCES = {
     "sqlalchemy": ("serve/",),
     "alembic": ("serve/",),
     "argon2": ("serve/",),
+    "httpx": ("serve/",),
+    "paho": ("serve/",),
     "ray": ("scale/",),
     "fsspec": ("scale/",),
     "plotly": ("report/",),

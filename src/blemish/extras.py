@@ -35,6 +35,10 @@ EXTRAS = {
     "prometheus_client": "serve",
     "argon2": "serve",
     "nicegui": "serve",
+    "httpx": "serve",
+    "paho": "serve",
+    "asyncua": "opcua",
+    "pymodbus": "modbus",
     "psycopg": "postgresql",
     "ray": "ray",
     "fsspec": "ray",
@@ -42,7 +46,12 @@ EXTRAS = {
 }
 """Package -> the extra that installs it."""
 
-DISTRIBUTIONS = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client", "argon2": "argon2-cffi"}
+DISTRIBUTIONS = {
+    "faiss": "faiss-cpu",
+    "prometheus_client": "prometheus-client",
+    "argon2": "argon2-cffi",
+    "paho": "paho-mqtt",
+}
 """Package -> its name in the index, where that is another."""
 
 

@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 
 from blemish._version import __version__
 from blemish.errors import UsageError
-from blemish.serve.configuration import CODE
 from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
 from blemish.serve.people_api import people_routes, session_routes
+from blemish.serve.section import CODE
 from blemish.serve.station import Station, product_of
 from blemish.serve.work_api import wanted_verdicts, work_routes
 

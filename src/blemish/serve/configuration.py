@@ -4,6 +4,8 @@ products:
   - {code: gear, model: gear.onnx}
 sources:
   - {folder: inbox, product: gear}
+sinks:
+  - {webhook: "https://erp/parts"}
 """
 
 from __future__ import annotations
@@ -14,21 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from blemish.errors import UsageError
+from blemish.serve.section import CODE, Section
+from blemish.serve.sinks.settings import SinkSection, SinkSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-CODE = r"^[\w.+-]{1,64}$"
-"""What a product code may look like: it is a part of addresses, labels and file names."""
-
-
-class Section(BaseModel):
-    """Base class: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ProductSettings(Section):
@@ -96,6 +91,7 @@ class StationSettings(Section):
     key: Path | None = Field(None, description="Its private key, PEM.")
     products: tuple[ProductSettings, ...] = Field((), description="Products and their models.")
     sources: tuple[FolderSettings, ...] = Field((), description="Watched folders.")
+    sinks: tuple[SinkSettings, ...] = Field((), description="Where verdicts go.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
     queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
     review_per_hour: int = Field(20, ge=0, description="Verdicts that operators are asked about per hour, at most.")
@@ -112,7 +108,8 @@ class StationSettings(Section):
             raise ValueError("cert and key belong together: give both, or neither")
         codes = [product.code for product in self.products]
         titles = [source.title for source in self.sources]
-        for name, values in (("product code", codes), ("source name", titles)):
+        sinks = [sink.title for sink in self.sinks]
+        for name, values in (("product code", codes), ("source name", titles), ("sink name", sinks)):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise ValueError(f"each {name} may be given once. Twice: {', '.join(sorted(twice))}")
@@ -167,8 +164,14 @@ def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationS
             "data": base / settings.data,
             "products": tuple(one.model_copy(update={"model": base / one.model}) for one in settings.products),
             "sources": tuple(one.model_copy(update={"folder": base / one.folder}) for one in settings.sources),
+            "sinks": tuple(_based(sink, base) for sink in settings.sinks),
         }
     )
+
+
+def _based(sink: SinkSection, base: Path) -> SinkSection:
+    target = getattr(sink, sink.kind)
+    return sink.model_copy(update={sink.kind: base / target}) if isinstance(target, Path) else sink
 
 
 def read_station(path: Path, **flags: Any) -> StationSettings:

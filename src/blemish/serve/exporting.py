@@ -43,7 +43,7 @@ def csv_lines(found: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     while group := list(islice(waiting, GROUP)):
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerows([_harmless(row[name]) for name in COLUMNS] for row in group)
+        writer.writerows([harmless(row[name]) for name in COLUMNS] for row in group)
         yield text.getvalue().encode()
 
 
@@ -85,5 +85,6 @@ def write_coco_file(history: History, wanted: Search, path: Path) -> None:
     write_coco(CocoRows(history, wanted), path)
 
 
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
+    """A value for a cell; a text that a spreadsheet would take for a formula gets an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

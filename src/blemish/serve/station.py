@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from blemish.errors import OutputError, UsageError
+from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.serve.accounts import Accounts
 from blemish.serve.configuration import StationSettings
 from blemish.serve.database import Writer, migrate, open_database, sole_user
@@ -17,6 +17,8 @@ from blemish.serve.models import Models
 from blemish.serve.pictures import Pictures
 from blemish.serve.pipeline import Pipeline
 from blemish.serve.retention import Retention
+from blemish.serve.sinks.kinds import make_sink
+from blemish.serve.sinks.worker import Worker
 from blemish.serve.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,16 @@ class Station:
             for source in settings.sources
         ]
         self.models.check()
+        self.sinks: list[Worker] = []
+        try:
+            for sink in settings.sinks:
+                self.sinks.append(Worker(sink, make_sink(sink, self.pictures), self.history))
+        except BlemishError:
+            for worker in self.sinks:
+                worker.close()
+            raise
+        self.metrics.watch(self.sinks)
+        self.pipeline.listeners += [worker.wake for worker in self.sinks]
         self.running = False
 
     @property
@@ -79,6 +91,7 @@ class Station:
         """What doesn't work at the moment, in words; empty if all is well."""
         found = [] if self.pipeline.trouble is None else [self.pipeline.trouble]
         found += [f"folder {one.name}: {one.trouble}" for one in self.sources if one.trouble is not None]
+        found += [f"sink {one.name}: {one.trouble}" for one in self.sinks if one.trouble is not None]
         found += [
             f"drift: scores of product {one} have changed since {moment}" for one, moment in self.drift.alarms.items()
         ]
@@ -90,6 +103,8 @@ class Station:
         """Judges what the last run left, then lets sources bring more."""
         self.pictures.tidy(self.history)
         self.retention.start()
+        for worker in self.sinks:
+            worker.start()
         self.pipeline.start()
         for source in self.sources:
             source.start()
@@ -102,6 +117,8 @@ class Station:
         for source in self.sources:
             source.stop()
         self.pipeline.stop()
+        for worker in self.sinks:
+            worker.stop()
         self.retention.stop()
         self.writer.close()
         self.close()

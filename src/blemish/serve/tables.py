@@ -136,6 +136,14 @@ thresholds = Table(
     Index("thresholds_product", "product", "model", "id"),
 )
 
+sinks = Table(
+    "sinks",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("cursor", BigInteger, nullable=False),  # `id` of the last verdict that it got, or didn't want
+    Column("time", BigInteger),  # when it got one; None: never
+)
+
 JUDGEMENTS = ("right", "false alarm", "missed")
 """What a person says of a verdict; the newest counts."""
 

@@ -14,11 +14,11 @@ from starlette.background import BackgroundTask
 
 from blemish.errors import BlemishError, UsageError
 from blemish.serve.accounts import Person
-from blemish.serve.configuration import CODE
 from blemish.serve.exporting import csv_lines, rows, write_coco_file, write_parquet
 from blemish.serve.guard import need
 from blemish.serve.history import Search, iso, now, shown
 from blemish.serve.people_api import with_400
+from blemish.serve.section import CODE
 from blemish.serve.showing import View, picture_of
 from blemish.serve.station import Station
 from blemish.serve.thresholds import ChangedMeanwhile
@@ -103,6 +103,16 @@ def work_routes(station: Station) -> APIRouter:
         opened = station.models.open
         return [
             {"code": code, "model": path.name, "open": code in opened} for code, path in station.models.products.items()
+        ]
+
+    @router.get("/sinks")
+    def sinks() -> list[dict[str, Any]]:
+        """Where verdicts go, and how far each has got."""
+        return [
+            {"name": one.name, "kind": one.settings.kind, "address": one.settings.place, **asdict(state)}
+            | {"last": None if state.last is None else iso(state.last)}
+            for one in station.sinks
+            for state in (one.state,)
         ]
 
     @router.get("/products/{code}/threshold", responses={404: {"description": "There is no model for the product."}})

@@ -11,6 +11,7 @@ from blemish.errors import UsageError
 from blemish.serve import audit
 from blemish.serve.accounts import ROLES
 from blemish.serve.pages.frame import Visitor
+from blemish.serve.sinks.worker import Worker
 from blemish.serve.station import Station
 
 
@@ -25,14 +26,45 @@ def products_page(station: Station, visitor: Visitor) -> None:
 
 
 def sources_page(station: Station, visitor: Visitor) -> None:
-    """Where pictures come from, and whether that works."""
+    """Where pictures come from, where verdicts go, and whether that works."""
     words = visitor.words
-    rows = [
-        {"source": one.name, "folder": str(one.folder), "state": one.trouble or words("fine")}
-        for one in station.sources
-    ]
-    rows.append({"source": "http", "folder": "POST /api/v1/inspect", "state": words("fine")})
-    _table(visitor, ("source", "folder", "state"), rows, "source")
+
+    @ui.refreshable
+    def content() -> None:
+        ui.label(words("sources")).classes("big")
+        rows = [
+            {"source": one.name, "folder": str(one.folder), "state": one.trouble or words("fine")}
+            for one in station.sources
+        ]
+        rows.append({"source": "http", "folder": "POST /api/v1/inspect", "state": words("fine")})
+        _table(visitor, ("source", "folder", "state"), rows, "source")
+        ui.label(words("sinks")).classes("big")
+        for sink in station.sinks:
+            _sink(visitor, sink)
+        if not station.sinks:
+            ui.label(words("no sinks")).classes("card soft")
+
+    content()
+    ui.timer(2.0, content.refresh)
+
+
+def _sink(visitor: Visitor, sink: Worker) -> None:
+    words, state = visitor.words, sink.state
+    with ui.element("div").classes("card"):
+        with ui.row().classes("items-center w-full"):
+            good = state.trouble is None
+            ui.icon("check_circle" if good else "error", size="1.6rem", color="positive" if good else "negative")
+            ui.label(sink.name).style("font-weight: 600; overflow-wrap: anywhere")
+            ui.label(state.trouble or words("fine")).classes("soft").style("overflow-wrap: anywhere")
+        with ui.element("div").classes("facts").style("margin-top: .6rem"):
+            for key, text in (
+                ("address", sink.settings.place),
+                ("waiting", f"{state.waiting:,}".replace(",", " ")),
+                ("last delivered", "-" if state.last is None else visitor.moment(state.last)),
+                ("last error", state.error or "-"),
+            ):
+                ui.label(words(key)).classes("soft")
+                ui.label(text)
 
 
 def audit_page(station: Station, visitor: Visitor) -> None:

@@ -22,7 +22,7 @@ MENU = {
     "threshold": ("/threshold", "viewer", "tune"),
     "drift": ("/drift", "viewer", "trending_up"),
     "products": ("/products", "viewer", "inventory_2"),
-    "sources": ("/sources", "viewer", "input"),
+    "sources and sinks": ("/sources", "viewer", "swap_horiz"),
     "users": ("/users", "admin", "group"),
     "audit": ("/audit", "admin", "receipt_long"),
 }

@@ -27,7 +27,7 @@ PAGES: dict[str, tuple[str, str, Callable[[Station, Visitor], None]]] = {
     "/threshold": ("threshold", "viewer", threshold_page),
     "/drift": ("drift", "viewer", drift_page),
     "/products": ("products", "viewer", products_page),
-    "/sources": ("sources", "viewer", sources_page),
+    "/sources": ("sources and sinks", "viewer", sources_page),
     "/users": ("users", "admin", users_page),
     "/audit": ("audit", "admin", audit_page),
 }

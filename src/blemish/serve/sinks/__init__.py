@@ -1,0 +1,1 @@
+"""Where verdicts go: programs, files, and the controllers of machines."""
