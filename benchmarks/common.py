@@ -194,7 +194,7 @@ class Meter:
             self._before: float | None = torch.cuda.memory_allocated() / 2**20
         else:
             _reset_peak()
-            self._before = _status_mb("VmRSS")
+            self._before = status_mb("VmRSS")
         self._start = time.perf_counter()
         return self
 
@@ -207,12 +207,13 @@ class Meter:
         if self._cuda:
             self.process_mb: float | None = torch.cuda.max_memory_allocated() / 2**20
         else:
-            self.process_mb = _status_mb("VmHWM")
+            self.process_mb = status_mb("VmHWM")
         known = self.process_mb is not None and self._before is not None
         self.peak_mb = self.process_mb - self._before if known else None
 
 
-def _status_mb(field: str) -> float | None:
+def status_mb(field: str) -> float | None:
+    """VmRSS of this process, or VmHWM, its peak; unlike `ru_maxrss` it knows nothing of who started the process."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
