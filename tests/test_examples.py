@@ -5,6 +5,7 @@ library is that of the Python package.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from blemish import runtime
 from blemish.runtime.session import Result
@@ -122,3 +124,15 @@ def test_cpp_on_broken_files(program: Path, graph: Path, tmp_path: Path, content
 def test_samples_stay_short() -> None:
     for path in FOLDER.iterdir():
         assert len(path.read_text(encoding="utf-8").splitlines()) < 150, path
+
+
+@pytest.mark.parametrize("name", ["blemish-station.service", "Dockerfile"])
+def test_the_stations_start_with_options_that_there_are(name: str) -> None:
+    from blemish.cli import app
+
+    text = (FOLDER / name).read_text()
+    [command] = re.findall(r'^(?:ExecStart=\S*/|CMD \[")blemish(.*)$', text, re.MULTILINE)
+    words = re.findall(r"[\w./-]+", command)
+    assert words[0] == "serve"
+    answer = CliRunner().invoke(app, [*words[:2], "/nowhere/station.yaml"])
+    assert "The configuration /nowhere/station.yaml can't be read" in str(answer.exception)

@@ -44,9 +44,10 @@ app = typer.Typer(
 )
 for verb in (
     *(fit, fit_all, test, report, predict, calibrate, update),
-    *(export, inspect, sign, recommend, bench, serve, doctor, demo),
+    *(export, inspect, sign, recommend, bench, doctor, demo),
 ):
     app.command()(verb)
+app.add_typer(serve, name="serve")
 app.add_typer(data, name="data")
 
 

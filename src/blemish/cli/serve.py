@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
+from blemish.cli.console import out
 from blemish.errors import UsageError
 
 
-def serve(
+class _Verbs(TyperGroup):
+    """A first word that is no verb is meant for `run`: `blemish serve parts.onnx`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
+
+
+serve = typer.Typer(cls=_Verbs, help="Inspect a line, with a memory of every verdict; back a station up.")
+
+
+@serve.command()
+def run(
     model: Path | None = typer.Argument(None, help="Model file, where there is one product."),
     watch: list[Path] | None = typer.Option(None, "--watch", help="Folder into which something puts pictures."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with all that a station can be told."),
@@ -25,7 +38,7 @@ def serve(
 ) -> None:
     """Inspect a line: pictures from folders and over HTTP, verdicts to whoever asks, every one of them remembered.
 
-    Prints the address of its pages, and runs until it is stopped.
+    Prints the address of its pages, and runs until it is stopped. `blemish serve backup` copies it while it runs.
     """
     if sum((model is not None, config is not None, demo)) != 1:
         raise UsageError("Give a model file, or --config, or --demo.")
@@ -58,3 +71,15 @@ def serve(
     given["products"] = [{"code": configuration.code_of(model), "model": model}]
     given["sources"] = [{"folder": folder} for folder in watch or ()]
     server.serve(configuration.station_settings(given))
+
+
+@serve.command()
+def backup(
+    target: Path = typer.Argument(..., help="Folder of the copy; one that exists is brought up to date."),
+    data: Path = typer.Option(Path("station"), help="The station's folder."),
+) -> None:
+    """Copy a station, its database and its pictures, while it runs. A station can be started on the copy."""
+    from blemish.serve.backup import back_up
+
+    copied = back_up(data, target)
+    out().print(f"{target}: {copied.verdicts:,} verdicts, {copied.pictures:,} new pictures")
