@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from blemish.cli.console import out
+from blemish.cli.console import out, print_json
 from blemish.errors import UsageError
 
 
@@ -77,9 +78,13 @@ def run(
 def backup(
     target: Path = typer.Argument(..., help="Folder of the copy; one that exists is brought up to date."),
     data: Path = typer.Option(Path("station"), help="The station's folder."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Copy a station, its database and its pictures, while it runs. A station can be started on the copy."""
     from blemish.serve.backup import back_up
 
     copied = back_up(data, target)
+    if as_json:
+        print_json({"target": str(target), **asdict(copied)})
+        return
     out().print(f"{target}: {copied.verdicts:,} verdicts, {copied.pictures:,} new pictures")

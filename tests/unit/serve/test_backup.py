@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_a_station_starts_on_the_copy_of_a_running_one(small_model: Path, tmp_pa
         until(lambda: station.pictures.anomaly_map(station.history.get(second["uid"]) or {}) is not None)
         answer = CliRunner().invoke(app, ["serve", "backup", str(copy), "--data", str(tmp_path / "a")])
         assert answer.stdout.endswith("copy: 2 verdicts, 2 new pictures\n"), answer.output
+        again = CliRunner().invoke(app, ["serve", "backup", str(copy), "--data", str(tmp_path / "a"), "--json"])
+        assert json.loads(again.stdout) == {"target": str(copy), "verdicts": 2, "pictures": 0}
         picture = client.get(f"/api/v1/verdicts/{second['uid']}/overlay").content
     for path in (tmp_path / "a").rglob("*.png"):
         path.unlink()
