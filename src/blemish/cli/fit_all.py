@@ -35,14 +35,13 @@ def fit_all(
         raise UsageError("--address is for --ray. Add it, or leave it out.")
     values, from_preset = configuration(config, preset, flags)
     settings = fit_settings(values, DETECTORS)
-    from blemish.data.index import find_sets
+    from blemish.data.index import find_products
     from blemish.trials.jobs import Job, run_jobs
     from blemish.trials.products import FitProduct
 
-    said = {name: values[name] for name in ("good", "bad", "all_good") if values.get(name)}
     jobs = [
         Job(name, folder.absolute(), "fit", values, settings.model.seed)
-        for name, folder in find_sets(root, **said).items()
+        for name, folder in find_products(root).items()
     ]
     work = FitProduct(output.absolute(), tuple(from_preset))
     rows: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ from blemish.data.words import BAD_NAMES, GOOD_NAMES, MASK_NAMES, SUBSET_NAMES, 
 from blemish.errors import DataError, UsageError
 from blemish.files import READ_SUFFIXES
 
-__all__ = ["Index", "Problem", "Sample", "Subset", "find_sets", "index_folder", "read_exclusions"]
+__all__ = ["Index", "Problem", "Sample", "Subset", "find_products", "find_sets", "index_folder", "read_exclusions"]
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,40 @@ def find_sets(
     try:
         index_folder(path, good=good, bad=bad, all_good=all_good)
     except DataError:
-        below = sorted(one for one in path.iterdir() if one.is_dir() and one.name[0] != ".") if path.is_dir() else []
-        parts = {*SUBSET_NAMES, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
-        found = {one.name: one for one in below if walk(one).images}
-        if not found or any(name.lower() in parts for name in found):
-            raise
-        return found
+        found = _below(path)
+        if found:
+            return found
+        raise
     return {path.resolve().name: path}
+
+
+def find_products(root: str | os.PathLike[str]) -> dict[str, Path]:
+    """The folders directly below a folder that hold images, by name: one for each product.
+
+    Args:
+        root: the folder. With a single product, too, it is not taken for the data set itself.
+
+    Raises:
+        DataError: there are none, or they are parts of one data set, such as train and test.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder.")
+    found = _below(path)
+    if not found:
+        raise DataError(
+            f"{path}: no folders of products. Give each product a folder below it, with images of good parts, or fit "
+            f"one product with `blemish fit`."
+        )
+    return found
+
+
+def _below(root: Path) -> dict[str, Path]:
+    """Folders with images directly below, by name; none where their names are those of parts of a set."""
+    below = sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != ".") if root.is_dir() else []
+    found = {one.name: one for one in below if walk(one).images}
+    parts = {*SUBSET_NAMES, *GOOD_NAMES, *BAD_NAMES, *MASK_NAMES}
+    return {} if any(name.lower() in parts for name in found) else found
 
 
 def _index_directory(root: Path, good: Sequence[str], bad: Sequence[str], all_good: bool) -> Index:

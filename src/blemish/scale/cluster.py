@@ -19,6 +19,9 @@ from blemish.scale.versions import versions
 RETRIES = 3
 """How often a task is repeated whose process or machine was lost."""
 
+STARTS = 2
+"""How often a cluster on this machine is tried to be started."""
+
 _SECONDS = 5.0
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0"}
 """The environment in which Ray tells nothing about its use."""
@@ -50,7 +53,7 @@ def cluster(address: str | None = None, *, cpus: int | None = None) -> Iterator[
     quiet = {"log_to_driver": False, "logging_level": "WARNING"}
     if address is None:
         with _environment(QUIET):
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            _start(ray, num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         require_reachable(address)
         try:
@@ -64,6 +67,25 @@ def cluster(address: str | None = None, *, cpus: int | None = None) -> Iterator[
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, **options: Any) -> None:
+    """Starts a cluster here; again, where a busy machine took longer than the half minute that Ray waits.
+
+    Raises:
+        UsageError: if it can't be started.
+    """
+    for attempt in range(STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # of no other class, when time ran out
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise UsageError(
+                    f"Ray can't be started on this machine: {' '.join(str(error).split())} Try again when it has less "
+                    f"to do, or name a cluster that runs with --address."
+                ) from error
 
 
 def own_error(error: BaseException) -> BlemishError | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.image_io import write_png
-from blemish.data.index import Index, find_sets, index_folder
+from blemish.data.index import Index, find_products, find_sets, index_folder
 from blemish.data.splits import split
 from blemish.engine import Engine
 from blemish.errors import DataError, ImageReadError
@@ -207,6 +207,18 @@ def test_find_sets_names_a_folder_by_its_real_name(tmp_path: Path, monkeypatch: 
 def test_find_sets_takes_a_set_without_images_to_fit_on_whole(tmp_path: Path) -> None:
     root = tree(tmp_path / "cable", "test/good/0.png", "test/hole/0.png", "ground_truth/hole/0.png")
     assert find_sets(root) == {"cable": root}
+
+
+def test_products_are_the_folders_below_be_there_one_or_many(tmp_path: Path) -> None:
+    root = tree(tmp_path / "products", "screw/0.png", "screw/1.png")
+    assert find_products(root) == {"screw": root / "screw"}
+    tree(root, "nut/good/0.png", ".trash/0.png", "models/nut.safetensors")
+    assert find_products(root) == {"nut": root / "nut", "screw": root / "screw"}
+    for wrong in (root / "screw", tree(tmp_path / "set", "train/good/0.png", "test/hole/0.png")):
+        with pytest.raises(DataError, match="no folders of products.*`blemish fit`"):
+            find_products(wrong)
+    with pytest.raises(DataError, match=r"gone: no such folder"):
+        find_products(tmp_path / "gone")
 
 
 def test_find_sets_says_why_there_are_none(tmp_path: Path) -> None:
