@@ -40,8 +40,7 @@ def fit_all(
     from blemish.trials.products import FitProduct
 
     jobs = [
-        Job(name, folder.absolute(), "fit", values, settings.model.seed)
-        for name, folder in find_products(root).items()
+        Job(name, folder.absolute(), "fit", values, settings.model.seed) for name, folder in find_products(root).items()
     ]
     work = FitProduct(output.absolute(), tuple(from_preset))
     rows: list[dict[str, Any]] = []

@@ -215,7 +215,7 @@ def test_products_are_the_folders_below_be_there_one_or_many(tmp_path: Path) -> 
     tree(root, "nut/good/0.png", ".trash/0.png", "models/nut.safetensors")
     assert find_products(root) == {"nut": root / "nut", "screw": root / "screw"}
     for wrong in (root / "screw", tree(tmp_path / "set", "train/good/0.png", "test/hole/0.png")):
-        with pytest.raises(DataError, match="no folders of products.*`blemish fit`"):
+        with pytest.raises(DataError, match=r"no folders of products.*`blemish fit`"):
             find_products(wrong)
     with pytest.raises(DataError, match=r"gone: no such folder"):
         find_products(tmp_path / "gone")
