@@ -43,6 +43,7 @@ EXTRAS = {
     "ray": "ray",
     "fsspec": "ray",
     "cryptography": "sign",
+    "cv2": "camera",
 }
 """Package -> the extra that installs it."""
 
@@ -51,6 +52,7 @@ DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "argon2": "argon2-cffi",
     "paho": "paho-mqtt",
+    "cv2": "opencv-python-headless",
 }
 """Package -> its name in the index, where that is another."""
 

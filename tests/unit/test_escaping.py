@@ -91,10 +91,10 @@ def test_verdict_lines_can_not_be_forged(encoding: str, model_file: Path, named:
     ran = run("predict", model_file, named, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert ran.returncode == 3, ran.stderr
     printed = ran.stdout.decode(encoding).split("\n")
-    assert len(printed) == len(HOSTILE) + 2  # the summary, and what follows its line break
+    assert len(printed) == len(HOSTILE) + 3  # the header, the summary, and what follows its line break
     for line in (*printed, *ran.stderr.decode(encoding).split("\n")):
         assert line == one_line(line)
-    assert all(str(named) in line for line in printed[: len(HOSTILE)])
+    assert all(str(named) in line for line in printed[1 : len(HOSTILE) + 1])
     assert ran.stderr.count(b"error:") == 1
     assert not any(line.startswith(b"normal    0.000") for line in ran.stderr.split(b"\n"))
 
@@ -102,7 +102,7 @@ def test_verdict_lines_can_not_be_forged(encoding: str, model_file: Path, named:
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_json_is_unicode(encoding: str, model_file: Path, named: Path, tmp_path: Path) -> None:
     ran = run("predict", model_file, named, "--json", cwd=tmp_path, PYTHONIOENCODING=encoding)
-    content = json.loads(ran.stdout.decode("utf-8"))
+    *_, content = map(json.loads, ran.stdout.decode("utf-8").strip("\n").split("\n"))
     assert content["inspected"] == len(HOSTILE)
     assert "no\\udcffpicture" in content["failures"][0]["path"]
 

@@ -1,14 +1,16 @@
 """The command line: one module per verb.
 
 Exit codes: 0 fine; 1 anomalies were found and `--fail-on-anomaly` was given; 2 usage; 3 bad input; 4 what was asked for
-was not reached: nothing is fast enough for `recommend`, a job of `bench` or `fit-all` failed; 5 memory ran out; 143
-SIGTERM ended it. Verbs import what they need when they run, so that `blemish --help` loads neither torch nor lightning.
+was not reached: nothing is fast enough for `recommend`, a job of `bench` or `fit-all` failed; 5 memory ran out; 70 a
+fault of `blemish` itself; 130 Ctrl-C ended it, 141 whoever read its output, 143 SIGTERM. Verbs import what they need
+when they run, so that `blemish --help` loads neither torch nor lightning.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+import traceback
 from pathlib import Path
 
 import typer
@@ -16,7 +18,7 @@ import typer
 from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.calibrate import calibrate, update
-from blemish.cli.console import BAD_INPUT, OUT_OF_MEMORY, USAGE, complain
+from blemish.cli.console import BAD_INPUT, CLOSED_PIPE, OUT_OF_MEMORY, UNFORESEEN, USAGE, complain
 from blemish.cli.data import data
 from blemish.cli.demo import demo
 from blemish.cli.doctor import doctor
@@ -72,8 +74,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
     try:
-        with ended_by_sigterm(), needing_extras():
+        with ended_by_sigterm(and_ctrl_c=True), needing_extras():
             app()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer's own code for it is that of anomalies
+            sys.exit(CLOSED_PIPE)
+        raise
     except BlemishError as error:
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
@@ -82,7 +88,9 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except Exception as error:
         if not _ran_out_of_memory(error):
-            raise
+            traceback.print_exc()
+            complain("this is a fault of blemish. Please report it with the lines above.")
+            sys.exit(UNFORESEEN)
         reason = str(error).strip().partition("\n")[0] or "no more can be had"
         complain(
             f"memory ran out ({reason}). Take a smaller --batch-size, --image-size or --bank-size where there is one, "

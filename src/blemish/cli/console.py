@@ -21,6 +21,8 @@ USAGE = 2
 BAD_INPUT = 3
 UNMET = 4
 OUT_OF_MEMORY = 5
+UNFORESEEN = 70
+CLOSED_PIPE = 141
 
 
 class SafeConsole(Console):
@@ -53,11 +55,14 @@ def warn(message: str) -> None:
     SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]warning:[/] {text}")
 
 
-def progress(*, shown: bool = True, transient: bool = True) -> Progress:
-    """A bar with elapsed and remaining time, on stderr; nothing where that is no terminal. A transient one goes when it
-    is done.
+def progress(*, transient: bool = True, console: Console | None = None) -> Progress:
+    """A bar with elapsed and remaining time; nothing where there is no terminal.
+
+    Args:
+        transient: whether it goes when it is done.
+        console: where lines are printed meanwhile: the bar stays below them. None for stderr, where no others go.
     """
-    console = SafeConsole(stderr=True)
+    console = console or SafeConsole(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -66,7 +71,7 @@ def progress(*, shown: bool = True, transient: bool = True) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not (shown and console.is_terminal),
+        disable=not console.is_terminal,
         transient=transient,
         speed_estimate_period=3600,  # a step may take minutes
     )
@@ -86,11 +91,21 @@ def phases() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+def print_line(content: Mapping[str, Any]) -> None:
+    """One JSON object in one line of stdout, which is there at once; otherwise as `print_json`."""
+    json.dump(as_utf8(content), sys.stdout, ensure_ascii=_ascii_only(), allow_nan=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """One JSON object on stdout, Unicode whatever files are called. NaN is never written."""
-    plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")  # é in another encoding would be no JSON
-    json.dump(as_utf8(content), sys.stdout, indent=2, ensure_ascii=plain, allow_nan=False)
+    json.dump(as_utf8(content), sys.stdout, indent=2, ensure_ascii=_ascii_only(), allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _ascii_only() -> bool:
+    return (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")  # é in another encoding would be no JSON
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,29 +1,52 @@
-"""`blemish predict`: a verdict for every image."""
+"""`blemish predict`: a verdict for every image, or for everything that a source which goes on gives."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.text import Text
 
-from blemish.cli.console import ANOMALIES, BAD_INPUT, complain, out, print_json, progress, remark, warn
-from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, settings_of, with_flags
-from blemish.cli.paths import MODEL, OVERWRITE, check_model, expand, require_new
+from blemish.cli.console import (
+    ANOMALIES,
+    BAD_INPUT,
+    complain,
+    out,
+    print_json,
+    print_line,
+    progress,
+    remark,
+    warn,
+)
+from blemish.cli.flags import RATE, SENSITIVITY, THRESHOLD, given, settings_of, with_flags
+from blemish.cli.live import is_live, live_shots
+from blemish.cli.paths import MODEL, OVERWRITE, Inputs, check_model, expand, require_new
 from blemish.data.good_images import GoodPictures
 from blemish.data.walk import describe
-from blemish.errors import UsageError
+from blemish.errors import DataError, UsageError
 from blemish.escaping import one_line
 from blemish.settings import LoadingSettings
+from blemish.terminating import until_stopped
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @with_flags("batch_size", "max_pixels")
 def predict(
+    context: typer.Context,
     model: Path = typer.Argument(..., help="Model file."),
-    images: list[str] = typer.Argument(..., help="Files, folders, glob patterns; with --ray also URLs and lists."),
+    images: list[str] = typer.Argument(
+        ...,
+        help="Files, folders, glob patterns; a video, the index of a camera, a URL such as rtsp://..., or - for paths, "
+        "or one image, on standard input. With --ray also URLs and lists of images.",
+    ),
+    watch: bool = typer.Option(False, "--watch", help="Go on with images that come into the folder, until Ctrl-C."),
     output: Path | None = typer.Option(
         None,
         "--out",
@@ -46,7 +69,9 @@ def predict(
     min_area: str = typer.Option("1", "--min-area", help="List regions from this on: pixels, or mm2 as in 0.5mm2."),
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object; rows are in it unless --out has them."),
+    as_json: bool = typer.Option(
+        False, "--json", help="Print a line of JSON for every image, unless --out has the rows, and one for the run."
+    ),
     frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, take the first, or all."),
     device: str = typer.Option("auto", "--device", "--accelerator", help="auto, cpu, cuda, ..."),
     threads: int | None = typer.Option(None, "--threads", help="Threads on the CPU. Default: at most 4."),
@@ -69,10 +94,9 @@ def predict(
     if good_root is not None and not explain:
         raise UsageError("--good-root names the folder of good images that --explain shows. Add --explain, or drop it.")
     if ray:
-        if explain:
-            raise UsageError("--explain is not for --ray. Drop one of them.")
-        if threads is not None:
-            raise UsageError("--ray gives every worker one core. Drop --threads.")
+        refused = {"--explain": explain, "--watch": watch, "--threads (every worker has one core)": threads is not None}
+        for name in (name for name, value in refused.items() if value):
+            raise UsageError(f"{name} is not for --ray. Drop one of them.")
         if any(value is not None for value in (threshold, sensitivity, rate)):
             raise UsageError("--ray decides as the model's file says. Write the threshold down with blemish calibrate.")
         from blemish.cli.ray import predict_on_ray
@@ -97,8 +121,11 @@ def predict(
         return
     if address is not None or ship_model:
         raise UsageError("--address and --ship-model are for --ray. Add it, or leave them out.")
-    inputs = expand(images)
-    named = inputs.images
+    live = watch or any(map(is_live, images))
+    if live and (resume or frames == "all"):
+        raise UsageError(f"{'--resume' if resume else '--frames all'} is for files that are all there. Drop it.")
+    shots, camera = context.with_resource(live_shots(images, watched=watch)) if live else (None, None)
+    inputs = Inputs() if live else expand(images)
     from blemish.monitor.shift import ShiftTest
     from blemish.post_processing.moving import moved
     from blemish.predictions.pictures import PictureFolder
@@ -115,7 +142,7 @@ def predict(
     session = Session(
         backend,
         decision=moved(backend.decision, **move),
-        batch_size=loading.batch_size,
+        batch_size=given(flags).get("batch_size") if live else loading.batch_size,  # else a verdict at a time
         max_pixels=loading.max_pixels,
         min_area=smallest,
         frames=frames,  # type: ignore[arg-type]  # which checks it
@@ -125,41 +152,58 @@ def predict(
     if save is not None or good is not None:
         wanted = [] if save is None else save.split(",")
         pictures = PictureFolder(save_dir, wanted, overwrite=overwrite, good=good)
-    rows: list[dict[str, Any]] = []
     record = session.decision.record
-    shift = ShiftTest(() if record is None else record.scores, session.decision.image.effective_threshold)
-    with (
-        prediction_run(
-            session,
-            named,
-            model=fingerprint(model),
-            mm_per_pixel=mm_per_pixel,
-            pictures=pictures,
-            explain=explain,
-            output=output,
-            resume=resume,
-            settings={"device": device, **move},
-        ) as run,
-        progress(shown=as_json, transient=False) as bars,  # without JSON every verdict is a line, which tells how far
-    ):
-        task = bars.add_task("images", total=len(run.images), completed=run.done)
-        for batch in run:
-            for row in batch:
-                if "raw_score" in row:
-                    shift.add(float(row["raw_score"]))
-            bars.update(task, completed=run.done)
-            if not as_json:
-                _print_verdicts(batch)
-            elif output is None:
-                rows += [row for row in batch if "reason" not in row]
-    counts = {"inspected": run.inspected, "anomalous": run.anomalous}
+    shift = ShiftTest(() if record is None else record.scores, session.threshold)
+    console = out()
+    gone: DataError | None = None
+    with ExitStack() as stack:
+        sources = inputs.images if shots is None else stack.enter_context(until_stopped(shots))
+        run = stack.enter_context(
+            prediction_run(
+                session,
+                sources,
+                model=fingerprint(model),
+                mm_per_pixel=mm_per_pixel,
+                pictures=pictures,
+                explain=explain,
+                output=output,
+                resume=resume,
+                settings={"device": device, **move},
+            )
+        )
+        bars = stack.enter_context(progress(console=console if console.is_terminal and not as_json else None))
+        total = len(run.images) if isinstance(run.images, Sequence) else None
+        task = bars.add_task("images", total=total, completed=run.done, visible=not live)
+        if not as_json:
+            console.print(f"{'verdict':<9}    score  image (raw scores; anomalous from {session.threshold:.4g} on)")
+        try:
+            for batch in run:
+                for row in batch:
+                    if "raw_score" in row:
+                        shift.add(float(row["raw_score"]))
+                    if as_json and output is None:
+                        print_line(row)
+                if not as_json:
+                    _print_verdicts(batch, console)
+                bars.update(task, completed=run.done)
+        except DataError as error:
+            if not live:
+                raise
+            gone = error  # what came from it before is whole
+        except SystemExit:  # Ctrl-C or SIGTERM
+            kept = "" if output is None or live else " Their rows are kept: go on with --resume."
+            remark(f"Stopped after {run.done}{'' if total is None else f' of {total}'} images.{kept}")
+            raise
     if as_json:
-        listed = {"predictions": rows} if output is None else {"output": str(output)}
-        print_json({**counts, **listed, "failures": run.failures, "passed_over": inputs.passed_over})
+        content = {"inspected": run.inspected, "anomalous": run.anomalous}
+        named = {} if output is None else {"output": str(output)}
+        print_line({**content, **named, "failures": run.failures, "passed_over": inputs.passed_over})
     else:
         out().print(
             f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
         )
+    if camera is not None and camera.dropped:
+        remark(f"{camera.dropped} of {camera.taken} frames were dropped, as they came while the model was busy.")
     if shift.sentence is not None:
         warn(shift.sentence)
     if good is not None:
@@ -168,7 +212,9 @@ def predict(
         remark(f"Passed over: {describe(inputs.passed_over)}.")
     for failure in run.failures:
         complain(one_line(f"{failure['path']}: {failure['reason']}"))
-    if run.failures:
+    if gone is not None:
+        complain(str(gone))
+    if run.failures or gone is not None:
         raise typer.Exit(BAD_INPUT)
     if run.anomalous and fail_on_anomaly:
         raise typer.Exit(ANOMALIES)
@@ -196,15 +242,16 @@ def min_pixels(text: str, mm_per_pixel: float | None) -> int:
     return max(1, math.ceil(float(found[2]) / mm_per_pixel**2 * (1 - 1e-12)))  # 9 pixels of 0.1 mm are 0.09 mm2
 
 
-def _print_verdicts(batch: Sequence[Mapping[str, Any]]) -> None:
+def _print_verdicts(batch: Sequence[Mapping[str, Any]], console: Console) -> None:
     for row in batch:
         if "reason" not in row:
             color = "red" if row["label"] == "anomalous" else "green"
-            out().print(f"[{color}]{row['label']:<9}[/] {row['score']:.3f}  ", end="")
-            out().print(one_line(row["path"]), markup=False)
-            for number, region in enumerate(row["regions"], 1):
+            score = f"{row['raw_score']:#.4g}".rstrip(".")
+            verdict = Text.assemble((f"{row['label']:<9}", color), f"{score:>9}  ")
+            console.print(verdict.append(one_line(row["path"])))
+            for count, region in enumerate(row["regions"], 1):
                 for patch in (region["good_patches"] or [])[:1]:
-                    out().print(f"          {one_line(_nearest(number, region, patch))}", markup=False, highlight=False)
+                    console.print(Text(f"{'':20}{one_line(_nearest(count, region, patch))}"))
 
 
 def _nearest(number: int, region: Mapping[str, Any], patch: Mapping[str, Any]) -> str:

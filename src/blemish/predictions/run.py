@@ -1,18 +1,23 @@
 """Every image of a list inspected, its row and its pictures written, batch by batch; a run that was cut off goes on.
 
 Rows and pictures of a batch are on the disk before the next batch is inspected. An image that can't be inspected is a
-failure, which is written down like a row, and the others go on.
+failure, which is written down like a row, and the others go on. A source that goes on, such as a camera, takes the
+place of the list: each of its pictures is inspected as it comes, and its run can't be continued.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from blemish.data.live import Shot
+from blemish.errors import UsageError
 from blemish.escaping import as_utf8
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import PredictionRow, row_of
@@ -32,7 +37,7 @@ class PredictionRun:
     """
 
     session: Session
-    images: Sequence[tuple[Path | Frame, Path]]
+    images: Sequence[tuple[Path | Frame, Path]] | Iterable[Shot]
     model: str
     mm_per_pixel: float | None = None
     pictures: PictureFolder | None = None
@@ -48,13 +53,18 @@ class PredictionRun:
         return self.done - len(self.failures)
 
     def __iter__(self) -> Iterator[list[PredictionRow | FailedRow]]:
-        left = self.images[self.done :]
-        waiting = iter(left)
-        for results in self.session.batches(path for path, _ in left):
+        waiting: deque[Path] = deque()
+        sources = self._sources(waiting)
+        if isinstance(self.images, Sequence):
+            inspected = self.session.batches(sources)
+        else:
+            inspected = ([result] for result in self.session.stream(sources))
+        for results in inspected:
             batch: list[PredictionRow | FailedRow] = []
-            for result, (path, relative) in zip(results, waiting, strict=False):
+            for result in results:
+                relative = waiting.popleft()
                 if isinstance(result, Failure):
-                    self.failures.append({"path": as_utf8(str(path)), "reason": as_utf8(result.reason)})
+                    self.failures.append({"path": as_utf8(result.path), "reason": as_utf8(result.reason)})
                     batch.append(self.failures[-1])
                     continue
                 cut = self.session.pixel_cut
@@ -71,11 +81,19 @@ class PredictionRun:
                 self.file.write(batch)
             yield batch
 
+    def _sources(self, waiting: deque[Path]) -> Iterator[Path | Frame | Shot]:
+        """The images that are left; where the pictures of each go, is added to `waiting`."""
+        images: Iterable[Any] = self.images
+        for image in islice(images, self.done, None):
+            source, place = (image, image.place) if isinstance(image, Shot) else image
+            waiting.append(place)
+            yield source
+
 
 @contextmanager
 def prediction_run(
     session: Session,
-    images: Sequence[tuple[Path, Path]],
+    images: Sequence[tuple[Path, Path]] | Iterable[Shot],
     *,
     model: str,
     mm_per_pixel: float | None = None,
@@ -94,20 +112,27 @@ def prediction_run(
     Args:
         session: the model.
         model: its fingerprint, see `rows.fingerprint`.
-        images: files, each with its path relative to what was named, under which its pictures are kept.
+        images: files, each with its path relative to what was named, under which its pictures are kept; or a source
+            that goes on.
         mm_per_pixel: see `rows.row_of`.
         pictures: where pictures go; None writes none.
         explain: look for good patches beside what is found, see `Session.explain`: for rows, and for pictures that know
             where good images are.
         output: file of predictions, see `PredictionFile`; None keeps no rows.
-        resume: go on with an unfinished `output`, for the same images.
+        resume: go on with an unfinished `output`, for the same images: files only.
         settings: what else, beside what is known here, a run that goes on must share with the one that was cut off.
 
     Raises:
         UsageError: as `PredictionFile` and `PictureFolder.prepare`. MissingExtraError: for Parquet without pyarrow.
     """
-    each = [one for image in images for one in (_frames(*image) if session.frames == "all" else [image])]
-    relatives = [relative for _, relative in each]
+    each: Sequence[tuple[Path | Frame, Path]] | Iterable[Shot] = images
+    names: list[str] = []
+    relatives: list[Path] = []
+    if isinstance(images, Sequence):
+        each = [one for image in images for one in (_frames(*image) if session.frames == "all" else [image])]
+        names, relatives = [str(path) for path, _ in each], [relative for _, relative in each]
+    elif resume:
+        raise UsageError("A run over a source that goes on can't be resumed. Name another file.")
     run = PredictionRun(session, each, model, mm_per_pixel, pictures, explain)
     interrupted = output is not None and is_interrupted(output, resume=resume)
     if pictures is not None and not interrupted:
@@ -118,7 +143,7 @@ def prediction_run(
             same |= {name: getattr(session, name) for name in ("batch_size", "max_pixels", "min_area", "frames")}
             same |= {"save": pictures and ",".join(pictures.kinds), "save_dir": pictures and str(pictures.folder)}
             run.file = file = stack.enter_context(PredictionFile(output, same, resume=resume))
-            file.skip([str(path) for path, _ in each])
+            file.skip(names)
             run.done, run.anomalous, run.failures = file.images, file.anomalous, list(file.failures)
             if pictures is not None and interrupted:
                 pictures.prepare(relatives[run.done :], again=session.batch_size)

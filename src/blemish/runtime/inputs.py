@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from blemish.data.image_io import Reading, read_header
+from blemish.data.live import Shot
 from blemish.data.record import ColorRecord, color_of
 from blemish.errors import ImageReadError, UsageError
 
@@ -45,7 +46,8 @@ CHANNELS = get_args(Channels)
 
 Source: TypeAlias = Any
 """A file name, encoded bytes, an open binary file, a picture of Pillow, an array (H, W, 3) or (H, W), or a tensor
-(3, H, W), (1, H, W) or as an array: uint8, uint16, or floats in [0, 1]; or one picture of a file, a `Frame`."""
+(3, H, W), (1, H, W) or as an array: uint8, uint16, or floats in [0, 1]; or one picture of a file, a `Frame`, or of a
+video, camera or watched folder, a `Shot`."""
 
 _ALLOWED = (
     "a file name, bytes, an open binary file, a picture of Pillow, an array (H, W, 3) or (H, W), or a tensor (3, H, W)"
@@ -67,7 +69,7 @@ def each(images: Any) -> Iterator[Source]:
 
 def is_single(source: Any) -> bool:
     """Whether this is one image, and not several."""
-    single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Frame)
+    single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Frame, Shot)
     return isinstance(source, single) or hasattr(source, "read")
 
 
@@ -82,6 +84,8 @@ def read_source(source: Source, reading: Reading, channels: Channels = "rgb") ->
     Raises:
         ImageReadError: for a file that can't be read. UsageError: for anything else that is no image.
     """
+    if isinstance(source, Shot):
+        return read_source(source.image, reading)
     if isinstance(source, Frame):
         return replace(reading, frame=source.number)(source.path)
     if isinstance(source, Image.Image):

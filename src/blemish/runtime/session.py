@@ -19,6 +19,7 @@ import numpy.typing as npt
 from blemish.data.explanation import Explanation
 from blemish.data.good_images import GoodImages
 from blemish.data.image_io import MAX_PIXELS, Reading
+from blemish.data.live import Shot
 from blemish.data.record import ColorRecord
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
 from blemish.functional.regions import Region, find_regions
@@ -314,7 +315,7 @@ class Session:
 
     def _read(self, source: Source) -> _Item | Failure:
         started = time.perf_counter()
-        named = str(source) if isinstance(source, Frame) else source
+        named = source.name if isinstance(source, Shot) else str(source) if isinstance(source, Frame) else source
         path = os.fspath(named) if isinstance(named, (str, os.PathLike)) else ""
         try:
             image = read_source(source, self.reading, self.channels)

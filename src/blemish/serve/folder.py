@@ -18,6 +18,7 @@ from pathlib import Path
 
 import watchfiles
 
+from blemish.data.live import cut_off
 from blemish.errors import UsageError
 from blemish.files import is_image
 from blemish.serve.configuration import FolderSettings
@@ -187,23 +188,6 @@ class WatchedFolder:
             product, part = found.get("product") or self._product, found.get("part") or part
         copy = self._pictures.take(uid, path) if self.settings.take else None  # None on a full disk: the file stays
         return Part(self.name, part[:256], product[:64], str(copy or path), key, uid)
-
-
-def cut_off(path: Path) -> bool:
-    """Whether a PNG or JPEG lacks its end, or the file is empty. Of other formats nothing is known: False."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 65_536))
-            end = file.read()
-    except OSError:
-        return True
-    if start == b"\x89PNG":
-        return b"IEND" not in end
-    if start[:3] == b"\xff\xd8\xff":
-        return b"\xff\xd9" not in end
-    return size == 0
 
 
 def _images(folder: Path) -> Iterator[Path]:

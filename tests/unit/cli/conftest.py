@@ -22,6 +22,12 @@ class Ran(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def run(self) -> Any:
+        """What `predict --json` says of the run, with the rows of its images under "predictions"."""
+        *rows, run = map(json.loads, self.out.strip("\n").split("\n"))
+        return {**run, "predictions": [row for row in rows if "reason" not in row]}
+
 
 Blemish = Callable[..., Ran]
 

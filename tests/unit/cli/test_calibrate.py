@@ -73,7 +73,7 @@ def test_one_run_with_another_threshold(
 ) -> None:
     image = tiles / "test/good/000.png"
     for flags in (("--threshold", score), ("--sensitivity", 1)):
-        row = blemish("predict", model_file, image, "--json", *flags).json["predictions"][0]
+        row = blemish("predict", model_file, image, "--json", *flags).run["predictions"][0]
         assert row["label"] == "anomalous"
         assert row["threshold"] <= row["raw_score"]
     figures = blemish("test", model_file, tiles, "--json", "--threshold", score, "--accelerator", "cpu").json

@@ -60,8 +60,8 @@ VERBS = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
-@pytest.mark.parametrize("verb", VERBS)
-def test_sigterm(verb: str, tiles: Path, model_file: Path, inside: Path) -> None:
+@pytest.mark.parametrize(("verb", "number"), [*((verb, signal.SIGTERM) for verb in VERBS), ("predict", signal.SIGINT)])
+def test_signals(verb: str, number: signal.Signals, tiles: Path, model_file: Path, inside: Path) -> None:
     """In the middle of a trainer, too, after a few images were read."""
     words = VERBS[verb].format(tiles=tiles, model=model_file).split()
     process = subprocess.Popen(
@@ -71,13 +71,16 @@ def test_sigterm(verb: str, tiles: Path, model_file: Path, inside: Path) -> None
         assert process.stdout is not None
         assert "hangs\n" in iter(process.stdout.readline, "")
         started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 143, errors
+    assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors
     assert time.monotonic() - started < 10
+    if verb == "predict":
+        assert errors.startswith("Stopped after 0 of ")
+        assert errors.endswith(" images. Their rows are kept: go on with --resume.\n")
     left = {path.name for path in inside.iterdir()}
     assert left <= {"rows.csv.unfinished", "rows.csv.unfinished.csv", "predictions"}
 
@@ -87,3 +90,24 @@ def test_what_the_system_has_against_a_name(blemish: Any, model_file: Path, insi
     assert ran.code == 3
     assert ran.err.startswith("error: ")
     assert "9" * 400 in ran.err
+
+
+def test_a_fault_of_ours_is_no_anomaly(blemish: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise LookupError("nobody foresaw this")
+
+    monkeypatch.setattr(sys.modules["blemish.cli.predict"], "expand", fault)
+    ran = blemish("predict", model_file, "x.png")
+    assert ran.code == 70
+    assert "LookupError: nobody foresaw this" in ran.err
+    assert ran.err.endswith("error: this is a fault of blemish. Please report it with the lines above.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_reader_that_goes_away_is_no_anomaly(model_file: Path, tiles: Path, inside: Path) -> None:
+    words = [sys.executable, "-m", "blemish", "predict", str(model_file), str(tiles / "test" / "good"), "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(60)) == ("", 141)

@@ -58,7 +58,7 @@ def test_pictures_and_lines(blemish: Any, model_file: Path, tiles: Path, new: Pa
 
 
 def test_rows(blemish: Any, model_file: Path, tiles: Path, new: Path, inside: Path) -> None:
-    plain = blemish("predict", model_file, new, "--json").json["predictions"]
+    plain = blemish("predict", model_file, new, "--json").run["predictions"]
     assert {region["good_patches"] for row in plain for region in row["regions"]} == {None}
     for number, suffix in enumerate(("jsonl", "parquet")):
         assert blemish("predict", model_file, new, "--explain", "--save-dir", number, "-o", f"rows.{suffix}").code == 0

@@ -40,7 +40,7 @@ def test_export_then_predict(
     assert len(lines) == 9
     assert lines[-2].split() == ["at", "most", "1.0e-04", "1.0e-03", "0"]
     assert lines[-1] == f"Exported to {target}."
-    ours, theirs = (blemish("predict", path, tiles / "test", "--json").json for path in (target, model_file))
+    ours, theirs = (blemish("predict", path, tiles / "test", "--json").run for path in (target, model_file))
     assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["predictions"]]
     assert ours["failures"] == []
 

@@ -104,7 +104,7 @@ def test_a_region_of_interest(blemish: Any, tiles: Path, inside: Path) -> None:
     assert model.arguments()["roi"]["size"] == [96, 128]
     assert "43.9% of 96 x 128" in blemish("inspect", "m.safetensors").out
     part = tiles / "test/hole/000.png"
-    row = blemish("predict", "m.safetensors", part, "--save", "overlay", "--json").json["predictions"][0]
+    row = blemish("predict", "m.safetensors", part, "--save", "overlay", "--json").run["predictions"][0]
     with Image.open("predictions/000.png.overlay.png") as drawn, Image.open(part) as image:
         np.testing.assert_array_equal(np.asarray(drawn)[84:96, :128], np.rint(0.4 * np.asarray(image)[84:]))
     assert [region["polygon"] for region in row["regions"]] == [[[[10, 20], [100, 20], [100, 80], [10, 80]]]]

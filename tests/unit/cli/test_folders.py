@@ -96,7 +96,7 @@ def test_predict_walks_as_fit_does_and_says_what_it_passes_over(blemish: Any, pa
     (new / "notes.txt").touch()
     ran = blemish("predict", "m.safetensors", "new", "--json", "--save", "mask,map", "--save-dir", "new/predictions")
     assert ran.code == 3
-    content = ran.json
+    content = ran.run
     assert [row["path"] for row in content["predictions"]] == [
         "new/a.png",
         "new/b.tif",

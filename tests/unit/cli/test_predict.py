@@ -57,7 +57,7 @@ def test_folder(blemish: Any, model_file: Path, pile: Path, inside: Path) -> Non
 
 
 def test_json(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
-    content = blemish("predict", model_file, pile, "--json").json
+    content = blemish("predict", model_file, pile, "--json").run
     assert set(content) == {"inspected", "anomalous", "predictions", "failures", "passed_over"}
     assert content["passed_over"] == {"hidden": [".hidden.png"], "of no image format": ["notes.txt"]}
     assert (content["inspected"], content["anomalous"]) == (4, 3)
@@ -115,7 +115,7 @@ def test_coco(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
 
 def test_small_regions_are_left_out(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
     def areas(*options: object) -> list[tuple[int, float | None]]:
-        (row,) = blemish("predict", model_file, pile / "x.png", "--json", *options).json["predictions"]
+        (row,) = blemish("predict", model_file, pile / "x.png", "--json", *options).run["predictions"]
         return [(region["area"], region["area_mm2"]) for region in row["regions"]]
 
     largest = max(area for area, _ in areas())
@@ -134,7 +134,7 @@ def test_a_whole_number_of_pixels_is_not_rounded_up(pixels: int) -> None:
 
 
 def test_files_and_globs(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
-    rows = blemish("predict", model_file, pile / "x.png", f"{pile}/**/*.PNG", "--json").json["predictions"]
+    rows = blemish("predict", model_file, pile / "x.png", f"{pile}/**/*.PNG", "--json").run["predictions"]
     assert [Path(row["path"]).name for row in rows] == ["x.png", "gut.PNG"]
 
 
@@ -152,7 +152,7 @@ def test_goes_on_after_unreadable_images(blemish: Any, model_file: Path, pile: P
         assert line.startswith("error: ")
         assert name in line
     assert len(Path("rows.csv").read_text(encoding="utf-8").splitlines()) == 5
-    failures = blemish("predict", model_file, pile, "--json").json["failures"]
+    failures = blemish("predict", model_file, pile, "--json").run["failures"]
     assert [Path(one["path"]).name for one in failures] == ["cut.png", "empty.png", "fake.png"]
     assert failures[1]["reason"] == "the file is empty (0 bytes)"
 
@@ -162,11 +162,11 @@ def test_every_picture_of_a_file(blemish: Any, model_file: Path, pile: Path, ins
     first, second = (Image.open(pile / name) for name in ("a/gut.PNG", "x.png"))
     first.save("pages.tif", save_all=True, append_images=[second])
     refused = blemish("predict", model_file, "pages.tif", pile / "x.png", "--json")
-    assert [one["path"] for one in refused.json["failures"]] == ["pages.tif"]
-    (only,) = blemish("predict", model_file, "pages.tif", "--frames", "first", "--json").json["predictions"]
+    assert [one["path"] for one in refused.run["failures"]] == ["pages.tif"]
+    (only,) = blemish("predict", model_file, "pages.tif", "--frames", "first", "--json").run["predictions"]
     assert (only["path"], only["label"]) == ("pages.tif", "normal")
     ran = blemish("predict", model_file, "pages.tif", pile / "x.png", "--frames", "all", "--json", "--save", "overlay")
-    rows = ran.json["predictions"]
+    rows = ran.run["predictions"]
     assert [(row["path"], row["label"]) for row in rows] == [
         ("pages.tif#0", "normal"),
         ("pages.tif#1", "anomalous"),
