@@ -106,8 +106,8 @@ def test_a_fault_of_ours_is_no_anomaly(blemish: Any, model_file: Path, monkeypat
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 def test_a_reader_that_goes_away_is_no_anomaly(model_file: Path, tiles: Path, inside: Path) -> None:
     words = [sys.executable, "-m", "blemish", "predict", str(model_file), str(tiles / "test" / "good"), "--json"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
