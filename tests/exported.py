@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
+from blemish import runtime
 from blemish.artifact import load
+from blemish.errors import ArtifactError
 from blemish.export import exporting
 from blemish.export.onnx import to_onnx
 from blemish.models.base import Detector
@@ -48,3 +51,15 @@ def export_untried(path: Path, target: Path) -> Path:
     """What `export` writes, without comparing."""
     exporting.write(traced(path), target, content_of(load(path)))
     return target
+
+
+def assert_sealed(path: Path) -> None:
+    """A file and the `.bin` beside an `.xml`: one flipped bit, wherever it is, and nothing opens."""
+    for changed in (path, path.with_suffix(".bin"))[: 1 + (path.suffix == ".xml")]:
+        good = changed.read_bytes()
+        for place in range(len(good) // 50, len(good), len(good) // 23):
+            changed.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
+            with pytest.raises(ArtifactError, match="digest"):
+                runtime.load(path)
+        changed.write_bytes(good)
+        runtime.load(path)

@@ -22,7 +22,7 @@ from blemish.models import Patchcore
 from blemish.runtime.session import Session
 from blemish.seal import BLANK, write_seal
 from blemish.synthetic.products import render
-from exported import content_of, export_untried, traced
+from exported import assert_sealed, content_of, export_untried, traced
 
 SIZES = [(97, 1301), (256, 256), (1024, 768)]
 RUNTIMES = {"torch": ".safetensors", "onnxruntime": ".onnx", "openvino": ".xml"}
@@ -270,15 +270,8 @@ def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
 
 def test_no_bit_of_an_exported_file_can_change(model_file: Path, tmp_path: Path) -> None:
     """In the graph, in its numbers and in what decides; and a pair from two exports is no pair."""
-    files = [export_untried(model_file, tmp_path / name) for name in ("m.onnx", "m.xml")]
-    for opened, changed in ((files[0], files[0]), (files[1], files[1]), (files[1], files[1].with_suffix(".bin"))):
-        good = changed.read_bytes()
-        for place in range(len(good) // 50, len(good), len(good) // 23):
-            changed.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
-            with pytest.raises(ArtifactError, match="digest"):
-                runtime.load(opened)
-        changed.write_bytes(good)
-        runtime.load(opened)
+    for name in ("m.onnx", "m.xml"):
+        assert_sealed(export_untried(model_file, tmp_path / name))
     other = tmp_path / "other.xml"
     content = content_of(load(model_file))
     exporting.write(traced(model_file), other, {**content, "static": [1, 96, 128]})

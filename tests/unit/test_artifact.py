@@ -442,10 +442,17 @@ def test_flipped_bits_never_crash(tiles: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- digest
 
 
-@pytest.mark.parametrize("name", detectors())
+@pytest.mark.parametrize("name", [*detectors(), "faiss"])
 def test_no_bit_of_a_file_can_change(name: str, model_files: dict[str, Path], tmp_path: Path) -> None:
     """One bit in every kind of place: header, numbers that decide, bank, weights; and a cut, and an appended byte."""
-    good = model_files[name].read_bytes()
+    if name == "faiss":
+        pytest.importorskip("faiss")
+        by_faiss = setting("arguments", "neighbor_search", to="faiss")
+        source = forged(model_files["patchcore"], tmp_path / "faiss.safetensors", by_faiss)
+        load(source)
+    else:
+        source = model_files[name]
+    good = source.read_bytes()
     header = struct.unpack("<Q", good[:8])[0]
     target = tmp_path / "model.safetensors"
     places = [*range(8 + header // 2, len(good), max(1, len(good) // 41)), len(good) - 1]

@@ -32,7 +32,7 @@ from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import Outputs
 from blemish.synthetic.products import render
-from exported import traced
+from exported import assert_sealed, traced
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,7 @@ def test_onnx_file(network: Detector, network_file: Path, tiles: Path, tmp_path:
     assert done.parity.auroc == pytest.approx({name: roc_auc_score(labels, each) for name, each in scores.items()})
     assert scores["torch"] != scores["onnxruntime"]
     assert scores["torch"] == pytest.approx(scores["onnxruntime"], rel=0.5)
+    assert_sealed(done.path)
 
 
 def test_openvino_file(network: Detector, tiles: Path, tmp_path: Path) -> None:
@@ -155,6 +156,7 @@ def test_openvino_file(network: Detector, tiles: Path, tmp_path: Path) -> None:
     precisions = {precision for kind, precision in kinds if kind == "Convolution"}
     assert precisions <= {"u8", "i8"}, kinds  # with INFERENCE_PRECISION_HINT f32: the hint is about floats
     assert {precision for kind, precision in kinds if kind in ("MatMul", "FullyConnected", "TopK")} <= {"f32", "i32"}
+    assert_sealed(done.path)
 
 
 def test_static_shape(network_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
