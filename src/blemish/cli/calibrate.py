@@ -37,25 +37,35 @@ def calibrate(
 ) -> None:
     """Write the model with another threshold: a number, a wanted rate, or what good images of DIR say.
 
-    Without DIR the scores of the calibration that the file holds are used. With DIR all its good images calibrate
-    again, or with --from-labels its labeled ones. Marks on pixels follow.
+    Without DIR the scores of the calibration that the file holds are used, with --exclude without those of some images.
+    With DIR all its good images calibrate again, or with --from-labels its labeled ones. Marks on pixels follow.
     """
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
+    leave_out = flags["exclude"] if directory is None else None
     named = [f"--{name}" for name, value in move.items() if value is not None]
     if len(named) > 1 or (from_labels and named):
         raise UsageError(f"Give one of --threshold, --sensitivity, --rate and --from-labels. Got {', '.join(named)}.")
-    if directory is None and (from_labels or not named):
+    if directory is None and (from_labels or not (named or leave_out)):
         raise UsageError(
             "--from-labels needs DIR, a folder of labeled images."
             if from_labels
-            else "Give --threshold, --sensitivity or --rate, or DIR: a folder of good images that calibrate."
+            else "Give --threshold, --sensitivity, --rate or --exclude, or DIR: a folder of good images that calibrate."
         )
-    if directory is not None and (threshold is not None or sensitivity is not None):
-        raise UsageError(f"{named[0]} needs no images. Drop DIR, or drop {named[0]}.")
+    if (directory is not None or leave_out) and (threshold is not None or sensitivity is not None):
+        what = "DIR" if leave_out is None else "--exclude"
+        raise UsageError(f"{named[0]} needs no images. Drop {what}, or drop {named[0]}.")
+    idle = sorted(given(flags).keys() - {"exclude"}) if directory is None else []
+    if idle:
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise UsageError(f"{flag} is about the images of DIR. Name that folder, or drop {flag}.")
     check_model(model)
     if directory is not None:
         check_source(directory)
-    from blemish.post_processing.moving import moved
+    from blemish.data.index import read_exclusions
+    from blemish.post_processing.moving import moved, without
+
+    def changed(decision: Decision) -> Decision:
+        return without(decision, read_exclusions(leave_out), rate) if leave_out else moved(decision, **move)
 
     exported = model.suffix.lower() in EXPORTED
     context.with_resource(output_file(output, model.suffix.lower() if exported else ".safetensors", overwrite))
@@ -67,7 +77,7 @@ def calibrate(
         from blemish.export.rewriting import read_exported, write_exported
 
         before, content = read_exported(model)
-        decision = moved(before, **move)
+        decision = changed(before)
         write_exported(model, output, decision, content)
     else:
         from blemish.artifact import load, save
@@ -75,7 +85,7 @@ def calibrate(
         detector = load(model)
         before = detector.decider.decision
         if directory is None:
-            detector.decider.decision = moved(before, **move)
+            detector.decider.decision = changed(before)
         else:
             from blemish.engine.recalibrating import recalibrate
 
@@ -91,6 +101,8 @@ def calibrate(
             )
         decision = detector.decider.decision
         save(detector, output)
+    if leave_out:
+        remark("The model learned from these images all the same. `fit` with the same list makes one that didn't.")
     _show(model, output, before, decision, as_json)
 
 

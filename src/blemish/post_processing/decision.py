@@ -28,6 +28,9 @@ from blemish.visualization.tradeoff import tradeoff_svg
 SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
 """What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
 
+BY_NORMAL_SCORES = ("highest normal score", "false-alarm rate")
+"""Policies that scores of normal images decide alone: without a wanted rate, and with one."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -167,7 +170,7 @@ class CalibrationRecord:
         alone, or what is left is too little for the rate.
         """
         left = sorted(score for score, name in zip(self.scores, self.names, strict=True) if name not in names)
-        if self.policy not in ("highest normal score", "false-alarm rate"):
+        if self.policy not in BY_NORMAL_SCORES:
             return None
         try:
             return left[normal_rank(len(left), self.wanted_false_alarm_rate) - 1]

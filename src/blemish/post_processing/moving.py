@@ -13,14 +13,17 @@ above 0. Who names a pixel threshold gets that.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from blemish.errors import UsageError
+from blemish.escaping import one_line
 from blemish.functional.conformal import certified_rate, normal_rank
-from blemish.post_processing.decision import Decision
+from blemish.post_processing.decision import BY_NORMAL_SCORES, CalibrationRecord, Decision
 
 BY_HAND = "set by hand"
 """Policy of a record whose threshold nobody calibrated."""
@@ -69,9 +72,57 @@ def at_rate(decision: Decision, rate: float) -> Decision:
     Raises:
         UsageError: without those scores, or for a rate outside (0, 1). CalibrationError: too few for the rate.
     """
-    record = decision.record
-    if record is None or not record.scores:
-        raise UsageError("A rate needs the scores of the calibration, and this file has none. Calibrate it again.")
+    return _by_scores(decision, _with_scores(decision, "A rate"), rate)
+
+
+def without(decision: Decision, names: Sequence[str], rate: float | None = None) -> Decision:
+    """The same decision, had some good images not been among those that chose the threshold.
+
+    The detector stays the one that learned from them, normalized scores keep their unit, and the record forgets the
+    images. Nothing is certified any longer: who leaves images out has looked at their scores.
+
+    Args:
+        decision: calibrated on good images whose scores the record holds, by a policy of those scores.
+        names: of the images; folders before a name don't count, for the record holds none.
+        rate: as in `at_rate`; None keeps the policy.
+
+    Raises:
+        UsageError: without those scores, for a name that none or several of the images have, if no image is left, or
+            for a policy that anomalous images had a part in. CalibrationError: too few are left for the rate.
+    """
+    record = _with_scores(decision, "Leaving images out")
+    if record.policy not in BY_NORMAL_SCORES and rate is None:
+        raise UsageError(f"Without some images a threshold by {record.policy} can't be chosen anew. Give a rate.")
+    out = {PurePosixPath(name).name for name in names}
+    for name in sorted(out):
+        count = record.names.count(name)
+        if count != 1:
+            raise UsageError(
+                f"{count or 'None'} of the images that calibrated {'are' if count else 'is'} called {one_line(name)}. "
+                f"Fit again without it, or calibrate on a folder."
+            )
+    kept = [i for i, name in enumerate(record.names) if name not in out]
+    if not kept:
+        raise UsageError(f"All {len(record.names)} images that calibrated would be left out. Keep some.")
+    left = replace(
+        record,
+        normal=len(kept),
+        scores=tuple(record.scores[i] for i in kept),
+        names=tuple(record.names[i] for i in kept),
+    )
+    chosen = _by_scores(decision, left, record.wanted_false_alarm_rate if rate is None else rate)
+    assert chosen.record is not None  # as `left`
+    return replace(chosen, record=replace(chosen.record, certified_false_alarm_rate=None))
+
+
+def _with_scores(decision: Decision, what: str) -> CalibrationRecord:
+    if decision.record is None or not decision.record.scores:
+        raise UsageError(f"{what} needs the scores of the calibration, and this file has none. Calibrate it again.")
+    return decision.record
+
+
+def _by_scores(decision: Decision, record: CalibrationRecord, rate: float | None) -> Decision:
+    """`decision` at the threshold that the scores of a record give for a rate; None for their highest."""
     scores = np.asarray(record.scores, np.float32)
     threshold = float(np.sort(scores)[normal_rank(len(scores), rate) - 1])
     below = scores[scores < threshold]
@@ -81,14 +132,14 @@ def at_rate(decision: Decision, rate: float) -> Decision:
         moved,
         record=replace(
             record,
-            policy="false-alarm rate",
+            policy=BY_NORMAL_SCORES[rate is not None],
             pixel_policy="in proportion to the image threshold",
             certified_false_alarm_rate=None if record.source == "cross" else expected,
             expected_false_alarm_rate=expected,
             wanted_false_alarm_rate=rate,
             miss_cost=None,
             f1=None,
-            decided_by=record.names[int(np.argmax(scores == threshold))] or None if record.names else None,
+            decided_by=record.names[int(np.argmax(scores == threshold))] or None,
             next_score=float(below.max()) if len(below) else None,
         ),
     )

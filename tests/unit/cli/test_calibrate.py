@@ -60,6 +60,26 @@ def test_labels_and_new_images_calibrate(blemish: Any, tiles: Path, model_file: 
     assert len(seen.seen()) == len(load(model_file).data_record.seen()) + 4  # type: ignore[union-attr]
 
 
+def test_without_the_image_that_decided(blemish: Any, model_file: Path, inside: Path) -> None:
+    before = open_session(model_file).decision.record
+    assert before is not None
+    ranked = sorted(zip(before.scores, before.names, strict=True), reverse=True)
+    (inside / "out.txt").write_text(f"train/good/{before.decided_by}\n", "utf-8")
+    ran = blemish("calibrate", model_file, "--exclude", "out.txt", "-o", "new.safetensors")
+    assert ran.code == 0, ran.err
+    assert "The model learned from these images all the same." in ran.err
+    session = open_session(inside / "new.safetensors")
+    assert session.threshold == pytest.approx(ranked[1][0])
+    record = session.decision.record
+    assert record is not None
+    assert (record.names, record.normal) == (tuple(n for n in before.names if n != before.decided_by), len(ranked) - 1)
+    assert (record.decided_by, record.certified_false_alarm_rate) == (ranked[1][1], None)
+    (inside / "out.txt").write_text("nobody.png\n", "utf-8")
+    ran = blemish("calibrate", model_file, "--exclude", "out.txt", "-o", "never.safetensors")
+    assert (ran.code, "None of the images that calibrated is called nobody.png." in ran.err) == (2, True)
+    assert not (inside / "never.safetensors").exists()
+
+
 def test_update_adds_images(blemish: Any, tiles: Path, model_file: Path, inside: Path) -> None:
     shutil.copytree(tiles / "test/good", inside / "more/good")
     ran = blemish("update", model_file, inside / "more", "-o", "new.safetensors", "--accelerator", "cpu", "--json")
@@ -85,10 +105,18 @@ def test_one_run_with_another_threshold(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give --threshold, --sensitivity or --rate, or DIR: a folder of good images that calibrate."),
+        ([], "Give --threshold, --sensitivity, --rate or --exclude, or DIR: a folder of good images that calibrate."),
         (["--from-labels"], "--from-labels needs DIR, a folder of labeled images."),
         (["--threshold", "3", "--rate", "0.1"], "Give one of --threshold, --sensitivity, --rate and --from-labels."),
         (["here", "--threshold", "3"], "--threshold needs no images. Drop DIR, or drop --threshold."),
+        (
+            ["--exclude", __file__, "--threshold", "3"],
+            "needs no images. Drop --exclude, or drop --threshold.",
+        ),
+        (
+            ["--all-good", "--rate", "0.1"],
+            "--all-good is about the images of DIR. Name that",
+        ),
         (["--threshold", "nan"], "image_threshold must be a finite number"),
         (["--sensitivity", "2"], "image_sensitivity must be between 0 and 1. Got 2.0."),
         (["--rate", "1.5"], "max_false_alarm_rate must lie between 0 and 1, both excluded. Got 1.5."),

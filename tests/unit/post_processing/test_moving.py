@@ -12,7 +12,7 @@ import torch
 from blemish.errors import CalibrationError, UsageError
 from blemish.functional.thresholds import normal_threshold
 from blemish.post_processing.decision import CalibrationRecord, Decision, Scale
-from blemish.post_processing.moving import BY_HAND, at_rate, at_sensitivity, at_threshold, moved
+from blemish.post_processing.moving import BY_HAND, at_rate, at_sensitivity, at_threshold, moved, without
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.post_processing.summary import calibration_summary
 
@@ -98,6 +98,37 @@ def test_a_rate_gives_what_calibration_would_have_given(rate: float) -> None:
     assert found.record.certified_false_alarm_rate <= rate
     assert found.record.decided_by == RECORD.names[SCORES.index(threshold)]
     assert at_rate(replace(DECISION, record=replace(RECORD, source="cross")), rate).record != found.record
+
+
+@pytest.mark.parametrize("rate", [None, 0.1])
+def test_left_out_images_chose_nothing(rate: float | None) -> None:
+    found = without(DECISION, ["good/20.png", "good/03.png"], rate)
+    left = [score for i, score in enumerate(SCORES) if i not in (3, 20)]
+    threshold = normal_threshold(torch.tensor(left), rate)
+    assert found.image.effective_threshold == threshold
+    assert found.pixel.effective_threshold == pytest.approx(2 * threshold)
+    record = found.record
+    assert record is not None
+    assert (record.scores, record.normal, record.certified_false_alarm_rate) == (tuple(left), 19, None)
+    assert record.decided_by == RECORD.names[SCORES.index(threshold)]
+    assert record.policy == ("highest normal score" if rate is None else "false-alarm rate")
+    assert without(without(DECISION, ["20.png"], rate), ["03.png"], rate) == found
+
+
+def test_who_cannot_be_left_out() -> None:
+    twice = replace(DECISION, record=replace(RECORD, names=("a.png", "a.png", *RECORD.names[2:])))
+    with pytest.raises(UsageError, match=r"None of the images that calibrated is called 77.png. Fit again without it"):
+        without(DECISION, ["77.png"])
+    with pytest.raises(UsageError, match=r"2 of the images that calibrated are called a.png."):
+        without(twice, ["x/a.png"])
+    with pytest.raises(UsageError, match=r"All 21 images that calibrated would be left out. Keep some."):
+        without(DECISION, RECORD.names)
+    with pytest.raises(UsageError, match=r"Leaving images out needs the scores of the calibration, and this file has"):
+        without(Decision(DECISION.image, DECISION.pixel), ["20.png"])
+    by_labels = replace(DECISION, record=replace(RECORD, policy="maximum F1"))
+    with pytest.raises(UsageError, match=r"a threshold by maximum F1 can't be chosen anew. Give a rate."):
+        without(by_labels, ["20.png"])
+    assert without(by_labels, ["20.png"], 0.1) == without(DECISION, ["20.png"], 0.1)
 
 
 def test_what_cannot_be() -> None:
