@@ -247,3 +247,33 @@ def opcua_controller(read: list[dict[str, Any]]) -> Iterator[int]:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
+
+
+@contextmanager
+def network_camera(picture: bytes) -> Iterator[int]:
+    """A camera that sends the same JPEG ten times a second, as MJPEG over HTTP."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+            with suppress(OSError):
+                while not ended.wait(0.1):
+                    self.wfile.write(head + picture + b"\r\n")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    ended = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

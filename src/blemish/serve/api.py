@@ -65,6 +65,8 @@ class VerdictModel(BaseModel):
     regions: list[Region]
     seconds: float
     error: str | None
+    brightness: float | None
+    sharpness: float | None
 
 
 class PageModel(BaseModel):

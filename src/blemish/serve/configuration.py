@@ -4,6 +4,7 @@ products:
   - {code: gear, model: gear.onnx}
 sources:
   - {folder: inbox, product: gear}
+  - {camera: "rtsp://line3/stream", every: 2}
 sinks:
   - {webhook: "https://erp/parts"}
 """
@@ -13,17 +14,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from blemish.data.video import title_of
 from blemish.errors import UsageError
-from blemish.serve.section import CODE, Section
-from blemish.serve.sinks.settings import SinkSection, SinkSettings
+from blemish.serve.section import CODE, Section, kind_by_key
+from blemish.serve.sinks.settings import SinkSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+T = TypeVar("T", bound=Section)
 
 
 class ProductSettings(Section):
@@ -33,12 +37,59 @@ class ProductSettings(Section):
     model: Path = Field(description="Model file: .onnx, .xml or .safetensors.")
 
 
-class FolderSettings(Section):
+class SourceSettings(Section):
+    """What all sources have."""
+
+    name: str = Field("", max_length=64, description="What the history calls this source. Default: its own name.")
+    product: str | None = Field(None, pattern=CODE, description="Product of all its pictures.")
+
+    @property
+    def title(self) -> str:
+        """What the history calls this source."""
+        return self.name or self._own_name()[:64]
+
+    @property
+    def names_product(self) -> bool:
+        """Whether its pictures say of which product they are."""
+        return False
+
+    def _own_name(self) -> str:
+        raise NotImplementedError
+
+
+class CameraSettings(SourceSettings):
+    """A camera of this machine, or of the network, whose frames are parts."""
+
+    camera: int | str = Field(description="Index, 0 being the first; or an address such as rtsp://USER:PASSWORD@HOST.")
+    every: float = Field(
+        1.0, ge=0, le=86_400, description="Seconds between two frames that are inspected; 0: each one that comes."
+    )
+
+    @field_validator("camera")
+    @classmethod
+    def _is_camera(cls, value: int | str) -> int | str:
+        if value < 0 if isinstance(value, int) else "://" not in value:
+            raise ValueError("must be an index from 0 on, or an address such as rtsp://host/stream")
+        return value
+
+    def _own_name(self) -> str:
+        return title_of(self.camera)
+
+
+class VideoSettings(SourceSettings):
+    """A video file, whose frames are parts; each is inspected once, also when the station starts again."""
+
+    video: Path = Field(description="The file.")
+    step: int = Field(1, ge=1, description="One of so many frames is inspected.")
+
+    def _own_name(self) -> str:
+        return self.video.name
+
+
+class FolderSettings(SourceSettings):
     """A folder into which something puts pictures. Files stay where they are unless `take` is set."""
 
     folder: Path = Field(description="The watched folder, with its sub-folders.")
-    name: str = Field("", max_length=64, description="What the history calls this source. Default: the folder's name.")
-    product: str | None = Field(None, pattern=CODE, description="Product of all its pictures.")
     pattern: str | None = Field(
         None,
         description="Regular expression over the path below the folder; its group 'product' gives the product, its "
@@ -61,9 +112,24 @@ class FolderSettings(Section):
         return value
 
     @property
-    def title(self) -> str:
-        """What the history calls this source."""
-        return self.name or self.folder.name or str(self.folder)
+    def names_product(self) -> bool:
+        """Whether the pattern gives the product."""
+        return self.pattern is not None and "product" in re.compile(self.pattern).groupindex
+
+    def _own_name(self) -> str:
+        return self.folder.name or str(self.folder)
+
+
+AnySource: TypeAlias = Annotated[
+    Annotated[FolderSettings, Tag("folder")]
+    | Annotated[CameraSettings, Tag("camera")]
+    | Annotated[VideoSettings, Tag("video")],
+    Discriminator(
+        kind_by_key("folder", "camera", "video"),
+        custom_error_type="source",
+        custom_error_message="must have one of the keys folder, camera, video",
+    ),
+]
 
 
 class PictureSettings(Section):
@@ -90,7 +156,7 @@ class StationSettings(Section):
     cert: Path | None = Field(None, description="Certificate chain, PEM: the station then speaks HTTPS.")
     key: Path | None = Field(None, description="Its private key, PEM.")
     products: tuple[ProductSettings, ...] = Field((), description="Products and their models.")
-    sources: tuple[FolderSettings, ...] = Field((), description="Watched folders.")
+    sources: tuple[AnySource, ...] = Field((), description="Where pictures come from, beside HTTP.")
     sinks: tuple[SinkSettings, ...] = Field((), description="Where verdicts go.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
     queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
@@ -114,11 +180,10 @@ class StationSettings(Section):
             if twice:
                 raise ValueError(f"each {name} may be given once. Twice: {', '.join(sorted(twice))}")
         for source in self.sources:
-            by_name = source.pattern is not None and "product" in re.compile(source.pattern).groupindex
-            if source.product is None and not by_name and len(codes) != 1:
+            if source.product is None and not source.names_product and len(codes) != 1:
                 raise ValueError(
-                    f"source {source.title!r} needs a product, or a pattern with a group 'product': that says which "
-                    f"model judges its pictures"
+                    f"source {source.title!r} needs a product, or, as a folder, a pattern with a group 'product': that "
+                    f"says which model judges its pictures"
                 )
             if source.product is not None and source.product not in codes:
                 raise ValueError(f"source {source.title!r} names the product {source.product!r}, which isn't listed")
@@ -162,16 +227,17 @@ def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationS
             "cert": settings.cert and base / settings.cert,
             "key": settings.key and base / settings.key,
             "data": base / settings.data,
-            "products": tuple(one.model_copy(update={"model": base / one.model}) for one in settings.products),
-            "sources": tuple(one.model_copy(update={"folder": base / one.folder}) for one in settings.sources),
+            "products": tuple(_based(product, base) for product in settings.products),
+            "sources": tuple(_based(source, base) for source in settings.sources),
             "sinks": tuple(_based(sink, base) for sink in settings.sinks),
         }
     )
 
 
-def _based(sink: SinkSection, base: Path) -> SinkSection:
-    target = getattr(sink, sink.kind)
-    return sink.model_copy(update={sink.kind: base / target}) if isinstance(target, Path) else sink
+def _based(section: T, base: Path) -> T:
+    """A section with its paths below `base`."""
+    paths = {name: base / value for name, value in section if isinstance(value, Path)}
+    return section.model_copy(update=paths)
 
 
 def read_station(path: Path, **flags: Any) -> StationSettings:

@@ -18,7 +18,19 @@ from blemish.serve.tables import FAILED
 
 COLUMNS = (
     *("id", "uid", "time", "source", "product", "part", "label", "raw_score", "score", "threshold", "pixel_threshold"),
-    *("height", "width", "model", "seconds", "error", "feedback", "kind", "feedback_by", "regions"),
+    *(
+        "height",
+        "width",
+        "model",
+        "seconds",
+        "error",
+        "brightness",
+        "sharpness",
+        "feedback",
+        "kind",
+        "feedback_by",
+        "regions",
+    ),
 )
 """`regions` is JSON text; `feedback`, `kind` and `feedback_by` are of the newest opinion, "" without one."""
 GROUP = 1000
@@ -55,7 +67,8 @@ def write_parquet(found: Iterable[dict[str, Any]], path: Path) -> None:
     """
     pa, pq = require("pyarrow"), require("pyarrow.parquet")
     whole = dict.fromkeys(("id", "height", "width"), pa.int64())
-    real = dict.fromkeys(("raw_score", "score", "threshold", "pixel_threshold", "seconds"), pa.float64())
+    numbers = ("raw_score", "score", "threshold", "pixel_threshold", "seconds", "brightness", "sharpness")
+    real = dict.fromkeys(numbers, pa.float64())
     schema = pa.schema([(name, {**whole, **real}.get(name, pa.string())) for name in COLUMNS])
     waiting = iter(found)
     with pq.ParquetWriter(path, schema) as file:

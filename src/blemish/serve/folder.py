@@ -69,6 +69,14 @@ class WatchedFolder:
                 f"The watched folder {self.folder} can't be read: {error.strerror}. Make it first."
             ) from error
 
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(self.folder)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def start(self) -> None:
         """Starts watching."""
         self._thread.start()

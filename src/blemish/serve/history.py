@@ -246,6 +246,15 @@ class History:
         with self.engine.connect() as connection:
             return connection.scalar(select(func.max(verdicts.c.id))) or 0
 
+    def appearance(self, product: str, limit: int) -> list[tuple[int, float, float]]:
+        """Time, brightness and sharpness of the newest parts of a product that have them, oldest first."""
+        row = verdicts.c
+        query = select(row.time, row.brightness, row.sharpness).where(row.product == product)
+        query = query.order_by(row.time.desc(), row.id.desc()).limit(limit)
+        with self.engine.connect() as connection:
+            found = connection.execute(query).all()
+        return [(time, light, detail) for time, light, detail in reversed(found) if light is not None]
+
     def counts(self, since: int) -> dict[str, int]:
         """How many verdicts of each label there are from a moment on."""
         query = (

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish.errors import BlemishError, UsageError
+from blemish.monitor.appearance import brightness, sharpness
 from blemish.predictions.rows import row_of
 from blemish.runtime.session import Result, Session
 from blemish.serve.history import History, Part, Verdict
@@ -227,7 +228,8 @@ def _reason(error: Exception) -> str:
 
 
 def _failed(part: Part, reason: str, model: str | None = None) -> _Judged:
-    unknown = dict.fromkeys(("raw_score", "score", "threshold", "pixel_threshold", "height", "width"))
+    names = ("raw_score", "score", "threshold", "pixel_threshold", "height", "width", "brightness", "sharpness")
+    unknown = dict.fromkeys(names)
     found: dict[str, Any] = {"label": FAILED, "model": model, "regions": [], "seconds": 0.0, "error": reason[:2000]}
     return {**_identity(part), **unknown, **found}, None
 
@@ -235,6 +237,8 @@ def _failed(part: Part, reason: str, model: str | None = None) -> _Judged:
 def _judged(part: Part, result: Result, model: str, pixel_threshold: float) -> _Judged:
     row = row_of(result, model=model, pixel_threshold=pixel_threshold)
     del row["path"]
+    if result.image is not None:
+        row |= {"brightness": brightness(result.image), "sharpness": sharpness(result.image)}
     return {**_identity(part), **row, "error": None}, result.anomaly_map
 
 

@@ -6,11 +6,12 @@ import logging
 
 from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.serve.accounts import Accounts
-from blemish.serve.configuration import StationSettings
+from blemish.serve.configuration import AnySource, CameraSettings, StationSettings, VideoSettings
 from blemish.serve.database import Writer, migrate, open_database, sole_user
 from blemish.serve.drift import Drift
 from blemish.serve.feedback import Feedback
 from blemish.serve.folder import WatchedFolder
+from blemish.serve.frames import CameraSource, FrameSource, VideoSource
 from blemish.serve.history import History
 from blemish.serve.metrics import Metrics
 from blemish.serve.models import Models
@@ -63,22 +64,27 @@ class Station:
         )
         self.metrics = Metrics(lambda: self.pipeline.waiting, lambda: len(self.models.open))
         self.pipeline.listeners += [self.metrics.count, self.feedback.listen, self.drift.listen]
-        self.sources = [
-            WatchedFolder(source, self.only_product or "", self.history, self.pictures, self.pipeline)
-            for source in settings.sources
-        ]
         self.models.check()
+        self.sources: list[WatchedFolder | FrameSource] = []
         self.sinks: list[Worker] = []
         try:
-            for sink in settings.sinks:
-                self.sinks.append(Worker(sink, make_sink(sink, self.pictures), self.history))
+            self.sources.extend(self._source(source) for source in settings.sources)
+            self.sinks.extend(Worker(sink, make_sink(sink, self.pictures), self.history) for sink in settings.sinks)
         except BlemishError:
-            for worker in self.sinks:
-                worker.close()
+            for opened in (*self.sources, *self.sinks):
+                opened.close()
             raise
         self.metrics.watch(self.sinks)
         self.pipeline.listeners += [worker.wake for worker in self.sinks]
         self.running = False
+
+    def _source(self, settings: AnySource) -> WatchedFolder | FrameSource:
+        product = self.only_product or ""
+        if isinstance(settings, CameraSettings):
+            return CameraSource(settings, product, self.pictures, self.pipeline)
+        if isinstance(settings, VideoSettings):
+            return VideoSource(settings, product, self.history, self.pictures, self.pipeline)
+        return WatchedFolder(settings, product, self.history, self.pictures, self.pipeline)
 
     @property
     def only_product(self) -> str | None:
@@ -90,7 +96,7 @@ class Station:
     def troubles(self) -> list[str]:
         """What doesn't work at the moment, in words; empty if all is well."""
         found = [] if self.pipeline.trouble is None else [self.pipeline.trouble]
-        found += [f"folder {one.name}: {one.trouble}" for one in self.sources if one.trouble is not None]
+        found += [f"source {one.name}: {one.trouble}" for one in self.sources if one.trouble is not None]
         found += [f"sink {one.name}: {one.trouble}" for one in self.sinks if one.trouble is not None]
         found += [
             f"drift: scores of product {one} have changed since {moment}" for one, moment in self.drift.alarms.items()

@@ -58,6 +58,8 @@ verdicts = Table(
     Column("regions", Text, nullable=False),
     Column("seconds", Float(53), nullable=False),
     Column("error", Text),
+    Column("brightness", Float(53)),  # see `blemish.monitor.appearance`
+    Column("sharpness", Float(53)),
     Index("verdicts_time", "time", "id"),
     Index("verdicts_label", "label", "time", "id"),
     Index("verdicts_product", "product", "time", "id"),

@@ -15,11 +15,12 @@ from starlette.background import BackgroundTask
 from blemish.errors import BlemishError, UsageError
 from blemish.serve.accounts import Person
 from blemish.serve.exporting import csv_lines, rows, write_coco_file, write_parquet
+from blemish.serve.frames import FrameSource
 from blemish.serve.guard import need
 from blemish.serve.history import Search, iso, now, shown
 from blemish.serve.people_api import with_400
 from blemish.serve.section import CODE
-from blemish.serve.showing import View, picture_of
+from blemish.serve.showing import View, encoded, explanation_of, picture_of
 from blemish.serve.station import Station
 from blemish.serve.thresholds import ChangedMeanwhile
 
@@ -67,6 +68,20 @@ def work_routes(station: Station) -> APIRouter:
     router = APIRouter(tags=["work"], responses={400: {"description": "What is wrong is in `detail`."}})
 
     @router.get(
+        "/verdicts/{uid}/explanation",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}, 404: {"description": "There is none."}},
+    )
+    def explanation(uid: str) -> Response:
+        """What was found in a part, beside good parts that the model remembers."""
+        verdict = station.history.get(uid)
+        known = verdict and verdict["product"] in station.models.products
+        found = verdict and known and explanation_of(station.pictures, verdict, _session(station, verdict["product"]))
+        if not found:
+            raise HTTPException(404, "Another model judged it, or it knows no good parts, or the picture wasn't kept.")
+        return Response(found, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    @router.get(
         "/verdicts/{uid}/{view}",
         response_class=Response,
         responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}, 404: {"description": "There is none."}},
@@ -104,6 +119,24 @@ def work_routes(station: Station) -> APIRouter:
         return [
             {"code": code, "model": path.name, "open": code in opened} for code, path in station.models.products.items()
         ]
+
+    @router.get("/sources")
+    def sources() -> list[dict[str, Any]]:
+        """Where pictures come from, beside HTTP."""
+        return [{"name": one.name, "address": one.place, "trouble": one.trouble} for one in station.sources]
+
+    @router.get(
+        "/sources/{name}/picture",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}, 404: {"description": "There is no such camera or video."}},
+    )
+    def newest(name: str) -> Response:
+        """The picture of a camera or video that came last, inspected or not."""
+        for source in station.sources:
+            if source.name == name and isinstance(source, FrameSource) and source.newest is not None:
+                picture = encoded(source.newest, "JPEG")
+                return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+        raise HTTPException(404, "There is no camera or video of that name.")
 
     @router.get("/sinks")
     def sinks() -> list[dict[str, Any]]:

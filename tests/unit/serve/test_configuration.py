@@ -21,11 +21,21 @@ PIN = {"code": "pin", "model": "pin.onnx"}
         ({"queue": 0}, "queue: Input should be greater than or equal to 1. Got 0"),
         ({"products": [GEAR, GEAR]}, "each product code may be given once. Twice: gear"),
         ({"products": [{**GEAR, "code": "../x"}]}, "products.0.code: String should match"),
-        ({"products": [GEAR, PIN], "sources": [{"folder": "a"}]}, "source 'a' needs a product, or a pattern"),
+        (
+            {"products": [GEAR, PIN], "sources": [{"folder": "a"}]},
+            "source 'a' needs a product, or, as a folder, a pattern",
+        ),
         ({"products": [GEAR], "sources": [{"folder": "a", "product": "pin"}]}, "names the product 'pin', which isn't"),
         ({"products": [GEAR], "sources": [{"folder": "a/x"}, {"folder": "b/x"}]}, "source name may be given once"),
-        ({"products": [GEAR], "sources": [{"folder": "a", "pattern": "("}]}, "sources.0.pattern: not a regular expr"),
+        ({"products": [GEAR], "sources": [{"folder": "a", "pattern": "("}]}, "sources.0.folder.pattern: not a regular"),
         ({"products": [GEAR], "sources": [{"folder": "a", "pattern": "(?P<x>a)"}]}, "needs a group"),
+        (
+            {"products": [GEAR], "sources": [{"name": "a"}]},
+            "sources.0: must have one of the keys folder, camera, video",
+        ),
+        ({"products": [GEAR], "sources": [{"camera": -1}]}, "sources.0.camera.camera: must be an index from 0 on"),
+        ({"products": [GEAR], "sources": [{"camera": "cam"}]}, "or an address such as rtsp://host/stream. Got 'cam'"),
+        ({"products": [GEAR], "sources": [{"video": "v.mp4", "step": 0}]}, "sources.0.video.step: Input should be"),
     ],
 )
 def test_what_is_wrong_is_one_line(values: dict[str, Any], message: str) -> None:

@@ -54,7 +54,7 @@ def found(part: Part, label: str = "normal", raw_score: float | None = 1.5) -> V
     regions: list[Any] = [{"box": [0, 0, 2, 2]}]
     return {
         **{name: getattr(part, name) for name in ("uid", "key", "accepted", "source", "part", "product", "path")},
-        **dict.fromkeys(("score", "threshold", "pixel_threshold"), 0.5),
+        **dict.fromkeys(("score", "threshold", "pixel_threshold", "brightness", "sharpness"), 0.5),
         "label": label,
         "raw_score": raw_score,
         "height": 4,

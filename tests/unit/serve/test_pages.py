@@ -68,7 +68,7 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
             f"/verdict/{anomalous['uid']}": "False alarm (F)",
             "/review": "Review",
             "/threshold": "Of the newest 2 parts, 1 would be called anomalous instead of 1.",
-            "/drift": "no sign of drift",
+            "/drift": "Brightness of the newest 2 parts",
             "/products": "tile.safetensors",
             "/sources": "POST /api/v1/inspect",
             "/users": "This needs the role Admin.",
@@ -90,6 +90,10 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
         until(lambda: bool(said()), 60)
         assert {one["judgement"] for one in said()} == {"false alarm"}
         shows(browser, "anybody")
+        click(browser, "compare with good parts")
+        until(
+            lambda: browser.run("[...document.images].some(i => i.src.endsWith('/explanation') && i.naturalWidth > 0)")
+        )
         browser.open(address)  # and follows the line
         shows(browser, "torn")
         station.client.post("/api/v1/inspect", params={"part": "newest"}, content=ranked[0].read_bytes())

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blemish.monitor.appearance import sharpness
 from blemish.serve import audit
 from blemish.serve.accounts import Person
 from blemish.serve.configuration import PictureSettings, station_settings
@@ -22,6 +23,7 @@ from blemish.serve.exporting import COLUMNS
 from blemish.serve.feedback import reason_to_ask, truly_defective
 from blemish.serve.pictures import Pictures
 from blemish.serve.retention import Retention
+from blemish.serve.showing import explanation_of
 from blemish.serve.station import Station
 from stations import running, until
 
@@ -98,7 +100,9 @@ def test_what_a_part_is_follows_from_verdict_and_opinion(label: str, judgement: 
     assert truly_defective({"label": label}, None) is None
 
 
-def test_people_are_asked_about_what_is_near_and_about_a_sample() -> None:
+def test_people_are_asked_about_what_is_near_and_about_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blemish.serve.feedback.NEAR", 0.1)  # which `line` may have changed
+
     def verdict(score: float, digits: str = "f" * 32, label: str = "normal") -> dict[str, Any]:
         return {"uid": digits, "score": score, "label": label}
 
@@ -208,6 +212,33 @@ def test_pictures_are_shown_in_three_ways(line: Any, ranked: list[Path]) -> None
     assert not np.array_equal(seen["picture"], seen["overlay"])
     assert client.get(f"/api/v1/verdicts/{answers[-1]['uid']}/picture").status_code == 404  # it was none
     assert client.get("/api/v1/verdicts/none/picture").status_code == 404
+
+
+def test_a_verdict_is_explained_by_good_parts_while_its_model_is_there(line: Any, bad: bytes) -> None:
+    station, client, answers = line
+    verdict = label_of(answers, "anomalous")
+    answer = client.get(f"/api/v1/verdicts/{verdict['uid']}/explanation")
+    assert answer.headers["content-type"] == "image/png"
+    width, height = Image.open(io.BytesIO(answer.content)).size
+    assert width > 2 * height / max(len(verdict["regions"]), 1)  # a row each: what was found, and good parts beside it
+    for uid in (label_of(answers, "failed")["uid"], "none"):
+        assert client.get(f"/api/v1/verdicts/{uid}/explanation").status_code == 404
+    row = station.history.get(verdict["uid"])
+    session = station.models.session("tile")
+    assert explanation_of(station.pictures, row, session)
+    assert explanation_of(station.pictures, {**row, "model": "another"}, session) is None
+
+
+def test_brightness_and_sharpness_are_those_of_the_picture(line: Any, ranked: list[Path]) -> None:
+    station, _, answers = line
+    image = np.asarray(Image.open(ranked[0]).convert("RGB"))
+    assert answers[0]["brightness"] == pytest.approx(image.mean() / 255, rel=1e-4)
+    assert answers[0]["sharpness"] == pytest.approx(sharpness(image), rel=1e-4)
+    assert answers[-1]["brightness"] is None
+    inspected = [answer for answer in answers if answer["label"] != "failed"]
+    found = station.history.appearance("tile", 1000)
+    assert [row[1:] for row in found] == [(answer["brightness"], answer["sharpness"]) for answer in inspected]
+    assert station.history.appearance("tile", 3) == found[-2:]  # the newest had no picture
 
 
 def test_retention_removes_by_age_and_then_the_oldest_beyond_the_quota(tmp_path: Path) -> None:

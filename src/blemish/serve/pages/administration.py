@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 
 from blemish.errors import UsageError
 from blemish.serve import audit
 from blemish.serve.accounts import ROLES
+from blemish.serve.folder import WatchedFolder
+from blemish.serve.frames import FrameSource
+from blemish.serve.history import now
 from blemish.serve.pages.frame import Visitor
+from blemish.serve.pages.words import Words
 from blemish.serve.sinks.worker import Worker
 from blemish.serve.station import Station
 
@@ -28,43 +35,77 @@ def products_page(station: Station, visitor: Visitor) -> None:
 def sources_page(station: Station, visitor: Visitor) -> None:
     """Where pictures come from, where verdicts go, and whether that works."""
     words = visitor.words
+    with ui.dialog() as dialog, ui.card().style("max-width: 95vw; width: 60rem"):
+        shot = ui.element("img").classes("shot").props(f'alt="{words("newest picture")}"')
+        ui.button(words("close"), on_click=dialog.close)
 
-    @ui.refreshable
-    def content() -> None:
-        ui.label(words("sources")).classes("big")
-        rows = [
-            {"source": one.name, "folder": str(one.folder), "state": one.trouble or words("fine")}
-            for one in station.sources
-        ]
-        rows.append({"source": "http", "folder": "POST /api/v1/inspect", "state": words("fine")})
-        _table(visitor, ("source", "folder", "state"), rows, "source")
-        ui.label(words("sinks")).classes("big")
-        for sink in station.sinks:
-            _sink(visitor, sink)
-        if not station.sinks:
-            ui.label(words("no sinks")).classes("card soft")
+    def show(name: str) -> None:
+        shot.props(f'src="/api/v1/sources/{quote(name, safe="")}/picture?at={now()}"')
+        dialog.open()
 
-    content()
-    ui.timer(2.0, content.refresh)
+    updates: list[Callable[[], None]] = []  # texts change in place: nobody loses the button that has the focus
+    ui.label(words("sources")).classes("big")
+    for source in station.sources:
+        with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+            updates.append(_state(words, source))
+            ui.label(source.place).classes("soft").style("overflow-wrap: anywhere")
+            ui.space()
+            if isinstance(source, FrameSource):
+                ui.button(words("show picture"), icon="photo_camera", on_click=partial(show, source.name))
+    with ui.element("div").classes("card"), ui.row().classes("items-center w-full"):
+        ui.icon("check_circle", size="1.6rem", color="positive")
+        ui.label("http").style("font-weight: 600")
+        ui.label("POST /api/v1/inspect").classes("soft")
+    ui.label(words("sinks")).classes("big")
+    for sink in station.sinks:
+        with ui.element("div").classes("card"):
+            with ui.row().classes("items-center w-full"):
+                updates.append(_state(words, sink))
+            updates.append(_sink(visitor, sink))
+    if not station.sinks:
+        ui.label(words("no sinks")).classes("card soft")
+
+    def look() -> None:
+        for update in updates:
+            update()
+
+    look()
+    ui.timer(1.0, look)
 
 
-def _sink(visitor: Visitor, sink: Worker) -> None:
-    words, state = visitor.words, sink.state
-    with ui.element("div").classes("card"):
-        with ui.row().classes("items-center w-full"):
-            good = state.trouble is None
-            ui.icon("check_circle" if good else "error", size="1.6rem", color="positive" if good else "negative")
-            ui.label(sink.name).style("font-weight: 600; overflow-wrap: anywhere")
-            ui.label(state.trouble or words("fine")).classes("soft").style("overflow-wrap: anywhere")
-        with ui.element("div").classes("facts").style("margin-top: .6rem"):
-            for key, text in (
-                ("address", sink.settings.place),
-                ("waiting", f"{state.waiting:,}".replace(",", " ")),
-                ("last delivered", "-" if state.last is None else visitor.moment(state.last)),
-                ("last error", state.error or "-"),
-            ):
-                ui.label(words(key)).classes("soft")
-                ui.label(text)
+def _state(words: Words, what: WatchedFolder | FrameSource | Worker) -> Callable[[], None]:
+    icon = ui.icon("check_circle", size="1.6rem")
+    ui.label(what.name).style("font-weight: 600; overflow-wrap: anywhere")
+    text = ui.label().style("overflow-wrap: anywhere")
+
+    def update() -> None:
+        icon.set_name("check_circle" if what.trouble is None else "error")
+        icon.props(f"color={'positive' if what.trouble is None else 'negative'}")
+        text.text = what.trouble or words("finished" if getattr(what, "finished", False) else "fine")
+
+    return update
+
+
+def _sink(visitor: Visitor, sink: Worker) -> Callable[[], None]:
+    words = visitor.words
+    texts = []
+    with ui.element("div").classes("facts").style("margin-top: .6rem"):
+        for key in ("address", "waiting", "last delivered", "last error"):
+            ui.label(words(key)).classes("soft")
+            texts.append(ui.label())
+
+    def update() -> None:
+        state = sink.state
+        values = (
+            sink.settings.place,
+            f"{state.waiting:,}".replace(",", " "),
+            "-" if state.last is None else visitor.moment(state.last),
+            state.error or "-",
+        )
+        for text, value in zip(texts, values, strict=True):
+            text.text = value
+
+    return update
 
 
 def audit_page(station: Station, visitor: Visitor) -> None:

@@ -12,6 +12,8 @@ from blemish.serve.drift import ALPHA, LENGTH, Run
 from blemish.serve.pages.frame import Visitor
 from blemish.serve.station import Station
 
+NEWEST = 1000
+"""Parts whose brightness and sharpness are drawn."""
 SHOWN = 6
 """Pictures from before an alarm, and as many from after."""
 
@@ -30,6 +32,7 @@ def drift_page(station: Station, visitor: Visitor) -> None:
         run = station.drift.run(chosen["product"])
         if run is None:
             ui.label(words("none yet")).classes("card big")
+            _appearance(station, visitor, chosen["product"])
             return
         alarm = run.alarm_at is not None and run.since is not None
         text = words("drift since", visitor.moment(run.parts[(run.since or 1) - 1][1])) if alarm else words("no drift")
@@ -52,6 +55,7 @@ def drift_page(station: Station, visitor: Visitor) -> None:
                             ui.element("img").props(f'src="/api/v1/verdicts/{uid}/thumbnail" alt=""')
             if visitor.may("engineer"):
                 ui.button(words("settle"), icon="done", on_click=settle)
+        _appearance(station, visitor, chosen["product"])
 
     def settle() -> None:
         person = visitor.acting("engineer")
@@ -70,6 +74,38 @@ def drift_page(station: Station, visitor: Visitor) -> None:
     if len(products) > 1:
         ui.select(products, value=chosen["product"], label=words("product"), on_change=choose).style("min-width: 14rem")
     content()
+
+
+def _appearance(station: Station, visitor: Visitor, product: str) -> None:
+    """Brightness and sharpness of the newest pictures."""
+    found = station.history.appearance(product, NEWEST)
+    if not found:
+        return
+    with ui.element("div").classes("charts"):
+        for name, column in (("brightness", 1), ("sharpness", 2)):
+            with ui.element("div").classes("card"):
+                text = visitor.words(f"{name} of newest", len(found))
+                ui.label(text).classes("soft")
+                points = [[row[0] / 1000, round(float(row[column]), 5)] for row in found]
+                chart = ui.echart(_points(points)).classes("w-full").style("height: 14rem")
+                chart.props["aria-label"] = text
+                chart.props["role"] = "img"
+
+
+def _points(points: list[list[float]]) -> dict[str, Any]:
+    label = {"color": "#888", "hideOverlap": True}
+    return {
+        "grid": {"left": 60, "right": 20, "top": 15, "bottom": 30},
+        "animation": False,
+        "xAxis": {"type": "time", "axisLabel": label, "splitLine": {"show": False}},
+        "yAxis": {
+            "type": "value",
+            "scale": True,
+            "axisLabel": label,
+            "splitLine": {"lineStyle": {"color": "rgba(128, 128, 128, 0.25)"}},
+        },
+        "series": [{"type": "scatter", "symbolSize": 4, "data": points, "itemStyle": {"color": "#0d8a8a"}}],
+    }
 
 
 def _chart(visitor: Visitor, run: Run) -> dict[str, Any]:

@@ -32,8 +32,10 @@ COLORS = {"normal": "#1b7f3b", "anomalous": "#c62828", "failed": "#8a5a00"}
 """Verdict -> background under white text."""
 
 STYLE = """
-:root { --page: #f4f6f7; --card: #ffffff; --ink: #16212b; --soft: #55636f; --line: #d5dce1 }
-.body--dark { --page: #11171c; --card: #1b242b; --ink: #e8eef2; --soft: #a5b3be; --line: #33414b }
+:root { --page: #f4f6f7; --card: #ffffff; --ink: #16212b; --soft: #55636f; --line: #d5dce1;
+  --alarm: #c62828 }
+.body--dark { --page: #11171c; --card: #1b242b; --ink: #e8eef2; --soft: #a5b3be; --line: #33414b;
+  --alarm: #ff8a80 }
 body { background: var(--page); color: var(--ink); font-size: 17px }
 .nicegui-content { padding: 1rem; gap: 1rem; max-width: 1500px; margin: 0 auto; width: 100% }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; width: 100% }
@@ -58,6 +60,7 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
 .two { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1rem; width: 100% }
 @media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) } .menu span { display: none }
   .two.verdict-first > :last-child { order: -1 } }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; width: 100% }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; overflow-wrap: anywhere }
 .q-table th, .q-table td { font-size: 1rem }
 :focus-visible { outline: 3px solid #ff9800 !important; outline-offset: 2px }
@@ -143,7 +146,7 @@ def frame(station: Station, visitor: Visitor, page: str) -> Iterator[None]:
     if not station.accounts.any:
         ui.label(words("no accounts")).classes("card soft")
     for trouble in station.troubles:
-        ui.label(trouble).classes("card").style("border-color: #c62828; color: #c62828; font-weight: 600")
+        ui.label(trouble).classes("card").style("border-color: var(--alarm); color: var(--alarm); font-weight: 600")
     yield
 
 

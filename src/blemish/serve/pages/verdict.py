@@ -25,6 +25,8 @@ def verdict_page(station: Station, visitor: Visitor) -> None:
         with ui.column().classes("w-full"):
             facts(verdict, visitor)
             _opinions(station, visitor, verdict)
+    if verdict["label"] != FAILED:
+        _good_parts(verdict, visitor)
     if verdict["regions"]:
         _regions(verdict, visitor)
 
@@ -164,6 +166,24 @@ def _opinions(station: Station, visitor: Visitor, verdict: Verdict) -> None:
         said()
         if visitor.may("operator"):
             buttons(station, visitor, verdict, said.refresh)
+
+
+def _good_parts(verdict: Verdict, visitor: Visitor) -> None:
+    """What was found beside good parts, when somebody asks: it takes another inspection."""
+    words = visitor.words
+    image = ui.element("img").classes("shot card").style("max-height: none")
+    image.props["alt"] = words("show good")
+    unknown = ui.label(words("good unknown")).classes("card soft")
+    image.set_visibility(False)
+    unknown.set_visibility(False)
+    image.on("error", lambda: (image.set_visibility(False), unknown.set_visibility(True)))
+
+    def show() -> None:
+        image.props(f'src="/api/v1/verdicts/{verdict["uid"]}/explanation"')
+        image.set_visibility(True)
+        button.set_visibility(False)
+
+    button = ui.button(words("show good"), icon="compare", on_click=show).props("outline")
 
 
 def _regions(verdict: Verdict, visitor: Visitor) -> None:

@@ -24,6 +24,13 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "Beleg gegen eine unveränderte Linie; Alarm bei {}. In einem Lauf von {} Teilen einer unveränderten Linie ist "
         "ein Fehlalarm höchstens mit Wahrscheinlichkeit {} zu erwarten.",
     ),
+    "brightness of newest": ("Brightness of the newest {} parts", "Helligkeit der neuesten {} Teile"),
+    "sharpness of newest": ("Sharpness of the newest {} parts", "Schärfe der neuesten {} Teile"),
+    "show good": ("Compare with good parts", "Mit guten Teilen vergleichen"),
+    "good unknown": (
+        "The model that judged this part names no good ones, or isn't here any more.",
+        "Das Modell, das dieses Teil beurteilt hat, nennt keine guten oder ist nicht mehr da.",
+    ),
     "alarm": ("alarm", "Alarm"),
     "before": ("Before", "Vorher"),
     "after": ("After", "Nachher"),
@@ -31,6 +38,9 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "products": ("Products and models", "Produkte und Modelle"),
     "sources": ("Sources", "Quellen"),
     "sources and sinks": ("Sources and sinks", "Quellen und Ziele"),
+    "show picture": ("Show a picture", "Bild zeigen"),
+    "newest picture": ("The picture that came last", "Das zuletzt gekommene Bild"),
+    "finished": ("finished", "fertig"),
     "sinks": ("Where verdicts go", "Wohin Urteile gehen"),
     "no sinks": (
         "Verdicts go nowhere else. The configuration lists sinks: mqtt, webhook, folder, csv, opcua, modbus.",
