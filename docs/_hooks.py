@@ -16,13 +16,15 @@ from blemish.settings import (
     RunSettings,
     options,
 )
+from blemish.trials.presets import papers_table
 
 PLACE = "<!-- settings -->"
+RECIPES = "<!-- recipes -->"
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    """Called by MkDocs with the text of every page: the tables stand where `PLACE` is."""
-    return markdown.replace(PLACE, settings_tables())
+    """Called by MkDocs with the text of every page: tables stand where `PLACE` and `RECIPES` are."""
+    return markdown.replace(PLACE, settings_tables()).replace(RECIPES, papers_table())
 
 
 def on_page_content(html: str, **kwargs: Any) -> str:
@@ -39,7 +41,10 @@ def settings_tables() -> str:
     shared = DetectorSettings.model_fields
     sections = {
         "Every detector": ["detector", *shared],
-        **{f"{own.title} alone": [key for key in own.model_fields if key not in shared] for own in DETECTORS.values()},
+        **{
+            own.title: [key for key in own.model_fields if own.name in known[key].detectors[:1]]
+            for own in DETECTORS.values()
+        },
         "Verdicts": DecisionSettings.model_fields,
         "Images": [key for key in DataSettings.model_fields if key not in shared],
         "Probes": ProbeSettings.model_fields,

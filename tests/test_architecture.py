@@ -95,6 +95,7 @@ SHIMS = {
     "__init__.py",
     "models/__init__.py",  # and the table of detectors
     "models/components/__init__.py",
+    "models/fused/__init__.py",
     "models/padim/__init__.py",
     "models/padim/anomaly_map.py",
     "models/patchcore/__init__.py",
@@ -208,6 +209,7 @@ def test_the_public_surface_is_what_we_meant_it_to_be() -> None:
             "__version__",
             "BlemishError",
             "Engine",
+            "Fused",
             "ImageBatch",
             "ImageDataModule",
             "InferenceBatch",

@@ -31,7 +31,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -263,17 +263,21 @@ def test_the_reference_holds_every_module() -> None:
         assert hidden or not public or module in shown, f"{module} is missing in docs/api/"
 
 
-def test_the_table_of_settings_holds_every_setting() -> None:
-    from blemish.models import DETECTORS
-    from blemish.options import as_text
-    from blemish.settings import options
-
+def _hooks() -> Any:
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/_hooks.py")
     assert spec is not None
     assert spec.loader is not None
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
-    page = hooks.on_page_markdown((ROOT / "docs/settings.md").read_text(encoding="utf-8"))
+    return hooks
+
+
+def test_the_table_of_settings_holds_every_setting() -> None:
+    from blemish.models import DETECTORS
+    from blemish.options import as_text
+    from blemish.settings import options
+
+    page = _hooks().on_page_markdown((ROOT / "docs/settings.md").read_text(encoding="utf-8"))
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     for option in options(DETECTORS).values():
         (row,) = [row for row in rows if row.startswith(f"| `{option.name}` |")]
@@ -281,6 +285,17 @@ def test_the_table_of_settings_holds_every_setting() -> None:
         assert option.allowed in row
         assert option.default is None or f"| `{as_text(option.default)}` |" in row
     assert len(rows) == len(options(DETECTORS))
+
+
+def test_the_table_of_recipes_holds_every_papers_recipe() -> None:
+    from blemish.trials.presets import PAPERS
+
+    page = _hooks().on_page_markdown((ROOT / "docs/benchmarking.md").read_text(encoding="utf-8"))
+    for name, recipe in PAPERS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert f"https://arxiv.org/abs/{recipe.arxiv}" in row
+        assert all(f"`{key}`" in row for key in recipe.own)
+        assert all(words in row for words in recipe.differs)
 
 
 def test_every_name_of_the_older_library_is_on_its_page() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blemish.data.batch import InferenceBatch as InferenceBatch
     from blemish.data.datamodule import ImageDataModule as ImageDataModule
     from blemish.engine.engine import Engine as Engine
+    from blemish.engine.module import Fused as Fused
     from blemish.engine.module import Padim as Padim
     from blemish.engine.module import Patchcore as Patchcore
     from blemish.engine.module import Subspace as Subspace
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BlemishError": "blemish.errors",
     "Engine": "blemish.engine.engine",
+    "Fused": "blemish.engine.module",
     "ImageBatch": "blemish.data.batch",
     "ImageDataModule": "blemish.data.datamodule",
     "InferenceBatch": "blemish.data.batch",

@@ -96,6 +96,11 @@ class DetectorSettings(Settings):
             raise UsageError(f"roi must be run lengths. Got {roi!r:.80}.")
         return cls(**arguments, pretrained=False)
 
+    @classmethod
+    def takes(cls, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether a setting called `name` would change anything beside other `values`."""
+        return name in cls.model_fields
+
     def arguments(self) -> dict[str, Any]:
         """JSON values that, with the weights, rebuild the detector: all but `BUILDING_ONLY`.
 

@@ -19,6 +19,7 @@ from torch import nn
 from blemish.errors import UsageError
 from blemish.models import detectors
 from blemish.models.base import Detector
+from blemish.models.fused import Fused
 from blemish.models.padim import Padim
 from blemish.models.patchcore import Patchcore, PatchcoreDetector
 from blemish.post_processing import DecisionModule, PostProcessor
@@ -32,7 +33,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 def build(detector: str, backbone: str, /, **arguments: Any) -> Detector:
-    small = {"n_features": 40} if detector == "padim" else {}
+    small = {"n_features": 40} if detector in ("padim", "fused") else {}
     return detectors()[detector].build(**{"image_size": MODEL_SIZE, **BACKBONES[backbone], **small, **arguments})
 
 
@@ -92,6 +93,7 @@ COMMON = {
     "sigma": ({}, {"sigma": 2.0}),
     "seed": ({}, {"seed": 1}),
 }
+WITH_SUBSPACE = {"members": ["padim", "subspace"]}
 RANDOM = {"backbone": "resnet18", "layers": ["layer1"], "pretrained": False}
 OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "padim": {
@@ -100,6 +102,20 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "epsilon": ({}, {"epsilon": 0.1}),
         "shrinkage": ({}, {"shrinkage": 0.5}),
         "factor_dtype": ({}, {"factor_dtype": "float16"}),
+    },
+    "fused": {
+        **COMMON,
+        "members": ({}, WITH_SUBSPACE),
+        "n_features": ({}, {"n_features": 20}),
+        "epsilon": ({}, {"epsilon": 0.1}),
+        "shrinkage": ({}, {"shrinkage": 0.5}),
+        "factor_dtype": ({}, {"factor_dtype": "float16"}),
+        "variance": (WITH_SUBSPACE, {**WITH_SUBSPACE, "variance": 0.5}),
+        "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
+        "bank_size": ({}, {"bank_size": 10}),
+        "selection_channels": ({}, {"selection_channels": 8}),
+        "bank_dtype": ({}, {"bank_dtype": "float16"}),
+        "neighbor_search": ({}, {"neighbor_search": "faiss"}),
     },
     "subspace": {
         **COMMON,
@@ -129,7 +145,8 @@ def test_every_option_changes_the_outcome(detector: str, option: str) -> None:
     make = maker(detector, "filter_bank")
     drop = {"n_features"} if option in ("backbone", "layers") else set()
     without, given = (
-        {**({"n_features": None} if drop and detector == "padim" else {}), **o} for o in OPTIONS[detector][option]
+        {**({"n_features": None} if drop and detector in ("padim", "fused") else {}), **o}
+        for o in OPTIONS[detector][option]
     )
     a, b = both(make, **without), both(make, **given)
     assert not torch.equal(a[1], b[1]) or not torch.equal(a[0], b[0])
@@ -168,6 +185,14 @@ BAD: list[tuple[type[Detector], dict[str, Any], str]] = [
     (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
     (Patchcore, {"neighbor_search": "hnsw"}, r"neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'."),
+    (Fused, {"members": ["padim"]}, r"members must be two detectors or more, each once. Got 'padim'."),
+    (Fused, {"members": ["padim", "padim"]}, r"Got 'padim, padim'."),
+    (
+        Fused,
+        {"members": ["padim", "patchcor"]},
+        r"members must be out of padim, patchcore, subspace. Got 'patchcor'. Did you mean 'patchcore'\?",
+    ),
+    (Fused, {"variance": 0.5}, r"variance has no meaning for members padim, patchcore. Drop it."),
     (Padim, {"n_features": 0}, r"n_features must be between 1 and 235, the channels of these layers. Got 0."),
     (Padim, {"n_features": 524}, r"Got 524."),
     (Padim, {"epsilon": 0.0}, r"epsilon must be above 0, or covariances can't be inverted. Got 0.0."),
@@ -203,11 +228,19 @@ def test_misspelt_argument() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- merging
 
+
+def fill_banks(model: Any) -> None:
+    for each in (model, *model.members):
+        if hasattr(each, "bank"):
+            each.bank.buffer_bytes = 4 * each.channels * 7000
+
+
 # What makes a few hundred images fill more than one block.
 SMALL_BLOCKS: dict[str, tuple[dict[str, Any], Callable[[Any], None]]] = {
     "padim": ({"n_features": 5}, lambda model: None),
     "patchcore": ({"bank_size": 60}, lambda model: setattr(model.bank, "buffer_bytes", 4 * model.channels * 7000)),
     "subspace": ({}, lambda model: None),
+    "fused": ({"n_features": 5, "bank_size": 60}, fill_banks),
 }
 
 
@@ -215,7 +248,7 @@ SMALL_BLOCKS: dict[str, tuple[dict[str, Any], Callable[[Any], None]]] = {
 def test_any_number_of_parts_gives_the_same_bytes(detector: str) -> None:
     """Also of sets with several blocks: 300 images are two for moments, and five here for PatchCore."""
     arguments, prepare = SMALL_BLOCKS[detector]
-    features = torch.cat(list(stream(75)))
+    features = torch.cat(list(stream(75, maker(detector, "filter_bank")(**arguments).width)))
 
     def part(first: int, stop: int) -> Detector:
         model = maker(detector, "filter_bank")(**arguments)
@@ -240,10 +273,10 @@ def test_any_number_of_parts_gives_the_same_bytes(detector: str) -> None:
 # ------------------------------------------------------------------------------------------------------ bounded memory
 
 
-def stream(count: int) -> Iterator[torch.Tensor]:
+def stream(count: int, channels: int = 75) -> Iterator[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
-        yield torch.randn(4, 75, 8, 12, generator=generator)
+        yield torch.randn(4, channels, 8, 12, generator=generator)
 
 
 def held(model: Detector) -> int:

@@ -43,7 +43,7 @@ def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     return {**model_files, "special": path}
 
 
-@pytest.fixture(scope="session", params=["patchcore", "padim", "special"])
+@pytest.fixture(scope="session", params=["patchcore", "padim", "fused", "special"])
 def files(request: pytest.FixtureRequest, artifacts: dict[str, Path]) -> dict[str, Path]:
     """One model for every runtime."""
     path = artifacts[request.param]

@@ -11,8 +11,9 @@ import pytest
 import blemish
 
 PUBLIC = [
-    *("BlemishError", "Engine", "ImageBatch", "ImageDataModule", "InferenceBatch", "Padim", "Patchcore"),
+    *("BlemishError", "Engine", "Fused", "ImageBatch", "ImageDataModule", "InferenceBatch", "Padim"),
     *(
+        "Patchcore",
         "PostProcessor",
         "PreProcessor",
         "Subspace",

@@ -55,7 +55,7 @@ REFUSED: list[tuple[type[Settings], dict[str, Any], str]] = [
     (PatchcoreSettings, {"num_neighbors": 0}, r"^num_neighbors must be at least 1. Got 0\.$"),
     (PatchcoreSettings, {"neighbor_search": "hnsw"}, r"^neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'\.$"),
     (PatchcoreSettings, {"bank_sise": 5}, r"^There is no setting 'bank_sise'. Did you mean 'bank_size'\?$"),
-    (PatchcoreSettings, {"zzz": 5}, r"^There is no setting 'zzz'. Known: backbone, layers, .*, neighbor_search\.$"),
+    (PatchcoreSettings, {"zzz": 5}, r"^There is no setting 'zzz'. Known: backbone, layers, .*, num_neighbors\.$"),
     (PadimSettings, {"bank_size": 5}, r"^There is no setting 'bank_size'"),
     (PadimSettings, {"factor_dtype": 16}, r"^factor_dtype must be 'float32' or 'float16'. Got 16\.$"),
     (PadimSettings, {"epsilon": 0.0}, r"^epsilon must be above 0, or covariances can't be inverted. Got 0.0\.$"),
@@ -188,7 +188,7 @@ def test_options_of_all_detectors() -> None:
     known = options(DETECTORS)
     assert next(iter(known)) == "detector"
     assert known["detector"].choices == tuple(DETECTORS)
-    assert known["bank_size"].detectors == ("patchcore",)
+    assert known["bank_size"].detectors == ("patchcore", "fused")
     assert known["seed"].detectors == ()
     assert (known["image_size"].kind, known["layers"].kind, known["sigma"].kind) == (Size, Names, float)
     assert (known["roi"].kind, known["pretrained"].kind, known["num_workers"].kind) == (str, bool, int)
@@ -212,7 +212,7 @@ def test_options_of_all_detectors() -> None:
         ({"sigma": "wide"}, r"sigma must be a number .* Got 'wide'."),
         (
             {"n_features": 5},
-            r"n_features has no meaning for detector 'patchcore'. Drop it, or choose detector 'padim'.",
+            r"n_features has no meaning for detector 'patchcore'. Drop it, or choose detector 'padim' or 'fused'.",
         ),
         ({"detector": "padim", "bank_size": 5}, r"bank_size has no meaning for detector 'padim'."),
     ],

@@ -111,9 +111,11 @@ def _some(known: Mapping[str, Any], names: str | None, option: str) -> dict[str,
 
 def _with_flags(recipe: Configuration, values: Mapping[str, Any]) -> Configuration:
     """Flags win; a flag that only other detectors have is passed over."""
-    detector = recipe.get("detector", OPTIONS["detector"].default)
-    foreign = [name for name, option in OPTIONS.items() if option.detectors and detector not in option.detectors]
-    return {**recipe, **{key: value for key, value in values.items() if key not in foreign}}
+    from blemish.models import DETECTORS
+
+    settings, together = DETECTORS[recipe.get("detector", OPTIONS["detector"].default)], {**recipe, **values}
+    foreign = {key for key in values if OPTIONS[key].detectors and not settings.takes(key, together)}
+    return {key: value for key, value in together.items() if key in recipe or key not in foreign}
 
 
 def _seeds(text: str) -> list[int]:

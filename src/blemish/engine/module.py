@@ -27,6 +27,8 @@ from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
 from blemish.models.cross_fit import CrossFit
+from blemish.models.fused.detector import FusedDetector
+from blemish.models.fused.settings import FusedSettings
 from blemish.models.padim.detector import PadimDetector
 from blemish.models.padim.settings import PadimSettings
 from blemish.models.patchcore.detector import PatchcoreDetector
@@ -267,6 +269,19 @@ class Subspace(SubspaceDetector, AnomalyModule):
 
     def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
         checked = SubspaceSettings(**settings)
+        super().__init__(checked, build_parts(checked), _chosen(post_processor))
+
+
+class Fused(FusedDetector, AnomalyModule):
+    """Several detectors over one pass of the backbone, for `Engine` or a `lightning.Trainer`; see `FusedDetector`.
+
+    Args:
+        settings: fields of `FusedSettings`, by name.
+        post_processor: a `BasePostProcessor`; True or None for the default; False for none.
+    """
+
+    def __init__(self, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> None:
+        checked = FusedSettings(**settings)
         super().__init__(checked, build_parts(checked), _chosen(post_processor))
 
 

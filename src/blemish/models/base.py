@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
 
+SHARED = ("extractor", "pre_processor", "tiler", "map_maker")
+"""What twins of a detector, and members of a fused one, share."""
+
 
 class Parts(NamedTuple):
     """What a detector is put together from."""
@@ -150,6 +153,11 @@ class Detector(nn.Module, ABC):
         return self.Settings.name
 
     @property
+    def width(self) -> int:
+        """D, features of a patch as `embed` gives them."""
+        return self.channels
+
+    @property
     def is_fitted(self) -> bool:
         """Whether `finish` has run, or fitted state was loaded."""
         return not self._observing and self._has_state()
@@ -205,12 +213,22 @@ class Detector(nn.Module, ABC):
         """A detector of the same state and settings over the same backbone, without a post-processor: what either
         observes from now on changes the other no more.
         """
-        shared = ("extractor", "pre_processor", "tiler", "map_maker")
         twin = copy.copy(self)
-        twin._modules = {name: part if name in shared else copy.deepcopy(part) for name, part in self._modules.items()}
+        twin._modules = {
+            name: part if name in SHARED else part.twin() if isinstance(part, Detector) else copy.deepcopy(part)
+            for name, part in self._modules.items()
+        }
         twin._buffers = {name: None if part is None else part.clone() for name, part in self._buffers.items()}
         twin.post_processor, twin.progress = None, silent
         return twin
+
+    def share_parts_of(self, other: Detector) -> None:
+        """Sees with another detector's parts from now on, of the same settings; they stay that one's, which alone saves
+        them and moves them to devices.
+        """
+        for name in SHARED:
+            self._modules.pop(name, None)
+            self.__dict__[name] = getattr(other, name)
 
     def resume(self) -> None:
         """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
@@ -288,10 +306,18 @@ class Detector(nn.Module, ABC):
         raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
 
     @abstractmethod
-    def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Patch features (N, D, gh, gw) -> raw scores (N,) and raw maps (N, 1, h, w), both float32; higher is more
+    def patch_scores(self, features: Tensor) -> Tensor:
+        """Patch features (N, D, gh, gw) -> scores (N, P) float32 of the patches inside, at least 0; higher is more
         abnormal.
         """
+
+    def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch features (N, D, gh, gw) -> raw scores (N,), the highest of the smoothed map or as wanted, and raw maps
+        (N, 1, h, w), both float32.
+        """
+        scores = self.patch_scores(features)  # (N, P)
+        maps = self.map_maker(scores)
+        return self.image_scores(scores, self.map_maker.peak(maps)), maps
 
     def image_scores(self, scores: Tensor, usual: Tensor) -> Tensor:
         """Patch scores (N, P) -> image scores (N,): the mean of the `worst_share`, where one is set, else `usual`."""

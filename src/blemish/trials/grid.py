@@ -7,6 +7,7 @@ from typing import Any
 
 from blemish.models import DETECTORS
 from blemish.settings import Configuration
+from blemish.trials.presets import PAPERS
 
 USUAL, SMALL, LARGE = 256, 128, 384
 SMALL_BANK = 1000
@@ -17,7 +18,7 @@ def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Configu
 
     Args:
         layers: backbone -> the layers it is used with by default. The first backbone is tried in all variants, the
-            others with the most telling ones.
+            others with the most telling ones, and with those of the papers that took this backbone.
         longest_side: of the images, in pixels; larger models than images need are not tried.
     """
     sizes = [SMALL, USUAL, *([LARGE] if longest_side > USUAL else [])]
@@ -35,11 +36,15 @@ def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Configu
             found += [{**padim, "image_size": LARGE}] if LARGE in sizes else []
             found += [{**patchcore, "image_size": SMALL, "bank_size": SMALL_BANK}]
             found += [{**padim, "image_size": USUAL, "layers": part} for part in _parts(own)]
+        found += [{**recipe.own} for recipe in PAPERS.values() if recipe.own["backbone"] == backbone]
     return found
 
 
 def describe(settings: Mapping[str, Any], layers: Mapping[str, Sequence[str]]) -> str:
     """Configuration in a few words, with `layers` as given to `grid`: 'patchcore 256, bank 1000'."""
+    for name, recipe in PAPERS.items():
+        if settings == recipe.own:
+            return name
     backbone = settings["backbone"]
     words = [f"{settings['detector']} {settings['image_size']}"]
     if backbone != next(iter(layers)):

@@ -118,8 +118,9 @@ def test_flags_win_and_meet_the_detectors_they_belong_to(blemish: Blemish, root:
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     by_recipe = {one["recipe"]: one["arguments"] for one in content["jobs"]}
     assert by_recipe["patchcore"]["bank_size"] == 7
+    assert by_recipe["fused"]["bank_size"] == 7
     assert "bank_size" not in by_recipe["padim"]
-    assert [row["oracle"] for row in content["table"]] == [True, True, True]
+    assert [row["oracle"] for row in content["table"]] == [True] * 4
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_flags_win_and_meet_the_detectors_they_belong_to(blemish: Blemish, root:
         (("--seeds", "x"), "Got 'x'."),
         (("--seeds", "-1"), "Got '-1'."),
         (("--preset", "papers"), "--preset must be one of default, paper. Got 'papers'."),
-        (("--recipes", "stfpm"), "--recipes must be out of patchcore, padim, subspace. Got 'stfpm'."),
+        (("--recipes", "stfpm"), "--recipes must be out of patchcore, padim, subspace, fused. Got 'stfpm'."),
         (("--sets", "bottle"), "--sets must be out of flawless, tile, unfit. Got 'bottle'."),
         (("--config", "a.yaml", "--preset", "paper"), "--config takes the place of --preset and --recipes."),
         (("--config", "a.yaml"), "The configuration a.yaml can't be read"),

@@ -50,7 +50,7 @@ def test_help_says_whose_a_flag_is_its_choices_and_its_default() -> None:
     assert help_of(OPTIONS["bank_size"]) == "PatchCore: most patches to keep; 0 sets no limit. Default: 10000."
     assert help_of(OPTIONS["fit_mode"]).endswith("to that size. One of stretch, letterbox. Default: stretch.")
     assert help_of(OPTIONS["image_size"]).endswith("the backbone sees. Default: 256.")
-    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim, subspace. Default: patchcore."
+    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim, subspace, fused. Default: patchcore."
     assert help_of(OPTIONS["group"]).endswith("stay in one set.")
 
 
@@ -191,7 +191,7 @@ def test_oracle_is_shouted(blemish: Any, tiles: Path, inside: Path) -> None:
 USAGE: list[tuple[list[str], str]] = [
     (["--image-sise", "64"], "No such option"),
     (["--image-size", "big"], "image_size must be a number, or HEIGHT,WIDTH, each at least 1. Got 'big'."),
-    (["--detector", "x"], "detector must be one of patchcore, padim, subspace. Got 'x'."),
+    (["--detector", "x"], "detector must be one of patchcore, padim, subspace, fused. Got 'x'."),
     (["--n-features", "5"], "n_features has no meaning for detector 'patchcore'."),
     (["--sigma", "0"], "sigma must be above 0"),
     (["--sigma", "wide"], "Invalid value for '--sigma'"),

@@ -25,7 +25,7 @@ class Holder(DynamicBufferModule):
 
 
 def test_names() -> None:
-    assert list(detectors()) == ["patchcore", "padim", "subspace"]
+    assert list(detectors()) == ["patchcore", "padim", "subspace", "fused"]
     assert all(kind.Settings.name == name for name, kind in detectors().items())
     assert components.AnomalyModule is AnomalyModule
     with pytest.raises(AttributeError, match="has no attribute 'Foo'"):

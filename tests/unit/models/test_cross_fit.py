@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from blemish.synthetic.products import render
 FOLDS = [0, 1, 2, 1, 0, 2, 2, 1, 0]
 SMALL: dict[str, Any] = {"backbone": "filter_bank", "image_size": 64}
 OPTIONS: dict[str, dict[str, Any]] = {"padim": {"n_features": 8, "shrinkage": 0.3}, "patchcore": {"bank_size": 50}}
+OPTIONS["fused"] = {**OPTIONS["padim"], **OPTIONS["patchcore"]}
 
 
 def parts(count: int) -> Tensor:
@@ -24,10 +26,10 @@ def parts(count: int) -> Tensor:
     return torch.from_numpy(np.stack(drawn))
 
 
-def observed(model: Detector, images: Tensor) -> Detector:
+def observed(model: Detector, images: Tensor, numbers: Sequence[int] | None = None) -> Detector:
     model.start()
     with torch.no_grad():
-        model.observe(model.features(model.pre_processor(images)))
+        model.observe(model.features(model.pre_processor(images)), numbers)
         model.finish()
     return model
 
@@ -46,7 +48,7 @@ def test_a_fold_is_scored_by_what_the_others_gave(name: str) -> None:
         for number in order:
             found = cross.without(number).inspect(prepared[number : number + 1], (64, 64))
             others = [i for i, fold in enumerate(FOLDS) if fold != FOLDS[number]]
-            alone = observed(detectors()[name].build(**SMALL, **OPTIONS.get(name, {})), images[others])
+            alone = observed(detectors()[name].build(**SMALL, **OPTIONS.get(name, {})), images[others], others)
             wanted = alone.inspect(prepared[number : number + 1], (64, 64))
             torch.testing.assert_close(found.score[0], wanted.score[0], rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(found.maps[0], wanted.maps[0], rtol=1e-3, atol=1e-3)

@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "patchcore": {"bank_size": 60},
     "padim": {"n_features": 8},
     "subspace": {},
+    "fused": {"bank_size": 60, "n_features": 8},
 }
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from blemish.features.timm_network import layers_of
 from blemish.models import DETECTORS
 from blemish.settings import fit_settings
-from blemish.trials.presets import PRESETS
+from blemish.trials.grid import describe, grid
+from blemish.trials.presets import PAPERS, PRESETS
 from blemish.trials.tables import COSTS, FIGURES, TableRow, shown, summarize, to_csv, to_markdown
 
 
@@ -109,7 +111,25 @@ def test_recipes_are_configurations(preset: str, recipe: str) -> None:
 def test_the_papers_recipes() -> None:
     """PatchCore (arXiv 2106.08265) and PaDiM (2011.08785): 256, center 224; layers, shares and channels."""
     paper = PRESETS["paper"]
-    assert {(one["image_size"], one["crop_from"]) for one in paper.values()} == {(224, 256)}
-    assert [one.get("coreset_sampling_ratio") for one in paper.values()] == [0.25, 0.1, 0.01, None, None]
-    assert [one.get("n_features") for one in paper.values()] == [None, None, None, 100, 550]
+    early = list(paper.values())[:5]
+    assert {(one["image_size"], one["crop_from"]) for one in early} == {(224, 256)}
+    assert [one.get("coreset_sampling_ratio") for one in early] == [0.25, 0.1, 0.01, None, None]
+    assert [one.get("n_features") for one in early] == [None, None, None, 100, 550]
     assert all(one["calibrate_on"] == "test" for one in paper.values())
+    assert all(recipe.differs for recipe in PAPERS.values())
+
+
+@pytest.mark.parametrize("recipe", PAPERS)
+def test_the_papers_backbones_have_their_layers_and_take_their_sizes(recipe: str) -> None:
+    settings = PRESETS["paper"][recipe]
+    known = layers_of(settings["backbone"])
+    assert set(settings["layers"]) <= known.keys()
+    stride = max(known[layer][1] for layer in settings["layers"])
+    assert settings["image_size"] % stride == settings.get("tile_size", stride) % stride == 0
+
+
+def test_a_papers_recipe_is_tried_where_its_backbone_is_at_hand() -> None:
+    layers = {"bundled": ["layer2"], "vit_small_patch14_dinov2.lvd142m": ["blocks.11"]}
+    tried = [describe(settings, layers) for settings in grid(layers, 1000)]
+    assert "anomalydino" in tried
+    assert "subspacead" not in tried

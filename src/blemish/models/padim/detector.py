@@ -47,6 +47,11 @@ class PadimDetector(Detector):
         self._shares = self._per_layer(index)
         self.gaussians = PatchGaussians(settings.epsilon, settings.factor_dtype, settings.shrinkage)
 
+    @property
+    def width(self) -> int:
+        """See `Detector.width`: the channels that were drawn."""
+        return len(self.channel_index)
+
     def _has_state(self) -> bool:
         return len(self.gaussians.mean) > 0
 
@@ -104,8 +109,6 @@ class PadimDetector(Detector):
         upto = torch.searchsorted(index, ends, right=False).tolist()
         return [int(one) - int(before) for one, before in zip(upto, [0, *upto], strict=False)]
 
-    def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mahalanobis distance of every patch; the image score is the maximum of the smoothed map, or as wanted."""
-        distances = self.gaussians.distance(self.map_maker.patches(features))  # (N, P)
-        maps = self.map_maker(distances)
-        return self.image_scores(distances, self.map_maker.peak(maps)), maps
+    def patch_scores(self, features: Tensor) -> Tensor:
+        """Mahalanobis distances, in standard deviations."""
+        return self.gaussians.distance(self.map_maker.patches(features))

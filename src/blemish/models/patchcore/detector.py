@@ -112,6 +112,11 @@ class PatchcoreDetector(Detector):
         """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest."""
         return join_layers([average_neighborhood(layer) for layer in layers], self.grid)
 
+    def patch_scores(self, features: Tensor) -> Tensor:
+        """Distances to the bank."""
+        patches = self.map_maker.patches(features)  # (N, P, D)
+        return self.bank.nearest(patches.flatten(0, 1)).distance.view(patches.shape[:2])
+
     def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of every patch to the bank; the image score is that of the worst patch, re-weighted."""
         images = features.shape[0]

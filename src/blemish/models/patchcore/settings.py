@@ -8,8 +8,8 @@ from blemish.options import Number, option
 from blemish.settings import DetectorSettings
 
 
-class PatchcoreSettings(DetectorSettings):
-    """Settings of PatchCore. Layers default to the paper's: those at strides of 8 and 16."""
+class BankSettings(DetectorSettings):
+    """What PatchCore's memory bank can be told, also where it is a member of a fused detector."""
 
     name: ClassVar[str] = "patchcore"
     title: ClassVar[str] = "PatchCore"
@@ -23,5 +23,10 @@ class PatchcoreSettings(DetectorSettings):
         None, "Select in a random projection to so many channels. Default: off.", ge=1, note=", or None"
     )
     bank_dtype: Literal["float32", "float16"] = option("float32", "How the bank is stored.")
-    num_neighbors: int = option(9, "Neighbors of the score's re-weighting.", ge=1)
     neighbor_search: Literal["exact", "faiss"] = option("exact", "faiss is approximate.")
+
+
+class PatchcoreSettings(BankSettings):
+    """Settings of PatchCore. Layers default to the paper's: those at strides of 8 and 16."""
+
+    num_neighbors: int = option(9, "Neighbors of the score's re-weighting.", ge=1)

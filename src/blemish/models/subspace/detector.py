@@ -90,11 +90,9 @@ class SubspaceDetector(Detector):
         """Joins the layers."""
         return join_layers(layers, self.grid)
 
-    def score(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Norm of every patch's part outside of the subspace; the image score is the mean of the worst."""
-        distances = self.subspace.distance(self.map_maker.patches(features))  # (N, P)
-        maps = self.map_maker(distances)
-        return self.image_scores(distances, self.map_maker.peak(maps)), maps
+    def patch_scores(self, features: Tensor) -> Tensor:
+        """Norms of what lies outside of the subspace."""
+        return self.subspace.distance(self.map_maker.patches(features))
 
 
 class PatchSubspace(DynamicBufferModule):
