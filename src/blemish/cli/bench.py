@@ -48,7 +48,7 @@ def bench(
 
     from blemish.data.index import find_sets
     from blemish.trials.jobs import all_jobs, run_jobs
-    from blemish.trials.tables import summarize, write_tables
+    from blemish.trials.tables import ranking_of, summarize, write_tables
     from blemish.trials.work import work
 
     said = {name: values[name] for name in ("good", "bad", "all_good") if name in values}
@@ -74,6 +74,14 @@ def bench(
         print_json(content)
     else:
         _print_table(summarize(results), numbers)
+        ranking = ranking_of(results)
+        if ranking is not None:
+            places = ", ".join(f"{one_line(one.recipe)} {one.rank:.2f}" for one in ranking.recipes)
+            out().print(
+                f"Mean ranks by image AUROC over {ranking.sets} sets: {places}. Less than {ranking.critical:.2f} apart "
+                f"is no difference: {output}/ranks.svg.",
+                markup=False,
+            )
         for text in dict.fromkeys(f"{result['recipe']}, {result['name']}: {result['error']}" for result in failed):
             out().print("[red]failed[/] ", end="")
             out().print(one_line(text), markup=False)

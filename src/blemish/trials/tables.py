@@ -12,13 +12,14 @@ import io
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from blemish.escaping import csv_cell, markdown_cell, one_line
 from blemish.files import write_json, write_text
 from blemish.trials.jobs import JobResult
+from blemish.trials.ranks import Q, Ranking, diagram, rank
 
 COSTS = {"ms_per_image": "ms", "fit_seconds": "fit s", "file_mb": "MB", "memory_mb": "memory MB"}
 FIGURES = {
@@ -34,6 +35,7 @@ FIGURES = {
 MADE = ("settings", "arguments", "weights", "versions", "machine")
 """Keys of a result that say what made it."""
 MEAN = "mean"
+RANKED_BY = "image_auroc"
 NOTE = (
     "Mean ± standard deviation over seeds. A mean of sets is over those that have the figure. AUPRO is integrated up "
     "to 30 % false positives. ms: one image, median. MB: the model file; memory: the highest of the process."
@@ -113,13 +115,39 @@ def to_markdown(rows: Sequence[TableRow], results: Sequence[JobResult]) -> str:
     if failures:
         lines += ["", "## Failed", ""]
         lines += [one_line(f"- {one['recipe']}, {one['name']}, seed {one['seed']}: {one['error']}") for one in failures]
+    ranking = ranking_of(results)
+    if ranking is not None:
+        lines += ["", *_ranks(ranking)]
     return "\n".join([*lines, "", *_recipes(results)]) + "\n"
 
 
+def ranking_of(results: Iterable[JobResult]) -> Ranking | None:
+    """Recipes ranked by image AUROC on the data sets on which all of them have it with every seed; None where that
+    leaves fewer than 2 recipes or 2 sets, or for more recipes than can be compared.
+    """
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for job in results:
+        value = figure(job, RANKED_BY) if job["error"] is None else None
+        found.setdefault(job["recipe"], {}).setdefault(job["name"], []).append(value)
+    names = {name: None for sets in found.values() for name in sets}  # in their order
+    whole = [name for name in names if all(None not in sets.get(name, [None]) for sets in found.values())]
+    if not 2 <= len(found) <= len(Q) + 1 or len(whole) < 2:
+        return None
+    return rank({recipe: [statistics.fmean(sets[name]) for name in whole] for recipe, sets in found.items()})  # type: ignore[arg-type]
+
+
 def write_tables(folder: Path, results: Sequence[JobResult]) -> dict[str, Any]:
-    """Writes table.md, table.csv and results.json, and returns what the last one holds: plain values."""
-    rows = summarize(results)
-    content = {"table": [_plain(row) for row in rows], "jobs": results}
+    """Writes table.md, table.csv, results.json and, where recipes can be ranked, ranks.svg; returns what results.json
+    holds: plain values.
+    """
+    rows, ranking = summarize(results), ranking_of(results)
+    content = {
+        "table": [_plain(row) for row in rows],
+        "ranking": None if ranking is None else asdict(ranking),
+        "jobs": results,
+    }
+    if ranking is not None:
+        write_text(folder / "ranks.svg", diagram(ranking))
     write_text(folder / "table.md", to_markdown(rows, results))
     write_text(folder / "table.csv", to_csv(rows, results))
     write_json(folder / "results.json", content)
@@ -129,6 +157,22 @@ def write_tables(folder: Path, results: Sequence[JobResult]) -> dict[str, Any]:
 def _plain(row: TableRow) -> dict[str, Any]:
     spreads = {key: None if value is None else {"mean": value[0], "sd": value[1]} for key, value in row.values.items()}
     return {**vars(row), "values": spreads}
+
+
+def _ranks(ranking: Ranking) -> list[str]:
+    """The ranks in Markdown."""
+    lines = ["## Ranks", "", f"| recipe | mean rank | {FIGURES[RANKED_BY]} | behind the first | p |"]
+    lines += ["|---|--:|--:|--:|--:|"]
+    for one in ranking.recipes:
+        p = "-" if one.p is None else f"{one.p:.3f}"
+        lines.append(f"| {markdown_cell(one.recipe)} | {one.rank:.2f} | {one.figure:.3f} | {one.behind:.3f} | {p} |")
+    return [
+        *lines,
+        "",
+        f"Over {ranking.sets} data sets. Mean ranks that are less than {ranking.critical:.2f} apart don't differ by "
+        f"Nemenyi's test. p: of the difference to the first, paired over data sets, by turning signs; adjusted by Holm. "
+        f"With so few sets none can be below {2 / 2**ranking.sets:.3g}. Diagram: ranks.svg.",
+    ]
 
 
 def _recipes(results: Sequence[JobResult]) -> list[str]:

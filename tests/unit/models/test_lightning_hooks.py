@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-MODULES = {"patchcore": blemish.Patchcore, "padim": blemish.Padim}
+MODULES = {"patchcore": blemish.Patchcore, "padim": blemish.Padim, "fused": blemish.Fused}
 
 
 def trainer(**arguments: Any) -> Trainer:

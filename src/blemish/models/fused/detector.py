@@ -132,7 +132,7 @@ class FusedDetector(Detector):
         numbers = numbered(images, len(features), self._end)
         ranks = [rank_for_witnesses(number) for number in numbers]
         shown = [i for i, rank in enumerate(ranks) if rank is not None]
-        for member, witness, own in zip(self.members, self._witnesses, self._split(features), strict=True):
+        for member, witness, own in zip(self.members, self._witnesses, self._of_members(features), strict=True):
             member.observe(own, numbers)
             witness.observe(own[shown], [rank for rank in ranks if rank is not None])
         self._keep({number: features[i].clone() for i, number in enumerate(numbers) if ranks[i] is None})
@@ -188,13 +188,14 @@ class FusedDetector(Detector):
 
     def patch_scores(self, features: Tensor) -> Tensor:
         """Sum of the members' scores, each in its standard deviations."""
-        parts = zip(self.members, self._split(features), strict=True)
+        parts = zip(self.members, self._of_members(features), strict=True)
         scores = torch.stack([member.patch_scores(part) for member, part in parts])  # (members, N, P)
         return (scores / self.scale[:, None, None]).sum(dim=0)
 
-    def _split(self, features: Tensor) -> tuple[Tensor, ...]:
+    def _of_members(self, features: Tensor) -> tuple[Tensor, ...]:
         """(N, D, gh, gw) -> what each member made of the layers."""
-        return features.split([member.width for member in self.members], dim=1)
+        parts: tuple[Tensor, ...] = features.split([member.width for member in self.members], dim=1)
+        return parts
 
     def _begin(self, verb: Callable[[Detector], None]) -> None:
         self._witnesses, self._kept = [member.twin() for member in self.members], {}
@@ -217,7 +218,7 @@ class FusedDetector(Detector):
     def _measure(self) -> None:
         features = torch.stack([self._kept[number] for number in sorted(self._kept)])  # (n, D, gh, gw)
         before, now = int(self.unseen), len(features)
-        for i, (witness, own) in enumerate(zip(self._witnesses, self._split(features), strict=True)):
+        for i, (witness, own) in enumerate(zip(self._witnesses, self._of_members(features), strict=True)):
             witness.finish()
             scores = torch.cat([witness.patch_scores(image) for image in own.split(1)])  # (n, P)
             variance = (before * self.scale[i].double() ** 2 + now * scores.double().var(correction=0)) / (before + now)
