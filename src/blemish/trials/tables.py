@@ -170,8 +170,8 @@ def _ranks(ranking: Ranking) -> list[str]:
         *lines,
         "",
         f"Over {ranking.sets} data sets. Mean ranks that are less than {ranking.critical:.2f} apart don't differ by "
-        f"Nemenyi's test. p: of the difference to the first, paired over data sets, by turning signs; adjusted by Holm. "
-        f"With so few sets none can be below {2 / 2**ranking.sets:.3g}. Diagram: ranks.svg.",
+        f"Nemenyi's test. p: of the difference to the first, paired over data sets, by turning signs; adjusted by "
+        f"Holm. With {ranking.sets} sets none can be below {2 / 2**ranking.sets:.3g}. Diagram: ranks.svg.",
     ]
 
 
