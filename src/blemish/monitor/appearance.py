@@ -45,4 +45,5 @@ def sharpness(image: npt.NDArray[Any]) -> float:
 
 def _scaled(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     full = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
-    return np.asarray(image, np.float32) / np.float32(full)
+    scaled: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(full)
+    return scaled
