@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
@@ -141,3 +142,35 @@ def test_textbook_loop_takes_the_farthest_point_every_time(common: Any) -> None:
     for count in range(1, 12):
         gaps = torch.cdist(points, points[chosen[:count]]).min(dim=1).values
         assert int(gaps.argmax()) == chosen[count]
+
+
+def test_evidence_goes_on_where_it_was_and_compares_in_pairs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small cells of a drawn set; a candidate is held against the default where both have all cells."""
+    monkeypatch.syspath_prepend(FOLDER)
+    import evidence
+
+    labels = np.arange(40) % 2 == 1
+    rng = np.random.default_rng(0)
+    good, bad = labels + rng.normal(0, 0.3, 40), labels + rng.normal(0, 3, 40)
+    expected = np.mean([x > y for x in bad[labels] for y in bad[~labels]])
+    assert evidence.auroc(bad[None], labels)[0] == pytest.approx(expected)
+    low, high = evidence.interval([(bad, good, labels)])
+    assert low < expected - evidence.auroc(good[None], labels)[0] < high < 0
+    assert evidence.interval([(good, good, labels)]) == (0, 0)
+    backbone, size, detector, way = evidence.DEFAULT
+    row = {"labels": labels.tolist(), "pixel AUROC": None, "ms": 1.0}
+    lines = [
+        {"cell": ["tile", backbone, size, detector, 0], "scores": {way: good.tolist()}, **row},
+        {"cell": ["tile", backbone, size, "subspace", 0], "scores": {"own": bad.tolist()}, **row},
+        {"cell": ["b", backbone, size, "patchcore", 0], "scores": {"own": bad.tolist()}, **row},
+    ]
+    (tmp_path / "evidence.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run("evidence", "--table", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "subspace" in done.stdout
+    assert "patchcore" not in done.stdout  # it lacks the default's cell
+    known = ("--sets", "tile", "--backbones", backbone, "--sizes", str(size), "--seeds", "0", "--detectors", detector)
+    assert run("evidence", *known, "--output", str(tmp_path)).returncode == 0
+    assert len((tmp_path / "evidence.jsonl").read_text().splitlines()) == 3  # nothing was measured again
