@@ -6,16 +6,7 @@ from typing import Any
 
 from blemish.models import DETECTORS
 from blemish.options import Option, as_text
-from blemish.settings import (
-    DataSettings,
-    DecisionSettings,
-    DetectorSettings,
-    FolderSettings,
-    LoadingSettings,
-    ProbeSettings,
-    RunSettings,
-    options,
-)
+from blemish.settings import options, sections
 from blemish.trials.presets import papers_table
 
 PLACE = "<!-- settings -->"
@@ -38,22 +29,8 @@ def on_page_content(html: str, **kwargs: Any) -> str:
 def settings_tables() -> str:
     """All keys of a configuration, with default and range, in sections."""
     known = options(DETECTORS)
-    shared = DetectorSettings.model_fields
-    sections = {
-        "Every detector": ["detector", *shared],
-        **{
-            own.title: [key for key in own.model_fields if own.name in known[key].detectors[:1]]
-            for own in DETECTORS.values()
-        },
-        "Verdicts": DecisionSettings.model_fields,
-        "Images": [key for key in DataSettings.model_fields if key not in shared],
-        "Probes": ProbeSettings.model_fields,
-        "Folders": FolderSettings.model_fields,
-        "Reading": LoadingSettings.model_fields,
-        "Running": RunSettings.model_fields,
-    }
     lines: list[str] = []
-    for title, keys in sections.items():
+    for title, keys in sections(DETECTORS).items():
         lines += [f"### {title}", "", "| key | default | allowed | |", "|---|---|---|---|"]
         lines += [_row(known[key]) for key in keys]
         lines += [""]

@@ -236,6 +236,24 @@ def options(detectors: Detectors) -> dict[str, Option]:
     return found
 
 
+def sections(detectors: Detectors) -> dict[str, list[str]]:
+    """Title -> keys of a configuration, each of `options` once: how help and documents group them."""
+    known, shared = options(detectors), [*DetectorSettings.model_fields]
+    return {
+        "Every detector": ["detector", *shared],
+        **{
+            own.title: [key for key in own.model_fields if own.name in known[key].detectors[:1]]
+            for own in detectors.values()
+        },
+        "Verdicts": [*DecisionSettings.model_fields],
+        "Images": [key for key in DataSettings.model_fields if key not in shared],
+        "Probes": [*ProbeSettings.model_fields],
+        "Folders": [*FolderSettings.model_fields],
+        "Reading": [*LoadingSettings.model_fields],
+        "Running": [*RunSettings.model_fields],
+    }
+
+
 def fit_settings(values: Mapping[str, Any], detectors: Detectors) -> FitSettings:
     """The settings that the flat keys of a configuration stand for. None stands for the default.
 

@@ -9,6 +9,7 @@ when they run, so that `blemish --help` loads neither torch nor lightning.
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.calibrate import calibrate, update
-from blemish.cli.console import BAD_INPUT, CLOSED_PIPE, OUT_OF_MEMORY, UNFORESEEN, USAGE, complain
+from blemish.cli.console import BAD_INPUT, CLOSED_PIPE, OUT_OF_MEMORY, UNFORESEEN, USAGE, complain, talk
 from blemish.cli.data import data
 from blemish.cli.demo import demo
 from blemish.cli.doctor import doctor
@@ -42,7 +43,7 @@ app = typer.Typer(
     help="Finds what is wrong in pictures after seeing only pictures that are right.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
     *(fit, fit_all, test, report, predict, calibrate, update),
@@ -56,11 +57,16 @@ app.add_typer(data, name="data")
 @app.callback(invoke_without_command=True)
 def _before_verbs(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    version: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only results, warnings and errors."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say also what is logged, and where errors come from."),
     require_signature: Path | None = typer.Option(
         None, "--require-signature", help="Open only models signed with this public key's private half.", metavar="KEY"
     ),
 ) -> None:
+    talk.quiet, talk.verbose = quiet, verbose
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     if require_signature is not None:
         context.with_resource(required(require_signature))
     if version:
@@ -81,6 +87,8 @@ def main() -> None:
             sys.exit(CLOSED_PIPE)
         raise
     except BlemishError as error:
+        if talk.verbose:
+            traceback.print_exc()
         complain(str(error))
         sys.exit(USAGE if isinstance(error, (UsageError, MissingExtraError)) else BAD_INPUT)
     except OSError as error:  # such as a name that is too long, or a full disk below stdout

@@ -25,6 +25,15 @@ UNFORESEEN = 70
 CLOSED_PIPE = 141
 
 
+class _Talk:
+    """How much is said on stderr, as `blemish -q` and `-v` ask."""
+
+    quiet = verbose = False
+
+
+talk = _Talk()
+
+
 class SafeConsole(Console):
     """A console on which no text, in whatever table or sentence it stands, moves the cursor or reorders letters."""
 
@@ -45,7 +54,9 @@ def complain(message: str) -> None:
 
 
 def remark(message: str) -> None:
-    """Something worth knowing, in one line on stderr, so that stdout stays machine-readable."""
+    """Something worth knowing, in one line on stderr, so that stdout stays machine-readable; not with `blemish -q`."""
+    if talk.quiet:
+        return
     SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(escape(one_line(message)), style="dim")
 
 
@@ -56,7 +67,7 @@ def warn(message: str) -> None:
 
 
 def progress(*, transient: bool = True, console: Console | None = None) -> Progress:
-    """A bar with elapsed and remaining time; nothing where there is no terminal.
+    """A bar with elapsed and remaining time; nothing where there is no terminal, or with `blemish -q`.
 
     Args:
         transient: whether it goes when it is done.
@@ -71,7 +82,7 @@ def progress(*, transient: bool = True, console: Console | None = None) -> Progr
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=talk.quiet or not console.is_terminal,
         transient=transient,
         speed_estimate_period=3600,  # a step may take minutes
     )

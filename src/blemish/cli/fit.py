@@ -35,6 +35,9 @@ def fit(
     with_thumbnails: bool = typer.Option(
         False, "--with-thumbnails", help="Keep small pictures of good parts in the file, for predict --explain."
     ),
+    print_config: bool = typer.Option(
+        False, "--print-config", help="Print all settings that would be used, as a configuration, and exit."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     devices: int | None = typer.Option(
         None, "--devices", help="Processes, one for each GPU, that share the images. Default: one; with --ray, all."
@@ -49,6 +52,8 @@ def fit(
         raise UsageError("--address is for --ray. Add it, or leave it out.")
     check_source(directory)
     context.with_resource(output_file(output, ".safetensors", overwrite))
+    if "max_false_alarm_rate" not in from_preset:
+        _check_rate(values, directory)
     from blemish.artifact import save
     from blemish.cli.tradeoff import show_tradeoff
     from blemish.data.check import folders_sentence
@@ -69,6 +74,15 @@ def fit(
     if settings.folder.bit_depth is None and datamodule.reading.bit_depth is not None:
         remark(depth_sentence(datamodule.reading.bit_depth))
     rate = settings.decision.max_false_alarm_rate
+    if print_config:
+        import yaml
+
+        groups = (settings.folder, settings.data, settings.decision, settings.probe, settings.loading, settings.run)
+        found = {"detector": settings.model.name, **settings.model.model_dump(mode="json")}
+        for group in groups:
+            found |= group.model_dump(mode="json")
+        out().print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True).rstrip(), markup=False)
+        return
     if rate is not None:
         normal_rank(sum(sample.label is False for sample in split.calibration), rate)  # before hours of work
     model = build_model(settings)
@@ -109,6 +123,18 @@ def fit(
     show_tradeoff(record, threshold)
     for text in warnings(record, threshold):
         warn(text)
+
+
+def _check_rate(values: Mapping[str, Any], directory: Path) -> None:
+    """Refuses, before torch is loaded, a rate that not even all good images together could certify."""
+    rate = values.get("max_false_alarm_rate")
+    if rate is None or values.get("calibrate_on") == "test":
+        return
+    from blemish.data.index import index_folder
+
+    said = {name: values[name] for name in ("good", "bad", "all_good") if values.get(name) is not None}
+    samples = index_folder(directory, **said).samples
+    normal_rank(sum(s.label is False and s.subset != "test" for s in samples), rate)
 
 
 def configuration(

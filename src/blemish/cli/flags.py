@@ -16,9 +16,10 @@ from blemish.errors import UsageError
 from blemish.functional.pixels import height_width
 from blemish.models import DETECTORS
 from blemish.options import Names, Option, Settings, Size, as_text
-from blemish.settings import options
+from blemish.settings import options, sections
 
 OPTIONS = options(DETECTORS)
+SECTION_OF = {name: title for title, names in sections(DETECTORS).items() for name in names}
 
 THRESHOLD = typer.Option(None, "--threshold", help="Raw score from which an image is anomalous; marks follow.")
 SENSITIVITY = typer.Option(None, "--sensitivity", help="0 to 1; higher calls more images anomalous; marks follow.")
@@ -37,7 +38,9 @@ def with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
             flag = option.name.replace("_", "-")
             names_of = [f"--{flag}/--no-{flag}" if option.kind is bool else f"--{flag}"]
             names_of += ["--device"] if option.name == "accelerator" else []  # as predict calls it
-            default = typer.Option(None, *names_of, help=help_of(option), show_default=False)
+            default = typer.Option(
+                None, *names_of, help=help_of(option), show_default=False, rich_help_panel=SECTION_OF[option.name]
+            )
             kind = (option.kind if option.kind in (int, float, bool) else str) | None
             parameters.append(
                 inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

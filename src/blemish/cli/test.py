@@ -64,6 +64,7 @@ def show(figures: dict[str, Any], as_json: bool) -> None:
 def print_figures(figures: dict[str, Any]) -> None:
     """The tables of a test."""
     from blemish.functional.proportion import at_least
+    from blemish.metrics.conclusion import conclusion
     from blemish.report.html_figures import FIGURES
 
     reasons = figures["reasons"]
@@ -71,11 +72,19 @@ def print_figures(figures: dict[str, Any]) -> None:
     title = f"{counts['images']} test images: {counts['good']} good, {counts['anomalous']} anomalous"
     if figures["calibration"] and figures["calibration"]["oracle"]:
         title += " - ORACLE: test images chose the threshold"
-    rows = [(text, _shown(figures[key]), reasons.get(key, "")) for key, text in FIGURES.items()]
-    table(title, ("figure", "value", "why not"), rows)
+    of = {"false_alarm_rate": counts["good"], "miss_rate": counts["anomalous"]}
+    rows = []
+    for key, text in FIGURES.items():
+        value = figures[key]
+        counted = f"{round(value * of[key])} of {of[key]}" if key in of and value is not None else ""
+        rows.append((text, _shown(value), reasons.get(key, counted)))
+    table(title, ("figure", "value", "count, or why not"), rows)
     if figures["per_defect"]:
         columns = tuple(figures["per_defect"][0])
         table("per defect", columns, [[_shown(row[c]) for c in columns] for row in figures["per_defect"]])
+    closing = conclusion(figures)
+    if closing:
+        out().print(closing, markup=False)
     rate, expected = figures["false_alarm_rate"], (figures["calibration"] or {}).get("expected_false_alarm_rate")
     if rate is not None and expected is not None:
         alarms = round(rate * counts["good"])

@@ -64,6 +64,20 @@ def f1_max(tally: Tally | Ranked) -> float:
     return max(float(_f1(alarms, hits, whole.positive).max()) for _, alarms, hits in _falling(whole))
 
 
+def f1_best(tally: Tally | Ranked) -> tuple[float, int, int]:
+    """The value that reaches `f1_max` as the threshold (the highest of several), and how many negatives and positives
+    lie at or above it. NaN and zeros without positives.
+    """
+    whole = ranked(tally)
+    best, found = -1.0, (math.nan, 0, 0)
+    for part, alarms, hits in _falling(whole) if whole.positive else ():
+        curve = _f1(alarms, hits, whole.positive)
+        place = len(curve) - 1 - int(curve.flip(0).argmax())
+        if curve[place] > best:
+            best, found = float(curve[place]), (float(part.value[place]), int(alarms[place]), int(hits[place]))
+    return found
+
+
 def aupro(tally: Tally | Ranked, fpr_limit: float = 0.3) -> float:
     """Area under the per-region overlap up to a false-positive rate, divided by it (Bergmann et al. 2021, MVTec AD).
 

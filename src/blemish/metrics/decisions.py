@@ -11,8 +11,8 @@ from torch import Tensor
 
 from blemish.data.gather import decode_names, encode_names
 from blemish.errors import UsageError
-from blemish.functional.curves import auroc
-from blemish.functional.histogram import check_finite, check_shapes, tally_labels
+from blemish.functional.curves import auroc, f1_best
+from blemish.functional.histogram import Ranked, check_finite, check_shapes, tally_labels
 from blemish.metrics.figure import Figure, Level, ratio
 
 if TYPE_CHECKING:
@@ -106,6 +106,28 @@ class DefectRow:
     missed: int | None
     mean_score: float
     image_auroc: float | None
+
+
+@dataclass(frozen=True)
+class BestThreshold:
+    """What would be possible: the threshold with the highest F1, which only the labels of the images can tell.
+
+    Attributes:
+        threshold: the lowest raw score that it calls anomalous.
+        false_alarms, misses: how many images it would decide wrongly.
+    """
+
+    threshold: float
+    false_alarms: int
+    misses: int
+
+
+def best_threshold(images: Ranked) -> BestThreshold | None:
+    """The best one for scores with labels; None where one of the two kinds is missing."""
+    if not (images.positive and images.negative):
+        return None
+    threshold, alarms, hits = f1_best(images)
+    return BestThreshold(threshold, alarms, int(images.positive) - hits)
 
 
 class PerDefect:

@@ -17,7 +17,7 @@ from blemish.data.batch import InferenceBatch
 from blemish.data.gather import gather
 from blemish.errors import DataError, NonFiniteError, UsageError
 from blemish.functional.histogram import BITS, check_finite
-from blemish.metrics.decisions import Decisions, DefectRow, PerDefect
+from blemish.metrics.decisions import BestThreshold, Decisions, DefectRow, PerDefect, best_threshold
 from blemish.metrics.figure import Figure
 from blemish.metrics.overlap import AUPRO, region_weights
 from blemish.metrics.ranking import AUROC, AveragePrecision, F1Max
@@ -35,6 +35,7 @@ class EvaluationResult:
 
     Attributes:
         per_defect: a row for each kind of defect; empty where kinds are unknown.
+        best: what another threshold would do; None without both kinds of labels.
         counts: `images` (all), `good` and `anomalous` (by their label), `with_masks` (whose mask marks a defect).
     """
 
@@ -51,14 +52,16 @@ class EvaluationResult:
     miss_rate: Figure
     per_defect: list[DefectRow]
     counts: dict[str, int]
+    best: BestThreshold | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON: figures or None, `per_defect`, `counts`, and `reasons` for what is None."""
+        """Plain numbers, ready for JSON: figures or None, `per_defect`, `counts`, `best`, `reasons` for each None."""
         figures = {name: value for name, value in vars(self).items() if isinstance(value, Figure)}
         return {
             **{name: figure.value for name, figure in figures.items()},
             "per_defect": [vars(row).copy() for row in self.per_defect],
             "counts": dict(self.counts),
+            "best": self.best and vars(self.best).copy(),
             "reasons": {name: figure.reason for name, figure in figures.items() if figure.reason is not None},
         }
 
@@ -186,6 +189,7 @@ class Evaluator:
             miss_rate=_unless(undecided, verdicts.miss_rate),
             per_defect=self._defects.compute(),
             counts=dict(self._counts),
+            best=best_threshold(images),
         )
 
     def _update_images(self, batch: InferenceBatch, scores: Tensor, labels: Tensor) -> None:

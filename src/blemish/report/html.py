@@ -24,6 +24,7 @@ from blemish.escaping import lines
 from blemish.extras import require
 from blemish.files import write_text
 from blemish.functional.proportion import LEVEL
+from blemish.metrics.conclusion import conclusion
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.post_processing import CalibrationRecord
 from blemish.report.html_figures import RESAMPLES, SEED, chart_data, confusion, figure_lines, operating_points
@@ -109,6 +110,7 @@ def render(evaluation: Evaluation) -> str:
     text: str = page.render(
         evaluation=evaluation,
         figures={line.key: line for line in shown},
+        conclusion=conclusion({**evaluation.result.to_dict(), "threshold": evaluation.threshold}),
         confusion=confusion(evaluation.rows),
         tradeoff=_tradeoff(evaluation.calibration, evaluation.threshold),
         points=operating_points(evaluation.rows, evaluation.threshold),

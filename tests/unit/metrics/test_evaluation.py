@@ -87,6 +87,10 @@ def test_all_figures_are_those_of_outside_references() -> None:
     assert {name: found[name] for name in FIGURES} == pytest.approx(expected, abs=1e-6)
     assert found["counts"] == {"images": 24, "good": 8, "anomalous": 16, "with_masks": 16}
     assert found["reasons"] == {}
+    best = found["best"]
+    assert sklearn_metrics.f1_score(label, score >= best["threshold"]) == pytest.approx(expected["image_f1_max"])
+    assert best["false_alarms"] == int(((score >= best["threshold"]) & ~label).sum())
+    assert best["misses"] == int(((score < best["threshold"]) & label).sum())
     for row, name in zip(found["per_defect"], ["dent", "scratch"], strict=True):
         of_kind = torch.tensor([defect == name for each in batches for defect in each.defect or ()])
         known = of_kind | ~label
@@ -101,7 +105,7 @@ def test_all_figures_are_those_of_outside_references() -> None:
 
 def test_the_result_has_these_keys_and_is_json() -> None:
     found = evaluate(batch(0))
-    assert list(found) == [*FIGURES, "per_defect", "counts", "reasons"]
+    assert list(found) == [*FIGURES, "per_defect", "counts", "best", "reasons"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 

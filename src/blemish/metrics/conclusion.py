@@ -1,0 +1,47 @@
+"""The figures of a test in a sentence: does the model rank, and does its threshold suit the images?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+GOOD, MODERATE = 0.9, 0.75
+"""Image AUROC from which a model ranks well, and moderately."""
+
+
+def conclusion(figures: Mapping[str, Any]) -> str:
+    """What the figures of images come to.
+
+    Args:
+        figures: as of `EvaluationResult.to_dict`, with "threshold", the raw one in force.
+
+    Returns:
+        A sentence or two; "" where labels of one kind, or verdicts, are missing.
+    """
+    rates = figures["false_alarm_rate"], figures["miss_rate"]
+    best, threshold = figures["best"], figures["threshold"]
+    if best is None or threshold is None or None in rates:
+        return ""
+    good, bad = figures["counts"]["good"], figures["counts"]["anomalous"]
+    alarms, misses = round(rates[0] * good), round(rates[1] * bad)
+    if not alarms + misses:
+        return f"All {good + bad} labeled images are decided rightly."
+    auroc = figures["image_auroc"]
+    ranks = f"Ranks {'well' if auroc >= GOOD else 'moderately' if auroc >= MODERATE else 'badly'} (AUROC {auroc:.3f})"
+    if best["false_alarms"] + best["misses"] >= alarms + misses:
+        advice = "" if auroc >= GOOD else " Other settings may do better: blemish recommend."
+        return f"{ranks}, and no other threshold decides more of these images rightly.{advice}"
+    side = "high" if best["threshold"] < threshold else "low"
+    return (
+        f"{ranks}, but the threshold {threshold:.4g} is too {side} for these images: at {_below(best['threshold'])} it "
+        f"would call {best['false_alarms']} instead of {alarms} of {good} good ones anomalous and miss "
+        f"{best['misses']} instead of {misses} of {bad} defects. They chose that number themselves, so new ones will "
+        f"fare a little worse."
+    )
+
+
+def _below(score: float) -> str:
+    """Four digits of a score that, as a threshold, still calls it anomalous."""
+    text = f"{score:.4g}"
+    return text if float(text) <= score else f"{score - 10 ** (math.floor(math.log10(abs(score))) - 3):.4g}"

@@ -1,0 +1,49 @@
+"""What the figures of a test come to, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blemish.metrics.conclusion import conclusion
+
+
+def figures(alarms: int, misses: int, best: tuple[float, int, int] = (11.64, 1, 0), auroc: float = 0.98) -> Any:
+    return {
+        "counts": {"good": 40, "anomalous": 20},
+        "false_alarm_rate": alarms / 40,
+        "miss_rate": misses / 20,
+        "image_auroc": auroc,
+        "threshold": 13.5,
+        "best": dict(zip(("threshold", "false_alarms", "misses"), best, strict=True)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (figures(0, 0), "All 60 labeled images are decided rightly."),
+        (
+            figures(0, 12),
+            "Ranks well (AUROC 0.980), but the threshold 13.5 is too high for these images: at 11.64 it would call 1 "
+            "instead of 0 of 40 good ones anomalous and miss 0 instead of 12 of 20 defects. They chose that number "
+            "themselves, so new ones will fare a little worse.",
+        ),
+        (figures(9, 0, (15.0, 0, 1)), "too low for these images: at 15 it would call 0 instead of 9 of 40"),
+        (figures(0, 9, (11.6459, 0, 0)), ": at 11.64 it would"),
+        (figures(9, 0, (99999.0, 0, 0)), ": at 9.999e+04 it would"),
+        (figures(1, 0), "Ranks well (AUROC 0.980), and no other threshold decides more of these images rightly."),
+        (figures(20, 10, (9.0, 20, 10), 0.5), "Ranks badly (AUROC 0.500), and no other threshold decides more"),
+        (figures(20, 10, (9.0, 20, 10), 0.5), "Other settings may do better: blemish recommend."),
+        (figures(20, 10, (9.0, 10, 5), 0.8), "Ranks moderately (AUROC 0.800), but"),
+    ],
+)
+def test_words(given: Any, words: str) -> None:
+    said = conclusion(given)
+    assert said == words if words.startswith("All") or words.endswith("worse.") else words in said
+
+
+@pytest.mark.parametrize("missing", ["best", "threshold", "false_alarm_rate", "miss_rate"])
+def test_nothing_is_concluded_from_half_of_it(missing: str) -> None:
+    assert conclusion(figures(1, 1) | {missing: None}) == ""
