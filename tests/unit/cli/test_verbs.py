@@ -294,7 +294,7 @@ def test_cookies(realdata: Any, blemish: Any, inside: Path) -> None:
     figures = blemish("test", "c.safetensors", root, "--json").json
     assert figures["image_auroc"] >= 0.99
     assert figures["false_alarm_rate"] + figures["miss_rate"] <= 0.14
-    (row,) = blemish("predict", "c.safetensors", next((root / "test" / "cracked").iterdir()), "--json").json[
+    (row,) = blemish("predict", "c.safetensors", next((root / "test" / "cracked").iterdir()), "--json").run[
         "predictions"
     ]
     assert row["regions"] is not None
