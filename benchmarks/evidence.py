@@ -35,13 +35,16 @@ REAL = ("cookies", "aliens", "magnetic_tile")
 DRAWN = ("tile", "fabric", "plate", "board", "knob")
 BACKBONES = ("bundled", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 GOOD = {"grid_stride": 8, "shrinkage": 0.1}
+BANK = {"coreset_sampling_ratio": 0.02, "bank_size": 2000}
 DETECTORS: dict[str, dict[str, Any]] = {
     "padim": {"detector": "padim", **GOOD},
     "padim-50": {"detector": "padim", **GOOD, "n_features": 50},
     "subspace": {"detector": "subspace"},
-    "patchcore": {"detector": "patchcore", "coreset_sampling_ratio": 0.02},
+    "patchcore": {"detector": "patchcore", **BANK},
+    "patchcore-cosine": {"detector": "patchcore", **BANK, "distance": "cosine"},
     "fused": {"detector": "fused", "members": ("padim", "subspace"), "shrinkage": 0.1},
-    "fused-bank": {"detector": "fused", "shrinkage": 0.1, "coreset_sampling_ratio": 0.02},
+    "fused-bank": {"detector": "fused", "shrinkage": 0.1, **BANK},
+    "fused-cosine": {"detector": "fused", "shrinkage": 0.1, **BANK, "distance": "cosine"},
 }
 SCORES: dict[str, float | None] = {"own": None, "worst 0.5 %": 0.005, "worst 1 %": 0.01}
 """Image scores: the paper's, or the mean of the worst share of patches."""

@@ -111,6 +111,7 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "shrinkage": ({}, {"shrinkage": 0.5}),
         "factor_dtype": ({}, {"factor_dtype": "float16"}),
         "variance": (WITH_SUBSPACE, {**WITH_SUBSPACE, "variance": 0.5}),
+        "distance": ({}, {"distance": "cosine"}),
         "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
         "bank_size": ({}, {"bank_size": 10}),
         "selection_channels": ({}, {"selection_channels": 8}),
@@ -124,6 +125,7 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     },
     "patchcore": {
         **COMMON,
+        "distance": ({}, {"distance": "cosine"}),
         "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
         "bank_size": ({}, {"bank_size": 10}),
         "selection_channels": ({}, {"selection_channels": 8}),
@@ -183,6 +185,7 @@ BAD: list[tuple[type[Detector], dict[str, Any], str]] = [
     (Patchcore, {"selection_channels": 0}, r"selection_channels must be at least 1, or None. Got 0."),
     (Padim, {"factor_dtype": "int8"}, r"factor_dtype must be 'float32' or 'float16'. Got 'int8'."),
     (Patchcore, {"bank_dtype": "int8"}, r"bank_dtype must be 'float32' or 'float16'. Got 'int8'."),
+    (Patchcore, {"distance": "angle"}, r"distance must be 'euclidean' or 'cosine'. Got 'angle'."),
     (Patchcore, {"num_neighbors": 0}, r"num_neighbors must be at least 1. Got 0."),
     (Patchcore, {"neighbor_search": "hnsw"}, r"neighbor_search must be 'exact' or 'faiss'. Got 'hnsw'."),
     (Fused, {"members": ["padim"]}, r"members must be two detectors or more, each once. Got 'padim'."),

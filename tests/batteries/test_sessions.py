@@ -31,11 +31,11 @@ EXPORTED = {name: suffix for name, suffix in RUNTIMES.items() if name != "torch"
 
 @pytest.fixture(scope="session")
 def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The detectors, and one with all that is done differently: letterbox, crop, tiles, a float16 bank, layers of a
-    learned backbone.
+    """The detectors, and one with all that is done differently: letterbox, crop, tiles, a float16 bank of directions,
+    layers of a learned backbone.
     """
     options: dict[str, Any] = {"fit_mode": "letterbox", "tile_size": 64, "bank_dtype": "float16", "num_neighbors": 3}
-    options["crop_from"] = (72, 104)
+    options |= {"crop_from": (72, 104), "distance": "cosine"}
     network = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "pretrained": False}
     model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
     path = tmp_path_factory.mktemp("special") / "special.safetensors"

@@ -71,11 +71,12 @@ PAPERS: dict[str, Recipe] = {
             "backbone": "vit_small_patch14_dinov2.lvd142m",
             "layers": ["blocks.11+norm"],
             "image_size": 448,
+            "distance": "cosine",
             "coreset_sampling_ratio": 1.0,
             "bank_size": 0,
             "worst_share": 0.01,
         },
-        (_FEW, _MEANS, "normalizes features to length 1", "masks the background by a first component"),
+        (_FEW, _MEANS, "masks the background by a first component"),
     ),
     "superadd": Recipe(
         "2605.14808",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blemish.data.explanation import GoodPatch
 from blemish.functional.patches import average_neighborhood, join_layers
@@ -109,8 +110,11 @@ class PatchcoreDetector(Detector):
         return tuple(found)
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
-        """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest."""
-        return join_layers([average_neighborhood(layer) for layer in layers], self.grid)
+        """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest. For cosine distances all
+        are brought to length 1: between such, squared Euclidean ones are 2 - 2 cos.
+        """
+        joined = join_layers([average_neighborhood(layer) for layer in layers], self.grid)
+        return F.normalize(joined, dim=1) if self.settings.distance == "cosine" else joined
 
     def patch_scores(self, features: Tensor) -> Tensor:
         """Distances to the bank."""

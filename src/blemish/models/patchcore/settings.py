@@ -15,6 +15,9 @@ class BankSettings(DetectorSettings):
     title: ClassVar[str] = "PatchCore"
     layer_strides: ClassVar[tuple[int, int]] = (8, 16)
 
+    distance: Literal["euclidean", "cosine"] = option(
+        "euclidean", "Between patches; cosine compares directions of features, not lengths."
+    )
     coreset_sampling_ratio: Number = option(0.1, "Share of the patches to keep.", gt=0, le=1)
     bank_size: int | None = option(
         10_000, "Most patches to keep; 0 sets no limit.", ge=1, note=", or None for no limit", zero_is_none=True
