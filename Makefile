@@ -42,11 +42,14 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/many_sizes.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/runtimes.py
+	$(BIN)/python benchmarks/anatomy.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/decisions.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/merging.py
 	$(BIN)/python benchmarks/summarize.py
 
 bench-peer: $(PEER) bench  ## install the other library, then measure both

@@ -154,7 +154,26 @@ def memory(folder: Path, counts: list[int]) -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, mb = map(float, done.stdout.split())
         rows.append(row("driver", "made-up rows", count, seconds, mb, mb / rows[0]["MB"] if rows else 1.0))
+        parts = Path(f"{names}.out")
+        rows[-1]["bytes a row"] = sum(part.stat().st_size for part in parts.glob("*.parquet")) / count
     return rows
+
+
+# -------------------------------------------------------------------------------------------------------------- a plan
+
+
+def plan(images: int, per_second: float, row_bytes: float, megabytes: float = 1.0) -> Row:
+    """What so many images of a megabyte cost, by the rate of one core measured here."""
+    hours = images / per_second / 3600
+    return {
+        "images": images,
+        "TB read": images * megabytes / 1e6,
+        "core hours": round(hours),
+        "hours of 64 cores": round(hours / 64, 1),
+        "GB of rows": round(images * row_bytes / 1e9, 2),
+        "GB to resume": 16 * images / 1e9,
+        "Gbit/s to feed 64 cores": round(64 * per_second * megabytes * 8 / 1000, 2),
+    }
 
 
 def main() -> None:
@@ -180,7 +199,10 @@ def main() -> None:
     ]
     del options.lead
     with Half("ours") as ours:
+        row_bytes = [line.pop("bytes a row") for line in led][-1]
+        plans = [plan(count, scored[0]["per second"], row_bytes) for count in (10**7, 10**9)]
         report("scaling", options, [*scored, *observed, *led], claims, ours)
+        report("scaling_plan", options, plans, [], ours)
 
 
 def _at_least(value: float, goal: float) -> tuple[str, bool]:

@@ -1,0 +1,246 @@
+"""Where the milliseconds go between a file and its verdict, part by part, and what the machine would allow.
+
+python benchmarks/anatomy.py [--rounds 30]
+
+The default model (PaDiM on EfficientNet-Lite0) and PatchCore on the same backbone with a tenth of the patches, one
+image at a time. In torch every part of the path is timed by itself; a part can't take less than its products (counted
+by torch) at the speed of a large matrix product here, nor less than its tensors at the speed of copying here: the
+larger of the two is its bound. Exported graphs are profiled by their runtimes, which makes them slower; nodes are put
+together as what comes before the first convolution, up to the last one, and behind. Numbers are medians of the rounds,
+which take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import torch
+from common import SIDE, arguments, draw_parts, report
+from runtimes import BLOCK, Installed, block
+from torch.utils.flop_counter import FlopCounterMode
+
+from blemish import Engine, ImageDataModule, Padim, Patchcore
+from blemish.data.image_io import read_image
+from blemish.functional.regions import find_regions
+from blemish.presets import PRESETS
+from blemish.runtime import load
+
+Row = dict[str, Any]
+Times = dict[str, list[float]]
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+PARTS = ("before the backbone", "backbone", "behind the backbone")
+
+
+def speeds() -> tuple[float, float]:
+    """Multiplications and additions per second of a large product, bytes per second of copying."""
+    side = 1024
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    large = torch.empty(2**26)  # 256 MB: more than caches hold
+    product = min(once(lambda: left @ right)[1] for _ in range(20))
+    copy = min(once(large.clone)[1] for _ in range(5))
+    return 2 * side**3 / product, 2 * large.nbytes / copy
+
+
+def once(function: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    value = function()
+    return value, time.perf_counter() - started
+
+
+def stages(model: Any, file: Path) -> list[tuple[str, Callable[[Any], Any], tuple[Any, ...]]]:
+    """Name, function of what the stage before made, modules whose tensors it reads."""
+    knowledge = model.gaussians if hasattr(model, "gaussians") else model.bank
+    return [
+        ("read and decode", lambda _: torch.from_numpy(read_image(file))[None], ()),
+        ("resize, normalize", model.pre_processor, (model.pre_processor,)),
+        ("backbone", model.extractor, (model.extractor,)),
+        ("embed", model.embed, ()),
+        ("score and map", model.score, (knowledge, model.map_maker)),
+        (
+            "restore to original pixels",
+            lambda scored: (scored[0], model.pre_processor.restore(scored[1], (SIDE, SIDE))),
+            (),
+        ),
+        ("decide", lambda raw: decide(model, *raw), ()),
+        ("regions", lambda batch: find_regions(batch.pred_mask[0].numpy(), batch.anomaly_map[0].numpy()), ()),
+    ]
+
+
+def decide(model: Any, scores: torch.Tensor, maps: torch.Tensor) -> Any:
+    from blemish.data.batch import InferenceBatch
+
+    return model.post_processor(InferenceBatch(pred_score=scores, anomaly_map=maps))
+
+
+def nbytes(value: Any) -> int:
+    """Bytes of the tensors in a value."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(nbytes, value)) if isinstance(value, (list, tuple)) else 0
+
+
+@torch.inference_mode()
+def bounds(model: Any, file: Path) -> dict[str, float | None]:
+    """Seconds that each stage needs at least."""
+    multiplying, copying = speeds()
+    value: Any = None
+    found: dict[str, float | None] = {}
+    for name, function, modules in stages(model, file):
+        counter = FlopCounterMode(display=False)
+        with counter:
+            after = function(value)
+        held = sum(one.nbytes for module in modules for one in (*module.parameters(), *module.buffers()))
+        moved = nbytes(value) + nbytes(after) + held
+        found[name] = max(counter.get_total_flops() / multiplying, moved / copying)
+        value = after
+    return found | {"read and decode": None, "decide": None, "regions": None}  # no products, hardly any bytes
+
+
+class OnnxProfile:
+    """The nodes of one image after the other; times are known at the end."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: it warns of thresholds that are inputs
+        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+        self.session = onnxruntime.InferenceSession(path, options)
+        self.images = 0
+
+    def __call__(self) -> None:
+        self.session.run(None, {"image": IMAGE})
+        self.images += 1
+
+    def times(self) -> Times:
+        events = json.loads(Path(self.session.end_profiling()).read_text())
+        kernels = [one for one in events if one["name"].endswith("_kernel_time")]
+        each = len(kernels) // self.images
+        found: Times = {}
+        for start in range(each, len(kernels), each):  # the first image is slower
+            image = kernels[start : start + each]
+            add(found, [("Conv" in one["args"]["op_name"], one["dur"] / 1e6) for one in image])
+        return found
+
+
+class OpenVinoProfile:
+    """As `OnnxProfile`."""
+
+    def __init__(self, path: Path) -> None:
+        import openvino
+
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
+        self.request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+        self.found: Times = {}
+
+    def __call__(self) -> None:
+        self.request.infer({"image": IMAGE})
+        nodes = self.request.profiling_info
+        add(self.found, [("Convolution" in one.node_type, one.real_time.total_seconds()) for one in nodes])
+
+    def times(self) -> Times:
+        return {name: spent[1:] for name, spent in self.found.items()}
+
+
+class TorchProfile:
+    """As `OnnxProfile`."""
+
+    def __init__(self, model: Any, file: Path) -> None:
+        self.model, self.file = model.eval(), file
+        self.found: Times = {}
+
+    @torch.inference_mode()
+    def __call__(self) -> None:
+        value: Any = None
+        for name, function, _ in stages(self.model, self.file):
+            started = time.perf_counter()
+            value = function(value)
+            self.found.setdefault(name, []).append(time.perf_counter() - started)
+
+    def times(self) -> Times:
+        return {name: spent[1:] for name, spent in self.found.items()}
+
+
+def add(times: Times, nodes: list[tuple[bool, float]]) -> None:
+    """Sums of what comes before the first convolution, up to the last one, and behind."""
+    convolutions = [number for number, (convolves, _) in enumerate(nodes) if convolves]
+    cuts = [0, convolutions[0], convolutions[-1] + 1, len(nodes)]
+    for name, start, end in zip(PARTS, cuts, cuts[1:], strict=False):
+        times.setdefault(name, []).append(sum(spent for _, spent in nodes[start:end]))
+
+
+def rows_of(detector: str, runtime: str, times: Times, least: dict[str, float | None]) -> list[Row]:
+    spent = {name: 1000 * median(values) for name, values in times.items()}
+    total = sum(spent.values())
+    rows: list[Row] = []
+    for name, ms in [*spent.items(), ("sum", total)]:
+        bound = least.get(name)
+        rows.append(
+            {
+                "detector": detector,
+                "runtime": runtime,
+                "part": name,
+                "ms": ms,
+                "share": f"{ms / total:.0%}",
+                "bound ms": None if bound is None else 1000 * bound,
+                "times the backbone": ms / spent["backbone"],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "", device=False, peer=False)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--images", type=int, default=50, help="to fit on")
+    options = parser.parse_args()
+    settings = PRESETS["default"]
+    padim = {key: settings[key] for key in ("backbone", "grid_stride", "shrinkage", "worst_share")}
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = draw_parts(folder / "parts", options.images, test=4)
+        file = min((parts / "test").rglob("*.png"))
+        for detector, model in (
+            ("padim, default", Padim(**padim)),
+            ("patchcore", Patchcore(backbone=settings["backbone"])),
+        ):
+            Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
+            onnx = model.export(folder / f"{detector}-onnx", "onnx", images=parts).path
+            openvino = model.export(folder / f"{detector}-openvino", "openvino", images=parts).path
+            model.save(folder / "model.safetensors")
+            profiles: dict[str, Any] = {
+                "torch": TorchProfile(model, file),
+                "ONNX Runtime": OnnxProfile(onnx, folder),
+                "OpenVINO": OpenVinoProfile(openvino),
+            }
+            paths = (folder / "model.safetensors", onnx, openvino)
+            sessions = dict(zip(profiles, map(load, paths), strict=True))
+            whole: Times = {runtime: [] for runtime in profiles}
+            for _ in range(max(1, options.rounds // BLOCK)):
+                for runtime, profile in profiles.items():
+                    for _ in range(BLOCK):
+                        profile()
+                    whole[runtime] += block(sessions[runtime], [file])
+            least = bounds(model.eval(), file)
+            for runtime, profile in profiles.items():
+                ours = rows_of(detector, runtime, profile.times(), least if runtime == "torch" else {})
+                ms = 1000 * median(whole[runtime])
+                backbone = next(row["ms"] for row in ours if row["part"] == "backbone")
+                last = {"part": "file to verdict, by a session", "ms": ms, "share": None, "bound ms": None}
+                rows += [*ours, {**ours[-1], **last, "times the backbone": ms / backbone}]
+        report("anatomy", options, rows, [], Installed())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
