@@ -34,10 +34,10 @@ def conclusion(figures: Mapping[str, Any]) -> str:
         return f"{ranks}, and no other threshold decides more of these images rightly.{advice}"
     side = "high" if best["threshold"] < threshold else "low"
     return (
-        f"{ranks}, but the threshold {threshold:.4g} is too {side} for these images: at {_below(best['threshold'])} it "
-        f"would call {best['false_alarms']} instead of {alarms} of {good} good ones anomalous and miss "
-        f"{best['misses']} instead of {misses} of {bad} defects. They chose that number themselves, so new ones will "
-        f"fare a little worse."
+        f"{ranks}, but the threshold {threshold:.4g} is too {side} for these images: at {_below(best['threshold'])} "
+        f"there would be {best['false_alarms']} false alarms (now {alarms}) among {good} good images and "
+        f"{best['misses']} misses (now {misses}) among {bad} anomalous ones. They chose that number themselves, so new "
+        f"ones will fare a little worse."
     )
 
 

@@ -28,7 +28,7 @@ from blemish.metrics.conclusion import conclusion
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.post_processing import CalibrationRecord
 from blemish.report.html_figures import RESAMPLES, SEED, chart_data, confusion, figure_lines, operating_points
-from blemish.report.html_gallery import Gallery
+from blemish.report.html_gallery import Gallery, Shown
 from blemish.report.html_rows import ImageRow
 from blemish.visualization.tradeoff import tradeoff_svg
 
@@ -50,8 +50,9 @@ class Evaluation:
         data: the folder or manifest.
         result: figures.
         rows: one for each image.
-        threshold: raw; None if there is none.
+        threshold: raw; None if there is none. pixel_threshold: the same of pixels.
         gallery: pictures and latency.
+        deciding: the good image whose score is the threshold, where it is known and lies in this folder.
         calibration: what the threshold rests on.
         no_calibration: why `calibration` is None.
         check: the state of the data; None if it was not looked into.
@@ -69,6 +70,8 @@ class Evaluation:
     rows: Sequence[ImageRow]
     threshold: float | None
     gallery: Gallery
+    pixel_threshold: float | None = None
+    deciding: Shown | None = None
     calibration: CalibrationRecord | None = None
     no_calibration: str = "the model is not calibrated"
     check: CheckReport | None = None
@@ -104,7 +107,7 @@ def render(evaluation: Evaluation) -> str:
     environment.filters |= {"figure": _figure, "score": _score, "share": _share, "size": _size, "per_1000": _per_1000}
     environment.filters["milliseconds"] = _milliseconds
     scripts = [_plotly(), template("report.js")]
-    data = json.dumps(chart_data(evaluation.rows, evaluation.threshold), allow_nan=False)
+    data = json.dumps(chart_data(evaluation.rows, evaluation.threshold, evaluation.pixel_threshold), allow_nan=False)
     page = environment.from_string(template("report.html.jinja"))
     shown = figure_lines(evaluation.result, evaluation.rows, evaluation.threshold, resamples=evaluation.resamples)
     text: str = page.render(

@@ -198,10 +198,20 @@ def curves(rows: Sequence[ImageRow], *, points: int = CURVE_POINTS) -> dict[str,
     return {"roc": roc, "pr": pr}
 
 
-def chart_data(rows: Sequence[ImageRow], threshold: float | None) -> dict[str, Any]:
-    """What the page's script draws and counts: scores and truths of all images, and the curves."""
+def chart_data(
+    rows: Sequence[ImageRow], threshold: float | None, pixel_threshold: float | None = None
+) -> dict[str, Any]:
+    """What the page's script draws and counts: scores, truths and kinds of defects of all images, and the curves.
+
+    Args:
+        rows: of the test.
+        threshold: raw, of images.
+        pixel_threshold: raw, of pixels; it follows the other when that is moved.
+    """
     return {
         "threshold": threshold,
+        "pixel_threshold": pixel_threshold,
+        "defect": [row.sample.defect if row.truth else "" for row in rows],
         "score": [row.score for row in rows],
         "truth": [int(row.truth) for row in rows],
         **curves(rows),

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish.data.image_io import AS_DECLARED, Reading, read_mask
+from blemish.data.layouts import Sample
 from blemish.errors import DataError, ImageReadError
 from blemish.functional.pixels import to_uint8
 from blemish.progress import Progress, silent, watched
@@ -43,7 +44,8 @@ class Shown:
 
     Attributes:
         row: what is known of it.
-        photo, overlay: data URIs; empty where the image can't be read, and `problem` says why.
+        photo: data URI; empty where the image can't be read, and `problem` says why.
+        overlay: the same with what was predicted; "" where that isn't known.
         heatmap: the same of the whole map, for what asks for an explanation; "" otherwise.
         note: what a reader might not expect, such as marks in the wrong place; "" otherwise.
     """
@@ -174,6 +176,17 @@ def from_model(
         for key, (total, some, reason) in chosen.items()
     ]
     return Gallery(groups, Speed.of(inspecting, loading, "one image at a time"))
+
+
+def deciding(sample: Sample, threshold: float, *, reading: Reading = AS_DECLARED) -> Shown:
+    """The good image whose score is the threshold. What the finished model says of it would mislead: it may have
+    learned from it since.
+    """
+    row = ImageRow(sample, threshold, None)
+    try:
+        return Shown(row, data_uri(to_uint8(reading(sample.path))))
+    except ImageReadError as error:
+        return Shown(row, problem=error.reason)
 
 
 def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, reading: Reading = AS_DECLARED) -> Gallery:

@@ -26,13 +26,13 @@ def figures(alarms: int, misses: int, best: tuple[float, int, int] = (11.64, 1, 
         (figures(0, 0), "All 60 labeled images are decided rightly."),
         (
             figures(0, 12),
-            "Ranks well (AUROC 0.980), but the threshold 13.5 is too high for these images: at 11.64 it would call 1 "
-            "instead of 0 of 40 good ones anomalous and miss 0 instead of 12 of 20 defects. They chose that number "
-            "themselves, so new ones will fare a little worse.",
+            "Ranks well (AUROC 0.980), but the threshold 13.5 is too high for these images: at 11.64 there would be 1 "
+            "false alarms (now 0) among 40 good images and 0 misses (now 12) among 20 anomalous ones. They chose that "
+            "number themselves, so new ones will fare a little worse.",
         ),
-        (figures(9, 0, (15.0, 0, 1)), "too low for these images: at 15 it would call 0 instead of 9 of 40"),
-        (figures(0, 9, (11.6459, 0, 0)), ": at 11.64 it would"),
-        (figures(9, 0, (99999.0, 0, 0)), ": at 9.999e+04 it would"),
+        (figures(9, 0, (15.0, 0, 1)), "too low for these images: at 15 there would be 0 false alarms (now 9)"),
+        (figures(0, 9, (11.6459, 0, 0)), ": at 11.64 there would"),
+        (figures(9, 0, (99999.0, 0, 0)), ": at 9.999e+04 there would"),
         (figures(1, 0), "Ranks well (AUROC 0.980), and no other threshold decides more of these images rightly."),
         (figures(20, 10, (9.0, 20, 10), 0.5), "Ranks badly (AUROC 0.500), and no other threshold decides more"),
         (figures(20, 10, (9.0, 20, 10), 0.5), "Other settings may do better: blemish recommend."),

@@ -375,3 +375,43 @@ def test_it_prints(opened: Any, tmp_path: Path) -> None:
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert page.complaints == []
+
+
+def test_the_slider_moves_kinds_pictures_and_pixels(opened: Any) -> None:
+    some = rows(30, 20)
+    shown = [Shown(row, PIXEL, PIXEL) for row in some if row.truth][:4]
+    gallery = Gallery([Group("finds", 4, shown, "")])
+    page = opened(replace(evaluation(some), gallery=gallery, pixel_threshold=2 * CUT))
+    cuts = sorted({row.score for row in some} | {CUT})
+    for position in (0, len(cuts) // 2, len(cuts) - 1):
+        move(page, position)
+        cut = cuts[position]
+        kinds = {row.sample.defect for row in some if row.truth}
+        missed = {
+            kind: sum(row.truth and row.sample.defect == kind and row.score < cut for row in some) for kind in kinds
+        }
+        told = page.run(
+            "Object.fromEntries([...document.querySelectorAll('[data-missed]')].map("
+            "(cell) => [cell.dataset.missed, parseInt(cell.textContent)]))"
+        )
+        assert told == missed
+        words = page.run("[...document.querySelectorAll('figure .verdict')].map((word) => word.textContent)")
+        assert words == [": found" if one.row.score >= cut else ": missed" for one in shown]
+        changed = page.run("[...document.querySelectorAll('figure')].map((one) => one.classList.contains('changed'))")
+        assert changed == [(one.row.score >= cut) != (one.row.score >= CUT) for one in shown]
+        assert float(page.run("document.querySelector('#pixel-threshold').textContent")) == pytest.approx(
+            2 * cut, rel=1e-3
+        )
+    assert page.run("document.querySelector('#kinds-at').textContent").startswith("the threshold ")
+    page.run("document.querySelector('#slider-reset').click()")
+    assert page.run("document.querySelector('#kinds-at').textContent") == "the model's threshold"
+
+
+def test_the_conclusion_stands_on_top_and_the_deciding_image_is_shown() -> None:
+    some = rows(30, 20)
+    decisive = Shown(ImageRow(some[0].sample, CUT, None), PIXEL)
+    page = render(replace(evaluation(some), deciding=decisive, calibration=RECORD))
+    assert page.index("In short.") < page.index('<section id="figures">')
+    (figure,) = re.findall(r"<figure.*?</figure>", page[page.index("whose score is the threshold") :], re.DOTALL)
+    assert figure.count("<img") == 1
+    assert f"score {CUT:.4g}" in figure

@@ -60,8 +60,35 @@
       const text = name === "precision" || name === "f1" ? (v) => v.toFixed(3) : perThousand;
       document.querySelector(`[data-rate="${name}"]`).textContent = value === null ? WHY[name] : text(value);
     }
+    kinds(threshold);
+    pictures(threshold);
     mix(rate);
     mark(threshold, rate);
+  }
+
+  function kinds(threshold) {
+    for (const cell of document.querySelectorAll("[data-missed]")) {
+      const scores = data.score.filter((_, i) => data.truth[i] && data.defect[i] === cell.dataset.missed);
+      const missed = scores.filter((score) => score < threshold).length;
+      const share = document.createElement("small");
+      share.textContent = `${((100 * missed) / scores.length).toFixed(missed % scores.length ? 1 : 0)}%`;
+      cell.replaceChildren(`${missed} `, share);
+    }
+    const at = document.getElementById("kinds-at");
+    if (at) at.textContent = data.threshold === threshold ? "the model's threshold" : `the threshold ${short(threshold)}`;
+    const pixels = document.getElementById("pixel-threshold");
+    // As the model's own rule: in proportion, or by the same difference where the old threshold isn't above 0.
+    if (pixels) pixels.textContent = short(data.threshold > 0 ? (data.pixel_threshold * threshold) / data.threshold : data.pixel_threshold + threshold - data.threshold);
+  }
+
+  function pictures(threshold) {
+    for (const figure of document.querySelectorAll("figure[data-score]")) {
+      const score = Number(figure.dataset.score), bad = figure.dataset.truth === "1";
+      const word = (flagged) => (bad ? (flagged ? "found" : "missed") : flagged ? "false alarm" : "passed");
+      const now = word(score >= threshold);
+      figure.querySelector(".verdict").textContent = `: ${now}`;
+      figure.classList.toggle("changed", data.threshold !== null && now !== word(score >= data.threshold));
+    }
   }
 
   function mix(rate) {
