@@ -26,7 +26,7 @@ from blemish.post_processing.decision import CalibrationRecord, unlike_others
 from blemish.post_processing.summary import calibration_summary, warnings
 from blemish.report.html import template
 from blemish.report.html_gallery import data_uri
-from blemish.visualization import overlay
+from blemish.visualization.heatmap import heatmap
 from blemish.visualization.tradeoff import tradeoff_svg
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _card(
 ) -> dict[str, Any]:
     """Pictures of one image: itself, its heat, the hottest place enlarged, and that place in ordinary images."""
     photo = _fitted(to_uint8(data.pixels(sample)), values.shape)
-    heat = overlay(photo, decision.pixel.normalize(values), threshold=decision.pixel.cut, caption=False)
+    heat = heatmap(decision.pixel.normalize(values), threshold=decision.pixel.cut, caption=False)  # mostly below it
     place = np.unravel_index(int(values.argmax()), values.shape)
     where = tuple(float(at) / side for at, side in zip(place, values.shape, strict=True))
     others = [_fitted(to_uint8(data.pixels(one)), values.shape) for one in ordinary if one is not sample]

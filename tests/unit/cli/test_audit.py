@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from html.parser import HTMLParser
@@ -35,11 +37,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.pictures = 0
+        self.pictures, self.heat = 0, list[str]()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.pictures += tag == "img" and str(dict(attrs)["src"]).startswith("data:image/jpeg;base64,")
+        of = dict(attrs)
+        self.pictures += tag == "img" and str(of["src"]).startswith("data:image/jpeg;base64,")
+        self.heat += [str(of["src"])] if str(of.get("alt")).startswith("heat map") else []
 
 
 def test_the_stranger_is_shown_and_leaves_when_it_is_told_to(parts: Path, tmp_path: Path, blemish: Any) -> None:
@@ -51,6 +55,9 @@ def test_the_stranger_is_shown_and_leaves_when_it_is_told_to(parts: Path, tmp_pa
     text = page.read_text("utf-8")
     assert re.search(r"\d of 13 good images (is|are) unlike the others", text)
     assert Page(text).pictures >= 13 * 3, "photograph, heat, and the place enlarged"
+    heat = np.asarray(Image.open(io.BytesIO(base64.b64decode(Page(text).heat[-1].partition(",")[2]))), int)  # (H, W, 3)
+    assert (heat[..., 2] > heat[..., 0]).mean() > 0.9, "an ordinary image: blue, below the threshold nearly everywhere"
+    assert heat.std() > 5, "and yet a map"
     assert "# good/stranger.png" in names.read_text("utf-8")
 
     assert blemish("fit", parts, "-o", model, *CROSS, "--exclude", names).code == 0
