@@ -50,6 +50,14 @@ class _Facts:
     channels_last: bool
 
 
+@contextmanager
+def _unmade() -> Iterator[None]:
+    """Networks that are made inside have shapes, and no numbers."""
+    require("timm")  # before: importing it imports torch._dynamo, which with torch 2.7 calculates
+    with torch.device("meta"), undrawn(), private_random_state(0):
+        yield
+
+
 @cache
 def _facts(name: str) -> _Facts:
     """See `_Facts`.
@@ -58,7 +66,7 @@ def _facts(name: str) -> _Facts:
         UsageError: if the model can't return feature maps.
     """
     try:
-        with torch.device("meta"), undrawn(), private_random_state(0):
+        with _unmade():
             network: Any = _create(name, features_only=True)
             layers = _labeled(network.feature_info.info)
             equal = len({stride for _, stride in layers.values()}) == 1 and hasattr(network, "model")
@@ -126,7 +134,7 @@ def build(
 
 def _parameter_names(name: str) -> list[str]:
     """Of the whole model, classifier included, in timm's order."""
-    with torch.device("meta"), undrawn(), private_random_state(0):
+    with _unmade():
         return list(require("timm").create_model(name, pretrained=False).state_dict())
 
 
