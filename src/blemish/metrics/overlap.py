@@ -27,6 +27,7 @@ from blemish.functional.histogram import (
 )
 from blemish.functional.regions import label_components
 from blemish.metrics.figure import Figure
+from blemish.metrics.spill import IN_MEMORY
 from blemish.metrics.stores import BinnedScores, ExactScores, Scores, State, below, under
 
 if TYPE_CHECKING:
@@ -47,19 +48,23 @@ class AUPRO:
         fpr_limit: in (0, 1].
         exact: keep every pixel instead of histograms (see `Ranking`).
         bits: size of the histograms. Changes nothing when exact.
+        in_memory: scores kept in memory when exact; more go to a temporary file. Changes nothing otherwise.
     """
 
-    def __init__(self, fpr_limit: float = 0.3, *, exact: bool = False, bits: int = BITS) -> None:
+    def __init__(
+        self, fpr_limit: float = 0.3, *, exact: bool = False, bits: int = BITS, in_memory: int = IN_MEMORY
+    ) -> None:
         if not 0 < fpr_limit <= 1:
             raise UsageError(f"fpr_limit must lie in (0, 1]. Got {fpr_limit}.")
         self.fpr_limit = fpr_limit
         self.exact = exact
         self.bits = bits
+        self.in_memory = in_memory
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._scores: Scores = ExactScores() if self.exact else BinnedScores(self.bits)
+        self._scores: Scores = ExactScores(self.in_memory) if self.exact else BinnedScores(self.bits)
 
     def update(self, maps: Iterable[Tensor], masks: Iterable[Tensor]) -> None:
         """Take N maps (H, W) with their bool masks, stacked or as lists; good images have an all-False mask.
@@ -105,21 +110,28 @@ class AUPIMO:
         fpr_bounds: the integral runs over log-rates between these two.
         exact: keep every pixel of normal images instead of a histogram.
         bits: size of the histogram. Changes nothing when exact.
+        in_memory: scores kept in memory when exact; more go to a temporary file. Changes nothing otherwise.
     """
 
     def __init__(
-        self, fpr_bounds: tuple[float, float] = (1e-5, 1e-4), *, exact: bool = False, bits: int = BITS
+        self,
+        fpr_bounds: tuple[float, float] = (1e-5, 1e-4),
+        *,
+        exact: bool = False,
+        bits: int = BITS,
+        in_memory: int = IN_MEMORY,
     ) -> None:
         if not 0 < fpr_bounds[0] < fpr_bounds[1] <= 1:
             raise UsageError(f"fpr_bounds must satisfy 0 < low < high <= 1. Got {fpr_bounds}.")
         self.fpr_bounds = fpr_bounds
         self.exact = exact
         self.bits = bits
+        self.in_memory = in_memory
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._normal: Scores = ExactScores() if self.exact else BinnedScores(self.bits)
+        self._normal: Scores = ExactScores(self.in_memory) if self.exact else BinnedScores(self.bits)
         self._defects: list[tuple[Tensor, Tensor]] = []  # per anomalous image: ascending values and their counts
 
     def update(self, maps: Iterable[Tensor], masks: Iterable[Tensor]) -> None:

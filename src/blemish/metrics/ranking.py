@@ -14,6 +14,7 @@ from torch import Tensor
 from blemish.functional import curves
 from blemish.functional.histogram import BITS, Ranked, Tally, ranked
 from blemish.metrics.figure import Figure, Level
+from blemish.metrics.spill import IN_MEMORY
 from blemish.metrics.stores import BinnedScores, ExactScores, Scores, State
 
 if TYPE_CHECKING:
@@ -25,23 +26,27 @@ class Ranking:
 
     Args:
         level: what a score belongs to, "image" or "pixel".
-        exact: keep every score (beyond a million in a temporary file, 20 bytes each), or count in a histogram, whose
+        exact: keep every score (beyond `in_memory` in a temporary file, 20 bytes each), or count in a histogram, whose
             figure is exactly that of the scores rounded down to a relative precision of 2 ** -(bits - 9). None: exact
             for images, bounded for pixels.
         bits: size of the histogram (see `functional.histogram`). Changes nothing when exact.
+        in_memory: scores kept in memory when exact; more go to a temporary file. Changes nothing otherwise.
     """
 
     needs_normal: ClassVar[bool] = False
 
-    def __init__(self, level: Level = "image", *, exact: bool | None = None, bits: int = BITS) -> None:
+    def __init__(
+        self, level: Level = "image", *, exact: bool | None = None, bits: int = BITS, in_memory: int = IN_MEMORY
+    ) -> None:
         self.level: Level = level
         self.exact = level == "image" if exact is None else exact
         self.bits = bits
+        self.in_memory = in_memory
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._scores: Scores = ExactScores() if self.exact else BinnedScores(self.bits)
+        self._scores: Scores = ExactScores(self.in_memory) if self.exact else BinnedScores(self.bits)
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
         """Take scores of any shape with bool labels of the same shape.

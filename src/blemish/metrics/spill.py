@@ -23,8 +23,8 @@ from torch import Tensor
 
 from blemish.functional.histogram import sum_ties
 
-PART_ROWS = 1 << 20
-"""Rows read at a time, shared among all runs; the working memory is some 100 bytes for each."""
+IN_MEMORY = 1 << 20
+"""Scores that are kept in memory before they are sorted into a file, and read from it at a time."""
 
 ROW = np.dtype([("value", "<f4"), ("negative", "<u4"), ("positive", "<u4"), ("weight", "<f8")])
 
@@ -46,9 +46,14 @@ class Scored(NamedTuple):
 
 
 class SortedRuns:
-    """Runs in one temporary file: 20 bytes on disk for each distinct score of a run."""
+    """Runs in one temporary file: 20 bytes on disk for each distinct score of a run.
 
-    def __init__(self) -> None:
+    Args:
+        in_memory: rows read at a time, shared among all runs; the working memory is some 100 bytes for each.
+    """
+
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._in_memory = in_memory
         self._file: IO[bytes] | None = None
         self._ends = [0]  # run i is made of the rows from ends[i] to ends[i + 1]
 
@@ -74,7 +79,7 @@ class SortedRuns:
 
     def __iter__(self) -> Iterator[Scored]:
         """All scores in falling parts: every value of a part lies below those of the part before."""
-        rows = max(1, PART_ROWS // max(1, len(self)))  # of each run
+        rows = max(1, self._in_memory // max(1, len(self)))  # of each run
         left = [[start, stop] for start, stop in zip(self._ends[:-1], self._ends[1:], strict=True)]
         while left:
             heads = [self._read(max(start, stop - rows), stop) for start, stop in left]

@@ -27,20 +27,22 @@ from blemish.functional.histogram import (
     empty_histogram,
     tally_histogram,
 )
-from blemish.metrics.spill import Scored, SortedRuns
-
-IN_MEMORY = 1 << 20
-"""Scores that an exact store keeps in memory before it sorts them into a file."""
+from blemish.metrics.spill import IN_MEMORY, Scored, SortedRuns
 
 _UNEQUAL = "Only metrics of one kind can be merged: give both the same `exact` and `bits`."
 
 
 class ExactScores:
-    """Every score, on the CPU. Memory: 14 bytes for each of some IN_MEMORY; more are sorted into a temporary file."""
+    """Every score, on the CPU.
 
-    def __init__(self) -> None:
+    Args:
+        in_memory: how many are kept in memory, 14 bytes each; more are sorted into a temporary file.
+    """
+
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._in_memory = in_memory
         self._recent: list[Scored] = []  # in no order
-        self._runs = SortedRuns()
+        self._runs = SortedRuns(in_memory)
         self._counts = {"negative": 0.0, "positive": 0.0, "weight": 0.0}
 
     def add(self, scores: Tensor, positive: Tensor, weights: Tensor | None = None) -> None:
@@ -68,7 +70,7 @@ class ExactScores:
             self._runs.extend(other._runs)
             self._recent += other._recent
             self._counts = {name: count + other._counts[name] for name, count in self._counts.items()}
-            self._spill_above(IN_MEMORY)
+            self._spill_above(self._in_memory)
         elif isinstance(other, BinnedScores) or int(other["bits"]):
             raise UsageError(_UNEQUAL)
         else:
@@ -83,10 +85,10 @@ class ExactScores:
         return self._ranked("weight")
 
     def _take(self, rows: Scored) -> None:
-        for part in map(Scored._make, zip(*(column.split(IN_MEMORY) for column in rows), strict=True)):
+        for part in map(Scored._make, zip(*(column.split(self._in_memory) for column in rows), strict=True)):
             self._recent.append(part)
             self._counts = {name: count + float(getattr(part, name).sum()) for name, count in self._counts.items()}
-            self._spill_above(IN_MEMORY)
+            self._spill_above(self._in_memory)
 
     def _spill_above(self, limit: int) -> None:
         """Sorts everything recent into a run if there is more of it than `limit`."""

@@ -6,6 +6,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,8 @@ from blemish.metrics import AUPIMO, AUPRO, AUROC, AveragePrecision, F1Max
 from blemish.metrics.spill import Scored, SortedRuns
 from blemish.metrics.stores import ExactScores
 
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From the call on, a few scores are already too many."""
-
-    def limit() -> None:
-        monkeypatch.setattr("blemish.metrics.stores.IN_MEMORY", 50)
-        monkeypatch.setattr("blemish.metrics.spill.PART_ROWS", 90)
-
-    return limit
+FEW = 50
+"""Scores that are already too many for memory."""
 
 
 def draw(decimals: int, seed: int = 0, images: int = 12) -> tuple[Tensor, Tensor]:
@@ -40,25 +33,24 @@ def draw(decimals: int, seed: int = 0, images: int = 12) -> tuple[Tensor, Tensor
     return torch.from_numpy(maps.astype(np.float32)), torch.from_numpy(masks)
 
 
-METRICS: dict[str, Callable[[], Any]] = {
-    "AUROC": lambda: AUROC("pixel", exact=True),
-    "AP": lambda: AveragePrecision("pixel", exact=True),
-    "F1Max": lambda: F1Max("pixel", exact=True),
-    "AUPRO": lambda: AUPRO(0.3, exact=True),
-    "AUPRO to the end": lambda: AUPRO(1.0, exact=True),
-    "AUPIMO": lambda: AUPIMO((0.01, 0.2), exact=True),
+METRICS: dict[str, Callable[..., Any]] = {
+    "AUROC": partial(AUROC, "pixel", exact=True),
+    "AP": partial(AveragePrecision, "pixel", exact=True),
+    "F1Max": partial(F1Max, "pixel", exact=True),
+    "AUPRO": partial(AUPRO, 0.3, exact=True),
+    "AUPRO to the end": partial(AUPRO, 1.0, exact=True),
+    "AUPIMO": partial(AUPIMO, (0.01, 0.2), exact=True),
 }
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 7])
 @pytest.mark.parametrize("name", METRICS)
-def test_figures_on_disk_are_those_in_memory(name: str, decimals: int, tiny: Callable[[], None]) -> None:
+def test_figures_on_disk_are_those_in_memory(name: str, decimals: int) -> None:
     maps, masks = draw(decimals)
     inside = METRICS[name]()
     inside.update(maps, masks)
     expected = inside.compute().value
-    tiny()
-    outside, first, second = METRICS[name](), METRICS[name](), METRICS[name]()
+    outside, first, second = (METRICS[name](in_memory=FEW) for _ in range(3))
     for i in range(len(maps)):
         outside.update(maps[i : i + 1], masks[i : i + 1])
         if i in (4, 9):
@@ -75,23 +67,21 @@ def test_figures_on_disk_are_those_in_memory(name: str, decimals: int, tiny: Cal
     assert first.compute().value == pytest.approx(expected, abs=1e-12)  # everything counts twice
 
 
-def test_figures_on_disk_are_those_of_scikit_learn(tiny: Callable[[], None]) -> None:
-    tiny()
+def test_figures_on_disk_are_those_of_scikit_learn() -> None:
     maps, masks = draw(2)
     for metric, reference in (
         (AUROC, sklearn_metrics.roc_auc_score),
         (AveragePrecision, sklearn_metrics.average_precision_score),
     ):
-        figure = metric("pixel", exact=True)
+        figure = metric("pixel", exact=True, in_memory=FEW)
         figure.update(maps, masks)
         assert figure.compute().value == pytest.approx(reference(masks.ravel(), maps.ravel()), abs=1e-12)
 
 
 @pytest.mark.parametrize("part_rows", [1, 7, 64, 10**6])
-def test_parts_fall_and_hold_everything_once(part_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.metrics.spill.PART_ROWS", part_rows)
+def test_parts_fall_and_hold_everything_once(part_rows: int) -> None:
     rng = np.random.default_rng(0)
-    runs, seen = SortedRuns(), []
+    runs, seen = SortedRuns(part_rows), []
     for size in (1, 5, 40, 200, 40):
         values = rng.integers(-9, 9, size).astype(np.float32) if size == 40 else rng.normal(size=size)
         values = torch.from_numpy(values.astype(np.float32))
@@ -112,18 +102,17 @@ def test_parts_fall_and_hold_everything_once(part_rows: int, monkeypatch: pytest
     assert [len(part.value) for part in runs] == [len(part.value) for part in parts]  # as often as one likes
 
 
-def test_memory_holds_no_more_than_it_should(tiny: Callable[[], None]) -> None:
-    tiny()
-    store = ExactScores()
+def test_memory_holds_no_more_than_it_should() -> None:
+    store = ExactScores(FEW)
     for batch in torch.randn(40, 33, generator=torch.Generator().manual_seed(0)):
         store.add(batch, batch > 1)
-        assert sum(len(part.value) for part in store._recent) <= 50
+        assert sum(len(part.value) for part in store._recent) <= FEW
     store.add(torch.randn(1000, generator=torch.Generator().manual_seed(1)), torch.ones(1000))
-    assert sum(len(part.value) for part in store._recent) <= 50
+    assert sum(len(part.value) for part in store._recent) <= FEW
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows the open files of a process")
-def test_files_go_when_the_scores_go(tiny: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_go_when_the_scores_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_files() -> int:
         gc.collect()
         links = []
@@ -134,10 +123,9 @@ def test_files_go_when_the_scores_go(tiny: Callable[[], None], tmp_path: Path, m
                 continue
         return sum(link.startswith(str(tmp_path)) for link in links)
 
-    tiny()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     maps, masks = draw(7)
-    first, second = AUROC("pixel", exact=True), AUROC("pixel", exact=True)
+    first, second = (AUROC("pixel", exact=True, in_memory=FEW) for _ in range(2))
     for one in (first, second):
         one.update(maps, masks)
     assert open_files() == 2
