@@ -32,7 +32,7 @@ from blemish.post_processing.moving import moved
 from blemish.predictions.rows import fingerprint
 from blemish.progress import Progress, silent
 from blemish.report.html import Evaluation, require_packages, write_html
-from blemish.report.html_gallery import Gallery, deciding, from_model, from_predictions, peak_memory
+from blemish.report.html_gallery import Gallery, Shown, deciding, from_model, from_predictions, peak_memory
 from blemish.report.html_rows import ImageRow, read_predictions, rows_of
 from blemish.runtime.torch_session import TorchBackend
 from blemish.settings import options
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from blemish.data.batch import InferenceBatch
     from blemish.data.check import CheckReport
     from blemish.data.index import Index
-    from blemish.data.layouts import Sample
     from blemish.manifest import Manifest
     from blemish.post_processing.post_processor import DecisionModule
     from blemish.settings import LoadingSettings
@@ -97,7 +96,6 @@ def report_on_model(
     backend = TorchBackend(detector.to(device)) if decider.is_calibrated else None
     gallery = from_model(rows, backend, reading=data.reading, progress=progress)
     gallery = replace(gallery, speed=replace(gallery.speed, how=f"{gallery.speed.how}{_machine(device, gallery)}"))
-    decisive = _decisive(decider, data.index)
     same_data = manifest.data is not None and data.fingerprint() == manifest.data.fingerprint
     written = _write(
         output,
@@ -109,7 +107,7 @@ def report_on_model(
             threshold=decider.effective_image_threshold if decider.is_calibrated else None,
             pixel_threshold=decider.effective_pixel_threshold if decider.is_calibrated else None,
             gallery=gallery,
-            deciding=decisive and deciding(decisive, decider.effective_image_threshold, reading=data.reading),
+            deciding=_decisive(decider, data.index, data.reading),
             calibration=decider.record,
             check=_checked(data.index, data.split, data.reading, progress),
             memory=[
@@ -195,11 +193,11 @@ def report_on_predictions(
     return {**result.to_dict(), "threshold": found.threshold, "calibration": None, **written}
 
 
-def _decisive(decider: DecisionModule, index: Index) -> Sample | None:
+def _decisive(decider: DecisionModule, index: Index, reading: Reading) -> Shown | None:
     """The good image that chose the threshold, if its name, which is all that a record holds, fits one image alone."""
     name = None if decider.record is None else decider.record.decided_by
     found = [s for s in index.samples if s.label is False and s.subset != "test" and s.path.name == name]
-    return found[0] if len(found) == 1 else None
+    return deciding(found[0], decider.effective_image_threshold, reading=reading) if len(found) == 1 else None
 
 
 def _only_threshold(move: Mapping[str, float | None]) -> float | None:
