@@ -125,7 +125,7 @@ def measure(pictures: Pictures, detector: str, backbone: str, size: int, seed: i
             found[way].append((usual if share is None else worst_mean(each, share)).double().numpy())
         pixels.update(RawPrediction(usual, model.pre_processor.restore(maps, batch.size), None).batch(batch))
     return {
-        "pixel AUROC": pixels.compute().pixel_auroc,
+        "pixel AUROC": pixels.compute().pixel_auroc.value,
         "ms": 1000 * (float(np.median(pictures.seconds)) + float(np.median(times))),
         "fit seconds": seconds,
         "labels": [bool(sample.label) for sample in pictures.test],

@@ -144,6 +144,19 @@ def test_textbook_loop_takes_the_farthest_point_every_time(common: Any) -> None:
         assert int(gaps.argmax()) == chosen[count]
 
 
+def test_evidence_measures_a_cell(run: Run, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").symlink_to(tiles, target_is_directory=True)
+    monkeypatch.setenv("BLEMISH_DATA", str(tmp_path))
+    small = ("--backbones", "filter_bank", "--sizes", "64", "--seeds", "0", "--detectors", "padim-50", "--most", "6")
+    run("evidence", "--sets", "own", *small, "--output", str(tmp_path))
+    (row,) = [json.loads(line) for line in (tmp_path / "evidence.jsonl").read_text().splitlines()]
+    assert row["cell"] == ["own", "filter_bank", 64, "padim-50", 0]
+    assert row["labels"] == [False] * 4 + [True] * 6
+    assert {len(scores) for scores in row["scores"].values()} == {10}
+    assert 0.5 < row["pixel AUROC"] <= 1
+    assert row["ms"] > 0
+
+
 def test_evidence_goes_on_where_it_was_and_compares_in_pairs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
