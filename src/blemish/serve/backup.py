@@ -57,8 +57,10 @@ def back_up(data: Path, target: Path) -> Copied:
         raise UsageError(f"The database {data / DATABASE} can't be copied: {error}.") from error
     pictures = 0
     for path in (data / PICTURES).rglob("*"):
-        copy = target / path.relative_to(data)
-        if path.is_file() and not copy.exists():
+        relative = path.relative_to(data)
+        copy = target / relative
+        half_written = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and not half_written and not copy.exists():
             pictures += _copy_picture(path, copy)
     return Copied(verdicts, pictures)
 

@@ -276,8 +276,11 @@ class History:
         if wanted.feedback is not None:
             newest = select(feedback.c.judgement).where(feedback.c.uid == verdicts.c.uid)
             newest = newest.order_by(feedback.c.id.desc()).limit(1)
-            said = newest.scalar_subquery()
-            found.append(said.is_(None) if wanted.feedback == "none" else said == wanted.feedback)
+            if wanted.feedback == "none":
+                found.append(~newest.exists())
+            else:  # few were ever called so: the others need no look at their newest opinion
+                ever = select(feedback.c.uid).where(feedback.c.judgement == wanted.feedback)
+                found += [verdicts.c.uid.in_(ever), newest.scalar_subquery() == wanted.feedback]
         return found
 
     def _one(self, query: Select[Any]) -> Verdict | None:

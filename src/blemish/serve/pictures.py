@@ -105,12 +105,16 @@ class Pictures:
             return None
 
     def tidy(self, history: History) -> None:
-        """Removes what a killed process left: pictures of parts that it hadn't accepted, and of those whose verdict
-        says that they don't stay. They are of its last moments, so two days' folders are looked through.
+        """Removes what a killed process left: what was half-written, pictures of parts that it hadn't accepted, and of
+        those whose verdict says that they don't stay. They are of its last moments, so two days' folders are looked
+        through.
         """
         waiting = {part.uid for part in history.waiting()}
         for day in sorted(path for path in self.folder.iterdir() if path.is_dir())[-2:]:
             for path in day.iterdir():
+                if path.is_dir():  # in which a map was being written
+                    shutil.rmtree(path)
+                    continue
                 uid = path.name.partition(".")[0]
                 verdict = None if uid in waiting else history.get(uid)
                 if uid not in waiting and (verdict is None or not self.keeps(verdict)):

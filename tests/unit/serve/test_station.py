@@ -280,3 +280,23 @@ def test_start_fails_with_one_clear_error(small_model: Path, tmp_path: Path) -> 
     for number, (values, kind, message) in enumerate(table):
         with pytest.raises(kind, match=message):
             Station(station_settings({"data": tmp_path / f"d{number}", **values}))
+
+
+def test_what_a_kill_left_half_written_is_removed_by_the_next_start(
+    small_model: Path, tmp_path: Path, bad: bytes
+) -> None:
+    products = [{"code": "tile", "model": small_model}]
+    with running(data=tmp_path, products=products) as (station, client):
+        verdict = client.post("/api/v1/inspect", content=bad).json()
+        until(lambda: station.pictures.anomaly_map(verdict) is not None)
+        [day] = station.pictures.folder.iterdir()
+    half = day / ".blemish-0123456789abcdef"  # where `blemish.files.replacing` writes
+    half.mkdir()
+    (half / "x.map.png").write_bytes(b"half a map")
+    unknown = day / "0123.png"
+    unknown.write_bytes(b"never accepted")
+    with running(data=tmp_path, products=products) as (station, client):
+        assert client.get("/readyz").json()["ready"]
+        assert not half.exists()
+        assert not unknown.exists()
+        assert station.pictures.anomaly_map(verdict) is not None
