@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+ENOUGH := .venv/.enough
 PEER := .venv-peer/.ready
 FLOORS := .venv-floors/.ready
 
 .PHONY: demo test test-slow test-floors fuzz lint docs bench bench-peer backbone clean
 
-demo: $(READY)  ## draw parts, fit, test, leave pictures in demo-output/
+demo: $(ENOUGH)  ## draw parts, fit, test, leave pictures in demo-output/
 	rm -rf demo-output
 	$(BIN)/blemish demo --output demo-output
 
@@ -62,10 +63,17 @@ backbone: $(READY)  ## train the bundled backbone: hours on two cores, minutes o
 clean:  ## remove what the other targets made
 	rm -rf .venv .venv-peer .venv-floors demo-output site
 
+$(ENOUGH): pyproject.toml  # what the demo needs, and no more
+	@echo "Setting up .venv: blemish and PyTorch, some gigabytes to download unless pip has kept them."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[train]"
+	touch $@
+
 $(READY): pyproject.toml
+	@echo "Setting up .venv for development: every runtime, database and browser driver, several gigabytes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $@
+	touch $(ENOUGH) $@
 
 $(PEER):
 	$(PYTHON) -m venv .venv-peer

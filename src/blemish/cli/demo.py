@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from blemish.cli.console import out, print_json, remark, table
-from blemish.cli.flags import OPTIONS, given, with_flags
+from blemish.cli.flags import given, with_flags
+from blemish.presets import with_preset
 
 COLUMNS = {
     "image_auroc": "AUROC",
@@ -28,19 +29,18 @@ def demo(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
-    """Draw parts with planted defects, fit on good ones, calibrate on good ones, test, and leave pictures to look
-    at.
-    """
+    """Draw parts with planted defects, fit on good ones as `fit` does, test, and leave pictures to look at."""
     from blemish.trials import demo as story
 
-    detector = given(flags).get("detector", OPTIONS["detector"].default)
+    values, from_preset = with_preset(given(flags), None)
+    detector = values["detector"]
     remark("Pictures are drawn, not photographed, and easier than real ones. Nothing is downloaded.")
-    results = dict(story.demonstrate(output, detector, seed=seed))
+    results = dict(story.demonstrate(output, values, from_preset, seed=seed))
     if as_json:
         print_json({"detector": detector, "products": results})
         return
     rows = [[product, *(_shown(figures[key]) for key in COLUMNS)] for product, figures in results.items()]
-    title = f"{detector}, fitted on {story.GOOD} good parts of each kind and calibrated on {story.HELD_OUT} others"
+    title = f"{detector}, from {story.GOOD} good parts of each kind"
     table(title, ("product", *COLUMNS.values()), rows)
     out().print(f"Pictures to look at: {output / 'pictures'}. Models: {output}/*.safetensors.", markup=False)
 

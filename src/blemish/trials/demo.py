@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from blemish.artifact import save
 from blemish.engine import Engine
 from blemish.engine.testing import measure
-from blemish.models import DETECTORS
 from blemish.predictions.pictures import PictureFolder
 from blemish.runtime import load
 from blemish.runtime.session import Session
-from blemish.settings import fit_settings
 from blemish.synthetic.products import PRODUCTS, write_dataset
-from blemish.trials.work import build_data, build_model
+from blemish.trials.work import build_model, planned
 
-GOOD = 30
-HELD_OUT = 20
-"""Good parts to calibrate on; of fewer, one calibration in 20 calls over 14 % of the good parts anomalous."""
+GOOD = 40
+"""Good parts of each kind."""
 
 
 def demonstrate(
     folder: Path,
-    detector: str,
+    values: Mapping[str, Any],
+    from_preset: Collection[str] = (),
     *,
     seed: int = 0,
     products: Iterable[str] = tuple(PRODUCTS),
     good: int = GOOD,
-    held_out: int = HELD_OUT,
     good_test: int = 10,
     per_defect: int = 5,
     size: tuple[int, int] = (256, 256),
@@ -39,11 +36,11 @@ def demonstrate(
 
     Args:
         folder: where data/, pictures/ and a model file of each product are left.
-        detector: name of the detector.
+        values: keys of a configuration, see `blemish.settings.fit_settings`.
+        from_preset: those of them that nobody gave.
         seed: draws other parts.
         products: out of `PRODUCTS`.
-        good: parts to fit on.
-        held_out: good parts to calibrate on.
+        good: parts to fit and calibrate on.
         good_test: good parts to test on.
         per_defect: parts with each defect.
         size: (H, W) of the pictures.
@@ -51,21 +48,20 @@ def demonstrate(
     Yields:
         Name, and what `engine.testing.measure` gives, with "seconds".
     """
-    share = held_out / (good + held_out)
-    settings = fit_settings({"detector": detector, "seed": seed, "calibration_fraction": share}, DETECTORS)
     for product in products:
         started = time.perf_counter()
         root = write_dataset(
             folder / "data",
             product=product,
-            good_train=good + held_out,
+            good_train=good,
             good_test=good_test,
             per_defect=per_defect,
             size=size,
             seed=seed,
         )
+        settings, data, _ = planned({**values, "seed": seed}, from_preset, root)
         model = build_model(settings)
-        Engine(settings.run.accelerator).fit(model, build_data(settings, root))
+        Engine(settings.run.accelerator).fit(model, data)
         path = folder / f"{product}.safetensors"
         save(model, path)
         figures = measure(model, root, settings.loading, settings.run.accelerator)
