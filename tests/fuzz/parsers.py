@@ -100,6 +100,7 @@ def seeds(target: str, folder: Path) -> list[bytes]:
         ),
         blemish.Padim(backbone="filter_bank", image_size=64, n_features=4),
         blemish.Subspace(backbone="filter_bank", image_size=64),
+        blemish.Fused(backbone="filter_bank", image_size=64, n_features=4, bank_size=20),
         blemish.Patchcore(backbone="filter_bank", image_size=64, bank_size=20, neighbor_search="faiss"),
     ]
     for number, model in enumerate(kinds):
