@@ -119,9 +119,17 @@ def test_too_few_images() -> None:
         fitted(Fused, pictures(1))
 
 
-def test_a_scale_that_makes_no_sense_is_refused(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("scale", 0.0, r"scale must be above 0 and finite. Got \[0.0, 0.0\]."),
+        ("scale", torch.nan, r"scale must be above 0 and finite."),
+        ("unseen", -3, r"unseen must be at least 1 image. Got -3."),
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_refused(name: str, value: float, message: str, tmp_path: Any) -> None:
     model = fitted(Fused, pictures(6))
-    model.scale[1] = 0.0
+    getattr(model, name).fill_(value)
     model.save(tmp_path / "model.safetensors")
-    with pytest.raises(ArtifactError, match=r"scale must be above 0 and finite."):
+    with pytest.raises(ArtifactError, match=message):
         load(tmp_path / "model.safetensors")

@@ -108,6 +108,8 @@ class FusedDetector(Detector):
             member.check_state()
         if not bool((self.scale > 0).all() & self.scale.isfinite().all()):
             raise ValueError(f"scale must be above 0 and finite. Got {self.scale.tolist()}.")
+        if int(self.unseen) < 1:
+            raise ValueError(f"unseen must be at least 1 image. Got {int(self.unseen)}.")
 
     def start(self) -> None:
         """See `Detector.start`."""
