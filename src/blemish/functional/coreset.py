@@ -108,8 +108,8 @@ def _textbook_loop(candidates: Tensor, distance: Tensor, bound: float, k: int) -
     """Positions (m,) among the candidates of up to k farthest-first choices that no outside point can beat."""
     # A thousand tiny steps: NumPy's call overhead is a fifth of torch's, and on CUDA each step would wait for the
     # device.
-    rows = candidates.double()
-    norms = rows.square().sum(dim=1)
+    rows = candidates.double()  # (B, D)
+    norms = rows.square().sum(dim=1)  # (B,)
     pairs = torch.addmm(norms, rows, rows.mT, alpha=-2.0).add_(norms[:, None]).clamp_(min=0.0).cpu().numpy()  # (B, B)
     rounding = (4 * torch.finfo(torch.float64).eps * rows.shape[1] * norms).cpu().numpy()  # (B,)
     current = distance.cpu().numpy().copy()
@@ -138,13 +138,13 @@ def _update(distance: Tensor, points: Tensor, norms: Tensor, new: Tensor, block_
         lower = torch.addmm(center_norms, points[first : first + rows], centers.mT, alpha=-2.0)  # (rows, m), less |x|^2
         index = torch.arange(first, first + len(lower), device=points.device)
         for _ in range(TRIES):
-            bound, center = lower.min(dim=1)
+            bound, center = lower.min(dim=1)  # (rows,)
             closer = (bound + norms[index] * (1 - SLACK) < distance[index]).nonzero()[:, 0]
             if not len(closer):
                 break
             index, center = index[closer], center[closer]
             for part, near in zip(index.split(gather), center.split(gather), strict=True):
-                exact = points[part].double().sub_(centers[near]).square_().sum(dim=1)
+                exact = points[part].double().sub_(centers[near]).square_().sum(dim=1)  # (part,)
                 distance[part] = torch.minimum(distance[part], exact)
             lower = lower[closer].scatter_(1, center[:, None], torch.inf)
     distance[new] = 0.0  # even where TRIES weren't enough: no point is chosen twice

@@ -148,7 +148,7 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
 
 def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """|x - y|^2 from the differences themselves: (Q, D) queries to the bank rows (Q, k) int64 -> (Q, k) float32."""
-    return (queries[:, None, :] - bank[rows].float()).square().sum(dim=2)
+    return (queries[:, None, :] - bank[rows].float()).square().sum(dim=2)  # (Q, 1, D) - (Q, k, D)
 
 
 def reweighted_score(distance: Tensor, neighbors: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: i
 
 def _split(points: Tensor, norms: Tensor, basis: Tensor) -> Tensor:
     """(n, D) -> (n, p + 1): coordinates in the basis, and the length of the rest, rounded up."""
-    inside = points @ basis
+    inside = points @ basis  # (n, p)
     # The difference cancels where the basis misses little. A rest that is too long only lowers a bound; one that is too
     # short would prove what isn't so.
     rest = ((norms - inside.square().sum(dim=1)).clamp(min=0.0) + 1e-6 * norms).sqrt()

@@ -58,9 +58,8 @@ def combine_moments(first: Moments, second: Moments) -> Moments:
 def pack(matrices: Tensor) -> Tensor:
     """Lower triangles (P, D (D + 1) / 2) of (P, D, D) matrices, row by row."""
     rows, columns = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
-    return matrices.flatten(1).index_select(
-        1, rows * matrices.shape[2] + columns
-    )  # 5 times faster than [:, rows, columns]
+    places = rows * matrices.shape[2] + columns  # (D (D + 1) / 2,) in a flattened matrix
+    return matrices.flatten(1).index_select(1, places)  # 5 times faster than [:, rows, columns]
 
 
 def unpack(packed: Tensor) -> Tensor:
@@ -99,7 +98,7 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     total = count + new
     if count:
         weight = count * new / total
-        scatter.baddbmm_(shift[:, :, None] * weight, shift[:, None, :])
+        scatter.baddbmm_(shift[:, :, None] * weight, shift[:, None, :])  # (P, D, 1) x (P, 1, D)
     mean.add_(shift, alpha=new / total)
     return total
 
@@ -154,7 +153,8 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
 def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """The same from explicit inverse covariances (P, D, D); rounding below zero counts as zero."""
     centered = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    return (centered * (centered @ inverse.mT)).sum(dim=2).clamp(min=0.0).sqrt().mT
+    squared = (centered * (centered @ inverse.mT)).sum(dim=2)  # (P, N)
+    return squared.clamp(min=0.0).sqrt().mT  # (N, P)
 
 
 def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:

@@ -118,7 +118,7 @@ def accumulate(histogram: Tensor, scores: Tensor, positive: Tensor | None = None
         check_shapes(scores, positive)
     check_finite(scores)
     bits = _bits(histogram)
-    scores = scores.detach().reshape(-1)
+    scores = scores.detach().reshape(-1)  # (n,) of any shape
     labels = None if positive is None else positive.reshape(-1)
     one = histogram.new_ones(1)
     for start in range(0, len(scores), chunk):

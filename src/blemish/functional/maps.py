@@ -34,7 +34,8 @@ def blur_weights(size: int, sigma: float) -> Tensor:
     period = max(2 * (size - 1), 1)
     mirrored = position.remainder(period)  # (size, taps)
     mirrored = torch.minimum(mirrored, period - mirrored).clamp(max=size - 1)
-    return torch.zeros(size, size).scatter_add_(1, mirrored, kernel.expand(size, -1).contiguous())
+    taps = kernel.expand(size, -1).contiguous()  # (size, taps)
+    return torch.zeros(size, size).scatter_add_(1, mirrored, taps)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -33,7 +33,7 @@ def join_layers(layers: Sequence[Tensor], size: tuple[int, int] | None = None) -
     """
     size = (layers[0].shape[-2], layers[0].shape[-1]) if size is None else size
     same = (layer if layer.shape[-2:] == size else resize(layer, size) for layer in layers)
-    return torch.cat(list(same), dim=1)
+    return torch.cat(list(same), dim=1)  # (N, sum of D_i, h, w)
 
 
 def worst_mean(scores: Tensor, share: float) -> Tensor:
@@ -49,4 +49,4 @@ def worst_mean(scores: Tensor, share: float) -> Tensor:
 
 def to_rows(embedding: Tensor) -> Tensor:
     """(N, D, h, w) -> (N * h * w, D), image by image, row by row."""
-    return embedding.permute(0, 2, 3, 1).reshape(-1, embedding.shape[1])
+    return embedding.permute(0, 2, 3, 1).reshape(-1, embedding.shape[1])  # (N, h, w, D) -> (N h w, D)
