@@ -54,9 +54,20 @@ class EvaluationResult:
     counts: dict[str, int]
     best: BestThreshold | None
 
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """All figures by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Figure)}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a table of the figures."""
+        rows = (f"<tr><td>{name}</td><td>{figure._repr_html_()}</td></tr>" for name, figure in self.figures.items())
+        counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.counts.items())
+        return f"<table><caption>{counts}</caption>{''.join(rows)}</table>"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON: figures or None, `per_defect`, `counts`, `best`, `reasons` for each None."""
-        figures = {name: value for name, value in vars(self).items() if isinstance(value, Figure)}
+        figures = self.figures
         return {
             **{name: figure.value for name, figure in figures.items()},
             "per_defect": [vars(row).copy() for row in self.per_defect],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Literal, TypeAlias
 
 Level: TypeAlias = Literal["image", "pixel"]
@@ -20,6 +21,10 @@ class Figure:
 
     value: float | None
     reason: str | None = None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: three digits, or why there are none."""
+        return f"<b>{self.value:.3f}</b>" if self.value is not None else f"<i>{escape(self.reason or 'no value')}</i>"
 
 
 def ratio(part: float, whole: float, reason: str) -> Figure:

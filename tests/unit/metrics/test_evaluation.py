@@ -260,3 +260,15 @@ def test_a_watcher_sees_every_batch_that_was_counted() -> None:
     with pytest.raises(NonFiniteError):
         evaluate(broken, watch=seen.append)
     assert len(seen) == 2
+
+
+def test_a_notebook_shows_a_table() -> None:
+    evaluator = Evaluator()
+    good = batch(0)
+    evaluator.update(replace(good, gt_label=torch.zeros(6, dtype=torch.bool), gt_mask=None, defect=["<good>"] * 6))
+    result = evaluator.compute()
+    html = result._repr_html_()
+    assert "<caption>6 images, 6 good, 0 anomalous, 0 with masks</caption>" in html
+    assert html.count("<tr>") == len(FIGURES)
+    assert f"<td>false_alarm_rate</td><td><b>{result.false_alarm_rate.value:.3f}</b></td>" in html
+    assert f"<td>image_auroc</td><td><i>{result.image_auroc.reason}</i></td>" in html
