@@ -48,6 +48,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/areas.py
 	$(BIN)/python benchmarks/cross_fit.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/scaling.py

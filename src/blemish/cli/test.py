@@ -63,8 +63,7 @@ def show(figures: dict[str, Any], as_json: bool) -> None:
 
 def print_figures(figures: dict[str, Any]) -> None:
     """The tables of a test."""
-    from blemish.functional.proportion import at_least
-    from blemish.metrics.conclusion import conclusion
+    from blemish.metrics.conclusion import conclusion, surprise
     from blemish.report.html_figures import FIGURES
 
     reasons = figures["reasons"]
@@ -85,15 +84,9 @@ def print_figures(figures: dict[str, Any]) -> None:
     closing = conclusion(figures)
     if closing:
         out().print(closing, markup=False)
-    rate, expected = figures["false_alarm_rate"], (figures["calibration"] or {}).get("expected_false_alarm_rate")
-    if rate is not None and expected is not None:
-        alarms = round(rate * counts["good"])
-        if at_least(alarms, counts["good"], expected) < 0.01:
-            warn(
-                f"{alarms} of {counts['good']} good images are called anomalous; about {expected:.0%} were expected. "
-                f"These good images look unlike those that calibrated: another camera, light or lot, or several "
-                f"photographs of one part among those. blemish calibrate or update takes new good images."
-            )
+    unlike = surprise(figures, (figures["calibration"] or {}).get("expected_false_alarm_rate"))
+    if unlike:
+        warn(unlike)
 
 
 def _shown(value: Any) -> Any:

@@ -6,6 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from blemish.functional.proportion import at_least
+
+CHANCE = 0.01
+"""How likely so many false alarms or more must be at the expected rate to pass without a remark."""
 GOOD, MODERATE = 0.9, 0.75
 """Image AUROC from which a model ranks well, and moderately."""
 
@@ -38,6 +42,23 @@ def conclusion(figures: Mapping[str, Any]) -> str:
         f"there would be {best['false_alarms']} false alarms (now {alarms}) among {good} good images and "
         f"{best['misses']} misses (now {misses}) among {bad} anomalous ones. They chose that number themselves, so new "
         f"ones will fare a little worse."
+    )
+
+
+def surprise(figures: Mapping[str, Any], expected: float | None) -> str:
+    """A sentence about far more false alarms than the calibration let expect; "" where that could be chance.
+
+    Args:
+        figures: as of `EvaluationResult.to_dict`.
+        expected: rate of false alarms, in [0, 1]; None where none was certified or estimated.
+    """
+    rate, good = figures["false_alarm_rate"], figures["counts"]["good"]
+    if rate is None or expected is None or at_least(round(rate * good), good, expected) >= CHANCE:
+        return ""
+    return (
+        f"{round(rate * good)} of {good} good images are called anomalous; about {expected:.0%} were expected. These "
+        f"good images look unlike those that calibrated: another camera, light or lot, or several photographs of one "
+        f"part among those. blemish calibrate or update takes new good images."
     )
 
 

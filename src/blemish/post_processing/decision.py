@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from blemish.errors import CalibrationError, UsageError
 from blemish.functional import verdict
-from blemish.functional.conformal import normal_rank
+from blemish.functional.conformal import conditional_rate, normal_rank
 from blemish.visualization.tradeoff import tradeoff_svg
 
 SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
@@ -181,6 +181,12 @@ class CalibrationRecord:
     def odd(self) -> list[tuple[str, float]]:
         """Good images whose scores are unlike the others', highest first: name and score. See `unlike_others`."""
         return [(self.names[i], self.scores[i]) for i in unlike_others(self.scores)]
+
+    @property
+    def unlucky_false_alarm_rate(self) -> float | None:
+        """What one calibration in 20 of this size exceeds; the certified rate is an average over them. None without."""
+        rate, n = self.certified_false_alarm_rate, self.normal
+        return None if rate is None else conditional_rate(n, n + 1 - round(rate * (n + 1)))
 
     @property
     def oracle(self) -> bool:

@@ -7,7 +7,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from blemish.escaping import one_line
-from blemish.functional.conformal import conditional_rate
 from blemish.functional.proportion import LEVEL, wilson
 from blemish.post_processing.moving import BY_HAND
 
@@ -83,11 +82,9 @@ def _sentences(record: CalibrationRecord, threshold: float, chosen: float | None
         yield f"Threshold {threshold:.4g}: {record.policy} on {images} ({source})."
     rate = record.certified_false_alarm_rate
     if rate is not None:
-        n = record.normal
-        unlucky = conditional_rate(n, n + 1 - round(rate * (n + 1)))
         yield (
-            f"{n} images certify at most {rate:.2%} false alarms on average, on parts of the same kind;"
-            f" one such calibration in 20 may give more than {unlucky:.2%}."
+            f"{record.normal} images certify at most {rate:.2%} false alarms on average, on parts of the same kind;"
+            f" one such calibration in 20 may give more than {record.unlucky_false_alarm_rate:.2%}."
         )
     elif record.expected_false_alarm_rate is not None and record.source == "cross":
         yield (

@@ -24,7 +24,7 @@ from blemish.escaping import lines
 from blemish.extras import require
 from blemish.files import write_text
 from blemish.functional.proportion import LEVEL
-from blemish.metrics.conclusion import conclusion
+from blemish.metrics.conclusion import conclusion, surprise
 from blemish.metrics.evaluation import EvaluationResult
 from blemish.post_processing import CalibrationRecord
 from blemish.report.html_figures import RESAMPLES, SEED, chart_data, confusion, figure_lines, operating_points
@@ -110,10 +110,13 @@ def render(evaluation: Evaluation) -> str:
     data = json.dumps(chart_data(evaluation.rows, evaluation.threshold, evaluation.pixel_threshold), allow_nan=False)
     page = environment.from_string(template("report.html.jinja"))
     shown = figure_lines(evaluation.result, evaluation.rows, evaluation.threshold, resamples=evaluation.resamples)
+    found, record = evaluation.result.to_dict(), evaluation.calibration
     text: str = page.render(
         evaluation=evaluation,
         figures={line.key: line for line in shown},
-        conclusion=conclusion({**evaluation.result.to_dict(), "threshold": evaluation.threshold}),
+        conclusion=conclusion({**found, "threshold": evaluation.threshold}),
+        unlike=surprise(found, None if record is None else record.expected_false_alarm_rate),
+        unlucky=None if record is None else record.unlucky_false_alarm_rate,
         confusion=confusion(evaluation.rows),
         tradeoff=_tradeoff(evaluation.calibration, evaluation.threshold),
         points=operating_points(evaluation.rows, evaluation.threshold),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blemish.metrics.conclusion import conclusion
+from blemish.metrics.conclusion import conclusion, surprise
 
 
 def figures(alarms: int, misses: int, best: tuple[float, int, int] = (11.64, 1, 0), auroc: float = 0.98) -> Any:
@@ -47,3 +47,11 @@ def test_words(given: Any, words: str) -> None:
 @pytest.mark.parametrize("missing", ["best", "threshold", "false_alarm_rate", "miss_rate"])
 def test_nothing_is_concluded_from_half_of_it(missing: str) -> None:
     assert conclusion(figures(1, 1) | {missing: None}) == ""
+
+
+def test_far_more_false_alarms_than_expected_are_remarked_on() -> None:
+    said = surprise(figures(14, 0), 0.1)
+    assert said.startswith("14 of 40 good images are called anomalous; about 10% were expected. These good images look")
+    assert surprise(figures(7, 0), 0.1) == ""  # one in ten times by chance
+    assert surprise(figures(40, 0), None) == ""
+    assert surprise(figures(1, 0) | {"false_alarm_rate": None}, 0.1) == ""

@@ -415,3 +415,14 @@ def test_the_conclusion_stands_on_top_and_the_deciding_image_is_shown() -> None:
     (figure,) = re.findall(r"<figure.*?</figure>", page[page.index("whose score is the threshold") :], re.DOTALL)
     assert figure.count("<img") == 1
     assert f"score {CUT:.4g}" in figure
+
+
+def test_a_certificate_says_what_bad_luck_does_and_a_surprise_is_remarked_on() -> None:
+    some = rows(30, 20, cut=0.2)
+    record = replace(RECORD, normal=19, certified_false_alarm_rate=1 / 20, expected_false_alarm_rate=1 / 20)
+    page = read(render(evaluation(some, calibration=record))).text
+    assert "at most 5.00% false alarms on good parts of the same kind, on average;" in page
+    assert "one such calibration in 20 may give more than 14.6%" in page
+    assert "good images are called anomalous; about 5% were expected." in page
+    calm = read(render(evaluation(rows(30, 20, cut=0.79), calibration=record))).text
+    assert "were expected" not in calm
