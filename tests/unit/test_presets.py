@@ -31,5 +31,5 @@ def test_another_detector_keeps_its_own_defaults() -> None:
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"preset must be one of default, fast, plain. Got 'best'."):
+    with pytest.raises(UsageError, match=r"preset must be one of default, fast, accurate, plain. Got 'best'."):
         with_preset({}, "best")

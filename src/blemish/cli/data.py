@@ -77,7 +77,7 @@ def audit(
         None, "--list", help="Text file to write, with the odd ones' names, for --exclude of fit."
     ),
     config: Path | None = typer.Option(None, "--config", help="YAML file as for fit; flags win."),
-    preset: str | None = typer.Option(None, help="As for fit: default, fast, or plain."),
+    preset: str | None = typer.Option(None, help="As for fit: default, fast, accurate, or plain."),
     overwrite: bool = OVERWRITE,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,

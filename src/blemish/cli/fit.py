@@ -29,7 +29,7 @@ def fit(
     output: Path = typer.Option(..., "--output", "-o", help="Model file to write, ending in .safetensors."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with the keys below; flags win."),
     preset: str | None = typer.Option(
-        None, help="default, fast, or plain: the detectors' own defaults. A configuration stands for itself."
+        None, help="default, fast, accurate, or plain: the detectors' own defaults. A configuration stands for itself."
     ),
     overwrite: bool = OVERWRITE,
     with_thumbnails: bool = typer.Option(

@@ -21,7 +21,7 @@ def fit_all(
     root: Path = typer.Argument(..., help="Folder that holds a folder of good parts for each product."),
     output: Path = typer.Option(..., "--output", "-o", help="Folder for model files; a second start goes on."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with the keys below; flags win."),
-    preset: str | None = typer.Option(None, help="default, fast, or plain, as for fit."),
+    preset: str | None = typer.Option(None, help="default, fast, accurate, or plain, as for fit."),
     ray: bool = typer.Option(False, "--ray", help="Fit several products at once, on a Ray cluster or this machine."),
     address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
