@@ -37,7 +37,9 @@ def sharpness(image: npt.NDArray[Any]) -> float:
     if min(height, width) < 3:
         return 0.0
     top, left = max(height - SIDE, 0) // 2, max(width - SIDE, 0) // 2
-    gray = _scaled(image[top : top + SIDE, left : left + SIDE]).mean(axis=-1)  # (h, w)
+    middle = image[top : top + SIDE, left : left + SIDE]
+    red, green, blue = (_scaled(middle[..., channel]) for channel in range(3))
+    gray = (red + green + blue) / 3  # (h, w); NumPy takes the mean over an axis of three slowly
     across = gray[1:-1, :-2] + gray[1:-1, 2:]
     down = gray[:-2, 1:-1] + gray[2:, 1:-1]
     return float((across + down - 4 * gray[1:-1, 1:-1]).std())
