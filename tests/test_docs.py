@@ -37,6 +37,7 @@ import pytest
 
 import blemish
 from exported import trace_once
+from known import known
 from once import common
 
 ROOT = Path(__file__).parents[1]
@@ -264,8 +265,7 @@ def test_the_reference_holds_every_module() -> None:
 
 
 def _hooks() -> Any:
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/_hooks.py")
-    assert spec is not None
+    spec = known(importlib.util.spec_from_file_location("hooks", ROOT / "docs/_hooks.py"))
     assert spec.loader is not None
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)

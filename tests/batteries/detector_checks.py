@@ -26,6 +26,7 @@ from blemish.models.base import Detector
 from blemish.post_processing import DecisionModule, PostProcessor
 from blemish.post_processing.calibration import Evidence
 from blemish.synthetic.products import render
+from known import known
 
 Make = Callable[..., Detector]
 
@@ -398,8 +399,7 @@ def check_nothing_outside_the_region_matters(make: Make) -> None:
     """To the last bit: noise, white, NaN."""
     model = in_region(make)
     images = torch.cat([parts(2, "hole", first=100), parts(1, first=100)])
-    inside = model.pre_processor.inside(SIZE)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(SIZE))
     assert 0.3 < float(inside.float().mean()) < 0.6
     noise = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = model(images)
@@ -423,8 +423,7 @@ def check_outside_the_region_is_neutral(make: Make) -> None:
         processor.pixel_sensitivity = sensitivity
         for size in (SIZE, (33, 201)):
             done = model(parts(2, "hole", size=size))
-            inside = model.pre_processor.inside(size)
-            assert inside is not None
+            inside = known(model.pre_processor.inside(size))
             for values in (done.raw_map, done.anomaly_map, done.pred_mask):
                 assert not values[:, ~inside].any()
             assert torch.equal(done.pred_mask[:, inside].all(), torch.tensor(sensitivity == 1.0))
@@ -439,8 +438,7 @@ def check_a_defect_counts_where_it_is_inside(make: Make) -> None:
     model = in_region(make)
     marked, clean = model(parts(12, "hole", first=100)), model(parts(12, first=100))
     where = masks(12, "hole", first=100)
-    inside = model.pre_processor.inside(SIZE)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(SIZE))
     share = (where & inside).sum(dim=(1, 2)) / where.sum(dim=(1, 2))
     assert (share == 0).any()  # or nothing is tested
     assert (share == 1).any()
@@ -459,8 +457,7 @@ def check_the_region_is_calibrated_alone(make: Make) -> None:
     processor = model.post_processor
     assert isinstance(processor, DecisionModule)
     _, maps = raw(model, parts(6, first=20))
-    inside = model.pre_processor.inside(SIZE)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(SIZE))
     assert processor.pixel_min == float(maps[:, inside].min()) > 0
     assert processor.pixel_max == processor.raw_pixel_threshold == float(maps[:, inside].max())
 
@@ -479,8 +476,7 @@ def check_the_region_travels_in_the_artifact(make: Make, folder: Path) -> None:
 
 def check_region_with_tiles_and_a_crop(make: Make) -> None:
     model = in_region(make, image_size=(96, 96), crop_from=(104, 112), tile_size=64)
-    inside = model.pre_processor.inside(SIZE)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(SIZE))
     images = parts(2, "hole")
     got = model(torch.where(inside[..., None], images, 255 - images))
     assert torch.equal(got.raw_map, model(images).raw_map)

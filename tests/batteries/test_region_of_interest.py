@@ -25,6 +25,7 @@ from blemish.models.padim import PadimDetector
 from blemish.models.patchcore import PatchcoreDetector
 from blemish.post_processing import PostProcessor
 from exported import export_untried
+from known import known
 
 ROI = [[(0.15, 0.1), (0.9, 0.2), (0.8, 0.95), (0.3, 0.8)]]
 
@@ -53,8 +54,7 @@ def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data:
     model = model_of(name)
     size = data.draw(st.sampled_from([SIZE, (70, 131), (200, 90)]))
     image = parts(1, data.draw(st.sampled_from([None, "hole", "scratch"])), size=size)[0].numpy()
-    inside = model.pre_processor.inside(size)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(size))
     other = repainted(image, inside.numpy(), data)
     with torch.no_grad():
         done, alike = (model(torch.from_numpy(one[None])) for one in (image, other))
@@ -83,8 +83,7 @@ def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) 
     graph.content["manifest"] = manifest_of(model).model_dump(mode="json")  # type: ignore[attr-defined]
     for backend in (graph, runtime.load(files["padim"]).backend):
         for size in (SIZE, (70, 1301)):
-            inside = model.pre_processor.inside(size)
-            assert inside is not None
+            inside = known(model.pre_processor.inside(size))
             assert backend.roi is not None
             np.testing.assert_array_equal(stretched(backend.roi, size), inside.numpy())
 
@@ -96,8 +95,7 @@ def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Pa
     backend = runtime.load(export_untried(files[name], files[name].with_suffix(suffix))).backend
     for size in (SIZE, (201, 77)):
         images = parts(3, "hole", first=100, size=size)
-        inside = model.pre_processor.inside(size)
-        assert inside is not None
+        inside = known(model.pre_processor.inside(size))
         got = backend.run(images.numpy(), backend.decision)
         with torch.no_grad():
             want = model(images)
@@ -118,8 +116,7 @@ def test_the_parity_gate_looks_inside() -> None:
 
     model = model_of("padim")
     _, decision = _reference(model, parts(1).numpy())
-    inside = model.pre_processor.inside(SIZE)
-    assert inside is not None
+    inside = known(model.pre_processor.inside(SIZE))
     values = model(parts(1)).raw_map[:, inside]
     assert decision.pixel.threshold == pytest.approx(float(values.min() + values.max()) / 2)
 

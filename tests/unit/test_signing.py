@@ -14,6 +14,7 @@ from blemish import artifact, runtime, signing
 from blemish.errors import ArtifactError, BlemishError, MissingExtraError, UsageError
 from blemish.seal import read_seal
 from exported import export_untried
+from known import known
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,7 @@ def signed(files: Path, name: str, key: Path, folder: Path) -> Path:
     for file in files.iterdir():
         shutil.copy(file, folder)
     path = folder / name
-    digest = read_seal(path, [path.with_suffix(".bin")] if path.suffix == ".xml" else [])
-    assert digest is not None
+    digest = known(read_seal(path, [path.with_suffix(".bin")] if path.suffix == ".xml" else []))
     assert signing.sign(path, digest, key) == folder / f"{name}.sig"
     return path
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from blemish.artifact import read_manifest
 from blemish.synthetic.products import render
+from known import known
 
 SMALL = ("--detector", "padim", "--backbone", "filter_bank", "--image-size", "64", "--n-features", "8")
 CROSS = (*SMALL, "--calibrate-on", "cross", "--num-workers", "0")
@@ -61,15 +62,13 @@ def test_the_stranger_is_shown_and_leaves_when_it_is_told_to(parts: Path, tmp_pa
     assert "# good/stranger.png" in names.read_text("utf-8")
 
     assert blemish("fit", parts, "-o", model, *CROSS, "--exclude", names).code == 0
-    data = read_manifest(model).data
-    assert data is not None
+    data = known(read_manifest(model).data)
     assert data.exclude == (), "nothing is left out without the user's word"
     names.write_text("good/stranger.png\n", "utf-8")
     assert (
         blemish("fit", parts, "-o", model, *CROSS, "--exclude", names, "--json", "--overwrite").json["fitted_on"] == 12
     )
-    data = read_manifest(model).data
-    assert data is not None
+    data = known(read_manifest(model).data)
     assert data.exclude == ("good/stranger.png",)
     names.write_text("good/nobody.png\n", "utf-8")
     refused = blemish("fit", parts, "-o", tmp_path / "none.safetensors", "--exclude", names)

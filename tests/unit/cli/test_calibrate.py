@@ -11,6 +11,7 @@ import pytest
 from blemish.artifact import load
 from blemish.runtime import load as open_session
 from exported import export_untried
+from known import known
 
 
 @pytest.fixture
@@ -55,14 +56,12 @@ def test_labels_and_new_images_calibrate(blemish: Any, tiles: Path, model_file: 
     )
     assert ran.code == 0, ran.err
     assert "false-alarm rate on 4 good images (held out)" in ran.out
-    seen = load(inside / "new.safetensors").data_record
-    assert seen is not None
-    assert len(seen.seen()) == len(load(model_file).data_record.seen()) + 4  # type: ignore[union-attr]
+    seen = known(load(inside / "new.safetensors").data_record)
+    assert len(seen.seen()) == len(known(load(model_file).data_record).seen()) + 4
 
 
 def test_without_the_image_that_decided(blemish: Any, model_file: Path, inside: Path) -> None:
-    before = open_session(model_file).decision.record
-    assert before is not None
+    before = known(open_session(model_file).decision.record)
     ranked = sorted(zip(before.scores, before.names, strict=True), reverse=True)
     (inside / "out.txt").write_text(f"train/good/{before.decided_by}\n", "utf-8")
     ran = blemish("calibrate", model_file, "--exclude", "out.txt", "-o", "new.safetensors")
@@ -70,8 +69,7 @@ def test_without_the_image_that_decided(blemish: Any, model_file: Path, inside: 
     assert "The model learned from these images all the same." in ran.err
     session = open_session(inside / "new.safetensors")
     assert session.threshold == pytest.approx(ranked[1][0])
-    record = session.decision.record
-    assert record is not None
+    record = known(session.decision.record)
     assert (record.names, record.normal) == (tuple(n for n in before.names if n != before.decided_by), len(ranked) - 1)
     assert (record.decided_by, record.certified_false_alarm_rate) == (ranked[1][1], None)
     (inside / "out.txt").write_text("nobody.png\n", "utf-8")

@@ -17,6 +17,7 @@ from blemish.cli.paths import expand
 from blemish.errors import DataError
 from blemish.runtime import load
 from blemish.runtime.result import PICTURES
+from known import known
 
 SMALL = ("--backbone", "filter_bank", "--image-size", 64, "--bank-size", 200)
 RNG = np.random.default_rng(11)
@@ -67,8 +68,7 @@ def test_what_was_said_reaches_the_model_and_its_test(blemish: Any, parts: Path,
     assert ran.code == 0, ran.err
     assert "Good parts: hyvat/ (12)." in ran.err
     assert "Passed over: 1 hidden (hyvat/.hidden.png)." in ran.err
-    record = artifact.read_manifest("m.safetensors").data
-    assert record is not None
+    record = known(artifact.read_manifest("m.safetensors").data)
     assert (record.good, record.bad, len(record.seen())) == (("hyvat",), ("vialliset",), 9)
     figures = blemish("test", "m.safetensors", parts, "--json").json
     assert figures["counts"] | {"with_masks": 0} == {"images": 6, "good": 3, "anomalous": 3, "with_masks": 0}

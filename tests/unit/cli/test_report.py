@@ -96,7 +96,7 @@ def test_test_images_alone(blemish: Any, model_file: Path, tiles: Path, inside: 
 
 def test_an_uncalibrated_model(blemish: Any, model_file: Path, tiles: Path, inside: Path) -> None:
     model = load(model_file)
-    model.post_processor.forget()  # type: ignore[union-attr]
+    model.decider.forget()
     save(model, "raw.safetensors")
     ran = blemish("test", "raw.safetensors", tiles, "--report", "r.html", "--json")
     assert ran.code == 0, ran.err
@@ -113,17 +113,17 @@ def test_the_printed_command_fits_the_same_model(
     model = detectors()["patchcore"].build(image_size=(64, 96), bank_size=None, num_neighbors=3, sigma=2.5, seed=7)
     data = ImageDataModule(tiles, num_workers=0, calibration_fraction=0.4, seed=7)
     Engine("cpu", progress=False).fit(model, data)
-    model.post_processor.image_sensitivity = 0.3  # type: ignore[union-attr]
+    model.decider.image_sensitivity = 0.3
     model.save("first.safetensors")
     manifest = read_manifest("first.safetensors")
-    command = fit_command(manifest, model.post_processor, tiles, Path("second.safetensors"))  # type: ignore[arg-type]
+    command = fit_command(manifest, model.decider, tiles, Path("second.safetensors"))
     assert shlex.split(command)[:2] == ["blemish", "fit"]
     ran = blemish(*shlex.split(command)[1:])
     assert ran.code == 0, ran.err
     assert read_manifest("second.safetensors") == manifest
     assert Path("second.safetensors").read_bytes() == Path("first.safetensors").read_bytes()
     cut = manifest.model_copy(update={"arguments": {**manifest.arguments, "roi": {"counts": [1, 2]}}})
-    words = shlex.split(fit_command(cut, model.post_processor, tiles, Path("m")))  # type: ignore[arg-type]
+    words = shlex.split(fit_command(cut, model.decider, tiles, Path("m")))
     assert words[words.index("--roi") + 1] == "ROI"
 
 

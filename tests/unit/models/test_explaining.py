@@ -22,6 +22,7 @@ from blemish.models.base import Detector
 from blemish.runtime.session import Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
+from known import known
 
 Image = npt.NDArray[np.uint8]
 
@@ -183,8 +184,7 @@ def test_a_detector_without_a_bank_names_ordinary_images() -> None:
     odd = drawn(2)
     odd[20:70, 30:90] = (255, 0, 255)
     model = fitted([drawn(0), drawn(1), odd, drawn(3), drawn(4)], "abcde", "padim", n_features=10)
-    record = model.decider.decision.record
-    assert record is not None
+    record = known(model.decider.decision.record)
     scores = dict(zip(record.names, record.scores, strict=True))
     assert names(model) == sorted(scores, key=scores.__getitem__)[:3]
     assert "c" not in names(model)

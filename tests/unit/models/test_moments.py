@@ -11,6 +11,7 @@ import torch
 
 from blemish.functional.gaussian import Moments, unpack
 from blemish.models.components.moments import MomentStream
+from known import known
 
 
 def embedding(images: int, offset: float = 20.0) -> torch.Tensor:
@@ -27,9 +28,7 @@ def pooled(found: torch.Tensor, first: int = 0, batch: int = 7) -> MomentStream:
 
 
 def total(stream: MomentStream) -> Moments:
-    moments = stream.finish()
-    assert moments is not None
-    return moments
+    return known(stream.finish())
 
 
 def same(one: Moments, other: Moments) -> bool:

@@ -15,6 +15,7 @@ from blemish.post_processing.decision import CalibrationRecord, Decision, Scale
 from blemish.post_processing.moving import BY_HAND, at_rate, at_sensitivity, at_threshold, moved, without
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.post_processing.summary import calibration_summary
+from known import known
 
 SCORES = tuple(float(np.float32(score)) for score in np.linspace(1.0, 2.0, 21))
 RECORD = CalibrationRecord(
@@ -65,8 +66,7 @@ def test_everything_anomalous_and_back() -> None:
 
 
 def test_the_record_keeps_no_promise_that_was_not_made() -> None:
-    record = at_threshold(DECISION, 1.5).record
-    assert record is not None
+    record = known(at_threshold(DECISION, 1.5).record)
     assert (record.policy, record.certified_false_alarm_rate, record.decided_by) == (BY_HAND, None, None)
     assert record.expected_false_alarm_rate == 11 / 21
     assert record.scores == SCORES
@@ -107,8 +107,7 @@ def test_left_out_images_chose_nothing(rate: float | None) -> None:
     threshold = normal_threshold(torch.tensor(left), rate)
     assert found.image.effective_threshold == threshold
     assert found.pixel.effective_threshold == pytest.approx(2 * threshold)
-    record = found.record
-    assert record is not None
+    record = known(found.record)
     assert (record.scores, record.normal, record.certified_false_alarm_rate) == (tuple(left), 19, None)
     assert record.decided_by == RECORD.names[SCORES.index(threshold)]
     assert record.policy == ("highest normal score" if rate is None else "false-alarm rate")

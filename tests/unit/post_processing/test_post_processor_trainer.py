@@ -24,6 +24,7 @@ from blemish.data.gather import own_share
 from blemish.errors import CalibrationError
 from blemish.post_processing import PostProcessor
 from blemish.synthetic.products import write_dataset
+from known import known
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # data in memory need none
@@ -112,8 +113,8 @@ def test_fit_validate_test_and_predict() -> None:
     # the sanity check calibrates nothing, and every epoch starts afresh
     assert model.calls == ["none", "14+6", "14+6"]
     post_processor = model.post_processor
-    assert post_processor.record is not None
-    assert post_processor.record.source == "validation"
+    record = known(post_processor.record)
+    assert record.source == "validation"
     assert post_processor.image_min == float(data.tensors[0].min())
     assert post_processor.pixel_max == float(data.tensors[1].max())
     first = post_processor.raw_image_threshold
@@ -132,8 +133,7 @@ def test_fit_validate_test_and_predict() -> None:
 
 def test_without_calibration_predictions_are_raw() -> None:
     model, data = Replay(PostProcessor()), numbers(5)
-    batches = trainer().predict(model, loader(data))
-    assert batches is not None
+    batches = known(trainer().predict(model, loader(data)))
     for batch in batches:
         assert isinstance(batch, InferenceBatch)
         assert batch.pred_label is batch.pred_mask is None
@@ -186,10 +186,10 @@ def test_a_detector_on_pictures(parts: Path) -> None:
     engine.fit(model, ImageDataModule(parts, batch_size=5, num_workers=0))
     post_processor = model.post_processor
     assert isinstance(post_processor, PostProcessor)
-    assert post_processor.record is not None
-    assert post_processor.record.policy == "highest normal score"
-    assert post_processor.record.source == "held_out"
-    assert post_processor.record.anomalous == 0
+    record = known(post_processor.record)
+    assert record.policy == "highest normal score"
+    assert record.source == "held_out"
+    assert record.anomalous == 0
     batches = engine.predict(model, ImageDataModule(parts, batch_size=4, num_workers=0))
     for batch in batches:
         assert batch.raw_score is not None
@@ -299,8 +299,7 @@ def test_two_processes_calibrate_like_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
-    spec = importlib.util.spec_from_file_location("calibrate_alone", script)
-    assert spec is not None
+    spec = known(importlib.util.spec_from_file_location("calibrate_alone", script))
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
