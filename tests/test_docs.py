@@ -99,7 +99,7 @@ def test_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         elif block.language == "console":
             printed = ""
             for command in commands_of(block, where):
-                fits = command.startswith("blemish fit ") and "# exit code" not in command
+                fits = command.startswith("blemish fit ") and not re.search("# exit code|--print-config", command)
                 printed += (fit_once if fits else run_command)(command, where, monkeypatch)
         elif block.language == "output":
             missing = first_missing(masked(block.code), masked(printed))
