@@ -185,6 +185,8 @@ NEEDS = [
     ("POST", "/api/v1/inspect", b"x", "operator"),
     ("GET", "/api/v1/review", None, "viewer"),
     ("GET", "/api/v1/products", None, "viewer"),
+    ("GET", "/api/v1/sources", None, "viewer"),
+    ("GET", "/api/v1/sinks", None, "viewer"),
     ("GET", "/api/v1/export.csv", None, "viewer"),
     ("GET", "/api/v1/products/tile/threshold", None, "viewer"),
     ("POST", "/api/v1/verdicts/none/feedback", {"judgement": "right"}, "operator"),
@@ -221,7 +223,8 @@ def test_every_route_of_the_document_is_in_the_table_above(guarded: Any) -> None
     document = httpx.get(f"{address}/api/v1/openapi.json", headers={"Authorization": f"Bearer {token}"}).json()
     tested = {(method, path) for method, path, *_ in NEEDS}
     read_by_all = {"/api/v1/me", "/api/v1/verdicts/{uid}", "/api/v1/verdicts/{uid}/{view}"}
-    read_by_all |= {"/api/v1/verdicts/{uid}/feedback/all"}
+    read_by_all |= {"/api/v1/verdicts/{uid}/feedback/all", "/api/v1/verdicts/{uid}/explanation"}
+    read_by_all |= {"/api/v1/sources/{name}/picture"}
     for path, methods in document["paths"].items():
         for method in methods:
             filled = path.replace("{code}", "tile").replace("{kind}", "csv").replace("{uid}", "none")
