@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from common import HERE, show
@@ -20,30 +21,31 @@ README = HERE / "README.md"
 RESULTS = HERE / "results"
 
 
-def render(text: str) -> str:
-    """The README with every table made anew."""
+def render(text: str, results: Path = RESULTS) -> str:
+    """The README with every table made anew from the files in a folder."""
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        return f"<!-- {name} -->\n{summary(text) if name == 'summary' else details(name)}\n<!-- /{name} -->"
+        content = summary(text, results) if name == "summary" else details(name, results)
+        return f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
 
     return re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", block, text, flags=re.DOTALL)
 
 
-def summary(text: str) -> str:
+def summary(text: str, results: Path) -> str:
     """All claims, in the order of the tables below."""
     names = [name for name in re.findall(r"<!-- (\w+) -->", text) if name != "summary"]
     rows = [
         [line["claim"], line["goal"], line["measured"], "reached" if line["met"] else "**missed**", f"`{name}.json`"]
         for name in names
-        for line in (load(name) or {"claims": []})["claims"]
+        for line in (load(name, results) or {"claims": []})["claims"]
     ]
     return table(["claim", "goal", "measured", "", "from"], rows) if rows else "Not measured yet."
 
 
-def details(name: str) -> str:
+def details(name: str, results: Path) -> str:
     """The rows of one file, and where they were measured."""
-    record = load(name)
+    record = load(name, results)
     if record is None:
         return "Not measured yet."
     columns = list(record["rows"][0])
@@ -60,8 +62,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def load(name: str) -> Any:
-    path = RESULTS / f"{name}.json"
+def load(name: str, results: Path) -> Any:
+    path = results / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 

@@ -71,19 +71,19 @@ def test_readme_tables_are_made_from_the_results(run: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_summarize_puts_rows_and_claims_between_the_markers(common: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_summarize_puts_rows_and_claims_between_the_markers(common: Any, tmp_path: Path) -> None:
     import summarize
 
     options = common.arguments("", device=False).parse_args(["--no-peer", "--output", str(tmp_path)])
     line = common.claim("speed", "3 x faster", "2 x faster", False)
     common.report("made_up", options, [{"library": "a", "seconds": 0.12345, "peak MB": None}], [line])
-    monkeypatch.setattr(summarize, "RESULTS", tmp_path)
-    text = summarize.render("<!-- summary -->\n<!-- /summary -->\nkept\n<!-- made_up -->\nold\n<!-- /made_up -->")
+    markers = "<!-- summary -->\n<!-- /summary -->\nkept\n<!-- made_up -->\nold\n<!-- /made_up -->"
+    text = summarize.render(markers, tmp_path)
     assert "| speed | 3 x faster | 2 x faster | **missed** | `made_up.json` |" in text
     assert "| a | 0.123 | - |" in text
     assert "kept" in text
     assert "old" not in text
-    assert summarize.render(text) == text
+    assert summarize.render(text, tmp_path) == text
 
 
 def test_results_name_no_folder_of_the_machine_that_measured() -> None:
