@@ -16,6 +16,7 @@ from blemish.errors import UsageError
 from blemish.functional.pixels import height_width
 from blemish.models import DETECTORS
 from blemish.options import Names, Option, Settings, Size, as_text
+from blemish.presets import PRESETS
 from blemish.settings import options, sections
 
 OPTIONS = options(DETECTORS)
@@ -57,7 +58,9 @@ def help_of(option: Option) -> str:
     owners = " and ".join(DETECTORS[name].title for name in option.detectors)
     text = f"{owners}: {option.help[0].lower()}{option.help[1:]}" if owners else option.help
     text += f" One of {', '.join(option.choices)}." if option.choices else ""
-    return text if option.default is None else f"{text} Default: {as_text(option.default)}."
+    text += "" if option.default is None else f" Default: {as_text(option.default)}."
+    preset = PRESETS["default"].get(option.name)
+    return text if preset in (None, option.default) else f"{text} The default preset takes {as_text(preset)}."
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
