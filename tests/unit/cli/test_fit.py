@@ -38,7 +38,7 @@ def test_flags_are_the_keys() -> None:
     assert isinstance(command, click.Group) or hasattr(command, "commands")
     fit = command.commands["fit"]  # type: ignore[attr-defined]
     own = {"directory", "output", "config", "preset", "overwrite", "with_thumbnails", "as_json"}
-    own |= {"devices", "ray", "address"}
+    own |= {"devices", "ray", "address", "print_config"}
     assert {p.name for p in fit.params} - own == OPTIONS.keys()
     for parameter in fit.params:
         if parameter.name in OPTIONS:
