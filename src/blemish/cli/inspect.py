@@ -33,8 +33,6 @@ def inspect(
     rows += [("data", "-" if data is None else f"sha256 {data['fingerprint'][:16]}")]
     good = content.get("good_images", ())  # not in exported files
     rows += [("good images", f"{len(good)} named, {sum(image['picture'] > 0 for image in good)} with pictures")]
-    good = content.get("good_images", ())  # not in exported files
-    rows += [("good images", f"{len(good)} named, {sum(image['picture'] > 0 for image in good)} with pictures")]
     rows += [(f"{name} version", version) for name, version in content["versions"].items()]
     table("model", ("setting", "value"), rows)
     if extra["thresholds"]:
