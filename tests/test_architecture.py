@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -262,3 +263,9 @@ def test_no_global_random_state_is_used() -> None:
 def test_nothing_is_pickled() -> None:
     for path in MODULES:
         assert "pickle" not in set(imports(path)), path
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Two of one name can't be collected together."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []

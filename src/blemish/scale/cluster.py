@@ -53,7 +53,8 @@ def cluster(address: str | None = None, *, cpus: int | None = None) -> Iterator[
     quiet = {"log_to_driver": False, "logging_level": "WARNING"}
     if address is None:
         with _environment(QUIET):
-            _start(ray, num_cpus=cpus, include_dashboard=False, **quiet)
+            # "local": otherwise Ray takes any cluster of this machine, also one that is gone and has left its address.
+            _start(ray, address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         require_reachable(address)
         try:

@@ -24,6 +24,7 @@ from torch import Tensor
 from blemish.data.batch import ImageBatch, RawPrediction
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.dataset import ImageDataset, make_loader
+from blemish.data.layouts import Sample
 from blemish.engine.probe import Draws, Probe, draws_of
 from blemish.errors import UsageError
 from blemish.models.base import Detector
@@ -94,7 +95,7 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
     chosen = data.calibration
     decides = isinstance(model.post_processor, DecisionModule) and bool(chosen)
     among = _dataset_of(data.val_dataloader()) if decides else dataset
-    draws = draws_of(data) if decides and data.planted else {}
+    draws = {_placed(sample): planted for sample, planted in draws_of(data).items()} if decides and data.planted else {}
     order = [split.folds[number] for number in split.by_fold]
     for fold in range(count if decides else 0):
         inside = range(order.index(fold), order.index(fold) + order.count(fold))
@@ -122,8 +123,15 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
 
 
 def _dataset_of(loader: Any) -> ImageDataset:
-    dataset: ImageDataset = loader.dataset.dataset
-    return dataset
+    """What a loader reads, by paths that hold in other working folders, too: those of workers."""
+    found: ImageDataset = loader.dataset.dataset
+    placed = found.part(range(len(found)))
+    placed.samples = tuple(map(_placed, placed.samples))
+    return placed
+
+
+def _placed(sample: Sample) -> Sample:
+    return replace(sample, path=sample.path.absolute(), mask=None if sample.mask is None else sample.mask.absolute())
 
 
 def _shards(dataset: ImageDataset, folds: Sequence[int], batch_size: int, workers: int, scattered: int) -> list[_Shard]:

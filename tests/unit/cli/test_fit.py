@@ -51,7 +51,8 @@ def test_help_says_whose_a_flag_is_its_choices_and_its_default() -> None:
     assert help_of(OPTIONS["bank_size"]) == told
     assert help_of(OPTIONS["fit_mode"]).endswith("to that size. One of stretch, letterbox. Default: stretch.")
     assert help_of(OPTIONS["image_size"]).endswith("the backbone sees. Default: 256.")
-    assert help_of(OPTIONS["detector"]) == "Detector. One of patchcore, padim, subspace, fused. Default: patchcore."
+    told = "Detector. One of patchcore, padim, subspace, fused. Default: patchcore. The default preset takes padim."
+    assert help_of(OPTIONS["detector"]) == told
     assert help_of(OPTIONS["group"]).endswith("stay in one set.")
 
 

@@ -168,11 +168,18 @@ def one_process(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.mark.parametrize(("name", "devices"), [("patchcore", 1), ("patchcore", 2), ("patchcore", 4), ("padim", 2)])
 def test_on_ray(
-    ray: Any, name: str, devices: int, tiles: Path, written: Callable[[Detector], bytes], one_process: dict[str, bytes]
+    ray: Any,
+    name: str,
+    devices: int,
+    tiles: Path,
+    written: Callable[[Detector], bytes],
+    one_process: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(name)
     engine = Engine("cpu", strategy="ray", devices=devices, progress=False)
-    engine.fit(model, ImageDataModule(tiles, num_workers=0, calibrate_on="cross"))
+    monkeypatch.chdir(tiles.parent)  # workers aren't there
+    engine.fit(model, ImageDataModule(tiles.name, num_workers=0, calibrate_on="cross"))
     assert written(model) == one_process[name]
 
 
