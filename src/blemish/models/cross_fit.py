@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from blemish.errors import DataError
 from blemish.models.base import Detector
 
 
@@ -47,7 +48,7 @@ class CrossFit:
 
     def without(self, number: int) -> Detector:
         """A detector that hasn't seen image `number`, in the order of observation, nor any other of its fold. The
-        latest one is kept: ask fold by fold.
+        latest one is kept: ask fold by fold. DataError where too few others are left.
         """
         fold = self._folds[number]
         if self._merged is None or self._merged[0] != fold:
@@ -56,7 +57,12 @@ class CrossFit:
             for other, observer in enumerate(self._observers):
                 if other != fold:
                     merged.merge(observer)
-            merged.finish()
+            try:
+                merged.finish()
+            except DataError as error:
+                raise DataError(
+                    f"Cross calibration fits without the images of each fold in turn. {error} Add images of good parts."
+                ) from error
             self._merged = (fold, merged)
         return self._merged[1]
 

@@ -32,7 +32,13 @@ def calibration_summary(record: CalibrationRecord, threshold: float, chosen: flo
 
 
 def warnings(record: CalibrationRecord, threshold: float) -> list[str]:
-    """What must not be overlooked: a threshold that would miss most defects, and what helps most."""
+    """What must not be overlooked: scores that say nothing, a threshold that misses most defects; what helps."""
+    if len(record.scores) > 1 and min(record.scores) == max(record.scores):
+        return [
+            f"All {len(record.scores)} good images have the same score, so a threshold at it calls them all anomalous. "
+            f"They are one picture many times, or the features see no difference: add other good parts, or choose "
+            f"another --backbone."
+        ]
     n, found = len(record.planted), record.found(threshold)
     if not n or found >= FLOOR * n:
         return []

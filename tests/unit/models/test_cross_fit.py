@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from blemish.errors import DataError
 from blemish.models import detectors
 from blemish.models.base import Detector
 from blemish.models.cross_fit import CrossFit
@@ -64,3 +65,13 @@ def test_a_twin_lives_its_own_life(name: str) -> None:
     observed(twin, parts(9))
     for key, value in before.items():
         torch.testing.assert_close(model.state_dict()[key], value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_folds_that_leave_too_few_say_what_to_do() -> None:
+    model = detectors()["padim"].build(**SMALL, n_features=8)
+    model.start()
+    cross = CrossFit(model, [0, 1])
+    with torch.no_grad():
+        cross.observe(model.features(model.pre_processor(parts(2))), 0)
+        with pytest.raises(DataError, match=r"without the images of each fold in turn\. PaDiM needs .* Add"):
+            cross.without(0)

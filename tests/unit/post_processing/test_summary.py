@@ -46,6 +46,8 @@ def test_a_model_that_misses_most_says_so() -> None:
     (text,) = warnings(replace(RECORD, scores=SCORES[:19], names=RECORD.names[:19]), 5.5)
     assert "without" not in text
     assert warnings(replace(RECORD, planted=()), 5.5) == [], "nothing is known"
+    (text,) = warnings(replace(RECORD, scores=(2.0,) * len(SCORES)), 2.0)
+    assert text.startswith("All 20 good images have the same score, so a threshold at it calls them all anomalous.")
 
 
 def test_without_some_images() -> None:
