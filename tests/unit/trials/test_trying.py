@@ -184,14 +184,14 @@ def test_peak_memory_sees_what_is_gone_again() -> None:
     if before.process is None:
         pytest.skip("this system doesn't say")
     with measure.peak_memory() as peak:
-        block = np.ones(64 * 2**20, np.uint8)
+        block = np.ones(256 * 2**20, np.uint8)  # much: what tests before left may be given back meanwhile
         del block
     with measure.peak_memory() as after:
         pass
     assert peak.process is not None
     assert after.process is not None
-    assert peak.process - before.process > 50
-    assert peak.process - after.process > 50
+    assert peak.process - before.process > 150
+    assert peak.process - after.process > 150
 
 
 def test_machine_is_plain_values() -> None:
