@@ -19,25 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from common import Half, Meter, arguments, claim, report
+from scaling import Row, row
 
 from blemish.models.components.moments import MomentStream
 from blemish.models.patchcore.bank import MemoryBank
 from blemish.scale.scoring import PIECE
-
-Row = dict[str, Any]
-
-
-def row(part: str, case: str, count: int, seconds: float, mb: float | None = None, ratio: float | None = None) -> Row:
-    return {
-        "part": part,
-        "case": case,
-        "images": count,
-        "seconds": round(seconds, 2),
-        "per second": round(count / seconds, 1),
-        "MB": None if mb is None else round(mb),
-        "ratio": None if ratio is None else round(ratio, 3),
-    }
-
 
 # ------------------------------------------------------------------------------------------------------------ merging
 
