@@ -23,6 +23,8 @@ TRUTH = {"image": "gt_label", "pixel": "gt_mask"}
 class _OverFields:
     """One figure over two fields of batches."""
 
+    _metric: Decisions | Ranking
+
     def __init__(self, fields: Sequence[str], known: dict[str, Level], prefix: str) -> None:
         level = known.get(fields[0]) if len(fields) == 2 else None
         if level is None or fields[1] != TRUTH[level]:
@@ -30,6 +32,14 @@ class _OverFields:
             raise UsageError(f"fields of {type(self).__name__} must be {pairs}. Got {list(fields)}.")
         self.fields, self.level = tuple(fields), level
         self.name = f"{prefix}{type(self).__name__}"
+
+    def update(self, batch: InferenceBatch) -> None:
+        """Takes a batch. Raises `UsageError` where a field is None."""
+        self._metric.update(*self._values(batch))
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._metric.reset()
 
     def _values(self, batch: InferenceBatch) -> tuple[Tensor, Tensor]:
         raw = getattr(batch, RAW.get(self.fields[0], ""), None)
@@ -60,19 +70,11 @@ class F1Score(_OverFields):
 
     def __init__(self, fields: Sequence[str] = ("pred_label", "gt_label"), prefix: str = "") -> None:
         super().__init__(fields, VERDICTS, prefix)
-        self._metric = Decisions(self.level)
-
-    def update(self, batch: InferenceBatch) -> None:
-        """Takes a batch. Raises `UsageError` where a field is None."""
-        self._metric.update(*self._values(batch))
+        self._metric: Decisions = Decisions(self.level)
 
     def compute(self) -> float:
         """F1 over all updates, in [0, 1]. Raises `DataError` without an anomalous one."""
         return self._number(self._metric.compute().f1)
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._metric.reset()
 
 
 class AUROC(_OverFields):
@@ -88,19 +90,11 @@ class AUROC(_OverFields):
 
     def __init__(self, fields: Sequence[str] = ("pred_score", "gt_label"), prefix: str = "") -> None:
         super().__init__(fields, SCORES, prefix)
-        self._metric = Ranking(self.level)
-
-    def update(self, batch: InferenceBatch) -> None:
-        """Takes a batch. Raises `UsageError` where a field is None."""
-        self._metric.update(*self._values(batch))
+        self._metric: Ranking = Ranking(self.level)
 
     def compute(self) -> float:
         """The area over all updates, in [0, 1]. Raises `DataError` without good, or without anomalous ones."""
         return self._number(self._metric.compute())
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._metric.reset()
 
 
 def _flat(values: PerImage | None) -> Tensor | None:
