@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +120,17 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         name = f".blemish-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock"  # short, as in `replacing`
         lock = path.parent / name
         while True:
-            stream = lock.open("ab")
-            try:
-                _take_lock(stream.fileno())
-                if lock.exists() and os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
-                    break
-            except BlockingIOError:
-                stream.close()
-                raise OutputError(path, "another process is writing it", "Wait for it, or name another file.") from None
-            stream.close()  # its last holder removed it between our opening and our locking
+            with ExitStack() as failing:
+                stream = failing.enter_context(lock.open("ab"))
+                try:
+                    _take_lock(stream.fileno())
+                except BlockingIOError:
+                    advice = "Wait for it, or name another file."
+                    raise OutputError(path, "another process is writing it", advice) from None
+                with suppress(FileNotFoundError):  # its last holder removed it between our opening and our locking
+                    if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                        failing.pop_all()
+                        break
     with stream:
         try:
             yield

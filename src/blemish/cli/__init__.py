@@ -9,7 +9,6 @@ when they run, so that `blemish --help` loads neither torch nor lightning.
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import traceback
 from pathlib import Path
@@ -19,7 +18,16 @@ import typer
 from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.calibrate import calibrate, update
-from blemish.cli.console import BAD_INPUT, CLOSED_PIPE, OUT_OF_MEMORY, UNFORESEEN, USAGE, complain, talk
+from blemish.cli.console import (
+    BAD_INPUT,
+    CLOSED_PIPE,
+    OUT_OF_MEMORY,
+    UNFORESEEN,
+    USAGE,
+    complain,
+    logging_on_stderr,
+    talk,
+)
 from blemish.cli.data import data
 from blemish.cli.demo import demo
 from blemish.cli.doctor import doctor
@@ -66,7 +74,7 @@ def _before_verbs(
 ) -> None:
     talk.quiet, talk.verbose = quiet, verbose
     if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        context.with_resource(logging_on_stderr())
     if require_signature is not None:
         context.with_resource(required(require_signature))
     if version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,21 @@ def warn(message: str) -> None:
     """What must not be overlooked, in one line on stderr."""
     text = escape(one_line(message))
     SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]warning:[/] {text}")
+
+
+@contextmanager
+def logging_on_stderr() -> Iterator[None]:
+    """Says what is logged while the block runs, for `blemish -v`."""
+    handler, root = logging.StreamHandler(), logging.getLogger()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 def progress(*, transient: bool = True, console: Console | None = None) -> Progress:

@@ -50,15 +50,14 @@ def test_quiet_leaves_results_and_errors(blemish: Any, model_file: Path, tiles: 
     assert blemish("-q", "predict", model_file, "no.png").err.startswith("error: ")
 
 
-def test_verbose_says_where_an_error_was_raised(
-    blemish: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.root, "handlers", [])
+def test_verbose_says_where_an_error_was_raised(blemish: Any, model_file: Path) -> None:
+    before = list(logging.root.handlers), logging.root.level
     said = blemish("-v", "predict", model_file, "no.png").err
     assert "Traceback" in said
     assert ", in expand\n" in said
     assert "Traceback" not in blemish("predict", model_file, "no.png").err
     assert not talk.verbose
+    assert (logging.root.handlers, logging.root.level) == before
 
 
 def test_a_printed_configuration_is_what_fit_takes(blemish: Any, tiles: Path, inside: Path) -> None:
