@@ -100,9 +100,7 @@ def test_nearest_rows_come_from_other_good_pictures(training: dict[str, ModuleTy
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-def test_a_run_goes_on_where_it_stopped(
-    training: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_where_it_stopped(training: dict[str, ModuleType], tmp_path: Path) -> None:
     train, pool = training["train"], tmp_path / "pool.npy"
     recipe = train.Recipe(products=6, pictures=5, picture_side=64, side=48, episodes=2, warmup=2)
 
@@ -116,10 +114,11 @@ def test_a_run_goes_on_where_it_stopped(
     assert started == pytest.approx(resumed, rel=1e-3)
     assert begun[0] == pytest.approx(whole[0], rel=1e-3)
 
-    from blemish.features.extractor import FeatureExtractor
+    from blemish.features import bundled_network
 
-    monkeypatch.setattr("blemish.features.bundled_network.FILE", tmp_path / "halves" / "backbone.safetensors")
-    assert FeatureExtractor("bundled", ["layer3"])(torch.rand(1, 3, 64, 64))[0].shape == (1, 32, 4, 4)
+    written = tmp_path / "halves" / "backbone.safetensors"
+    built = bundled_network.build(["layer3"], pretrained=True, weights=None, seed=0, file=written)
+    assert built.network(torch.rand(1, 3, 64, 64))["layer3"].shape == (1, 32, 4, 4)
 
 
 def test_the_saved_network_differs_by_one_factor_per_layer(training: dict[str, ModuleType]) -> None:

@@ -338,8 +338,8 @@ class ImageDataModule(LightningDataModule):
         return digest.hexdigest()
 
     def pixels(self, sample: Sample) -> npt.NDArray[Any]:
-        """One image as it is read for the model: (H, W, 3) RGB, uint8, or float32 in [0, 1]."""
-        return self.reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
+        """An image as it is read for the model: (H, W, 3) RGB, uint8 or float32 in [0, 1]. Raises `ImageReadError`."""
+        return self._pixels(sample, self.reading)
 
     def prepared(self, pixels: npt.NDArray[Any]) -> Tensor:
         """An image (H, W, 3) as a loader hands it to the model, (3, h, w) float32."""
@@ -375,10 +375,6 @@ class ImageDataModule(LightningDataModule):
         name = sample.relative.encode(errors="backslashreplace").decode()  # JSON has no bytes outside of UTF-8
         return GoodImage(number, name, (size[0], size[1]), self._digest(sample)[:DIGITS])
 
-    def read(self, sample: Sample) -> npt.NDArray[Any]:
-        """The picture of a sample, (H, W, 3) RGB, uint8 or float32 in [0, 1]. Raises `ImageReadError`."""
-        return self.reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
-
     @property
     def _reading(self) -> Reading:
         return Reading(self.max_pixels, 0 if self.frames == "first" else None, self.bit_depth)
@@ -388,11 +384,10 @@ class ImageDataModule(LightningDataModule):
         if len(samples) > MOST_IMAGES:
             return list(range(len(samples)))
         reading = self._reading  # values are compared among themselves, so the bit depth doesn't matter
+        return clusters([small(self._pixels(sample, reading)) for sample in samples])
 
-        def look(sample: Sample) -> npt.NDArray[np.float32]:
-            return small(reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative])
-
-        return clusters([look(sample) for sample in samples])
+    def _pixels(self, sample: Sample, reading: Reading) -> npt.NDArray[Any]:
+        return reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
 
     def _ready(self) -> Transform:
         if self.transform is None:
@@ -410,8 +405,7 @@ class ImageDataModule(LightningDataModule):
         good = [sample for sample in samples if sample.label is False]
         some = good[:: max(1, -(-len(good) // COLORED))]
         reading = self.reading
-        images = (reading(s.path) if self.arrays is None else self.arrays.images[s.relative] for s in some)
-        return colors_of(images) if some else None
+        return colors_of(self._pixels(sample, reading) for sample in some) if some else None
 
     def _digest(self, sample: Sample) -> str:
         if sample not in self._digests:

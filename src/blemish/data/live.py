@@ -23,9 +23,6 @@ from blemish.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 
-LOOK = 0.2
-"""Seconds between two looks into a folder; more, where a look takes long."""
-
 
 class Shot(NamedTuple):
     """One picture of a source that goes on.
@@ -47,7 +44,9 @@ class _Seen:
     since: float  # monotonic
 
 
-def watch(root: str | os.PathLike[str], *, settle: float = 0.2, patience: float = 10.0) -> Iterator[Shot]:
+def watch(
+    root: str | os.PathLike[str], *, settle: float = 0.2, patience: float = 10.0, look: float = 0.2
+) -> Iterator[Shot]:
     """Every image below a folder, once: those that are there, then those that come, for ever. One that is written anew
     comes again.
 
@@ -55,6 +54,7 @@ def watch(root: str | os.PathLike[str], *, settle: float = 0.2, patience: float 
         root: the folder. While it can't be read, as a share that is gone for a while, nothing comes.
         settle: seconds for which a file must not change.
         patience: seconds that a PNG or JPEG without its end is waited for.
+        look: seconds between two looks at the folder, more where looking itself takes long.
 
     Raises:
         DataError: if there is no such folder to begin with.
@@ -62,10 +62,10 @@ def watch(root: str | os.PathLike[str], *, settle: float = 0.2, patience: float 
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder to watch. Make it first.")
-    return _watched(root, settle, patience)
+    return _watched(root, settle, patience, look)
 
 
-def _watched(root: Path, settle: float, patience: float) -> Iterator[Shot]:
+def _watched(root: Path, settle: float, patience: float, look: float) -> Iterator[Shot]:
     done: dict[Path, tuple[int, int]] = {}
     pending: dict[Path, _Seen] = {}
     reachable = True
@@ -83,7 +83,7 @@ def _watched(root: Path, settle: float, patience: float) -> Iterator[Shot]:
         if reachable:
             settled = _settled(files, done, pending, settle, patience)
             yield from (Shot(str(path), path, path.relative_to(root)) for path in settled)
-        time.sleep(max(LOOK, 10 * took))
+        time.sleep(max(look, 10 * took))
 
 
 def _settled(

@@ -50,7 +50,7 @@ def good_images_of(model: Detector, data: ImageDataModule, first: int, *, thumbn
     def picture(image: GoodImage) -> bytes:
         if image.number not in samples:
             return model.good_images.picture(image)
-        return small_picture(data.read(samples[image.number])) if thumbnails else b""
+        return small_picture(data.pixels(samples[image.number])) if thumbnails else b""
 
     return select(named(), picture)
 

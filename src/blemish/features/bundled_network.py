@@ -90,8 +90,15 @@ def compress(maps: Tensor) -> Tensor:
     return (maps + FLOOR).sqrt()
 
 
-def build(layers: Sequence[str], *, pretrained: bool, weights: str | os.PathLike[str] | None, seed: int) -> Built:
-    """The bundled backbone, see `blemish.features.backbones.Builder`.
+def build(
+    layers: Sequence[str],
+    *,
+    pretrained: bool,
+    weights: str | os.PathLike[str] | None,
+    seed: int,
+    file: Path = FILE,
+) -> Built:
+    """The bundled backbone, see `blemish.features.backbones.Builder`; its weights are in `file`.
 
     Raises:
         UsageError: for weights of one's own.
@@ -111,7 +118,7 @@ def build(layers: Sequence[str], *, pretrained: bool, weights: str | os.PathLike
         with torch.device("meta"), undrawn():
             network = timm_network.untrained(ARCHITECTURE, learned)
         bundled = BundledNetwork(network, layers)
-    stored = load_file(FILE)
+    stored = load_file(file)
     network.load_state_dict({name: stored[name] for name in network.state_dict()}, assign=True)
     network.float()
     projections = bundled.projections

@@ -54,7 +54,7 @@ class _Shard:
     batch_size: int
 
 
-def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress = silent) -> None:
+def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress = silent, *, shard: int = SHARD) -> None:
     """Fits and calibrates a detector whose `start` or `resume` was called, as `Engine.fit` does in one process.
 
     Args:
@@ -62,6 +62,7 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
         data: with its `transform`.
         pool: who works.
         progress: told about the phases "features" and "calibration".
+        shard: images that one task observes, at most.
 
     Raises:
         UsageError: if the detector's post-processor is of a class of the user's own. Others as `Engine.fit`.
@@ -75,7 +76,8 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
     split, count = data.split, max(data.split.folds, default=-1) + 1
     blank = pool.put(model.twin())
     dataset = _dataset_of(data.train_dataloader())
-    shards = _shards(dataset, split.folds, data.batch_size, pool.workers, model.scattered)
+    most = min(shard, model.scattered) if split.folds else shard
+    shards = _shards(dataset, split.folds, data.batch_size, pool.workers, most)
     main: Any = None
     folds: list[Any] = [None] * count
     waves: list[Any] = []  # the state up to each
@@ -134,10 +136,9 @@ def _placed(sample: Sample) -> Sample:
     return replace(sample, path=sample.path.absolute(), mask=None if sample.mask is None else sample.mask.absolute())
 
 
-def _shards(dataset: ImageDataset, folds: Sequence[int], batch_size: int, workers: int, scattered: int) -> list[_Shard]:
+def _shards(dataset: ImageDataset, folds: Sequence[int], batch_size: int, workers: int, most: int) -> list[_Shard]:
     """Whole batches each, one for each worker, unless they are too many."""
     total = len(dataset)
-    most = min(SHARD, scattered) if folds else SHARD
     size = min(-(-total // workers), most)
     size = max(batch_size, (size if size == most else size + batch_size - 1) // batch_size * batch_size)
     return [

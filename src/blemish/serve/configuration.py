@@ -64,6 +64,7 @@ class CameraSettings(SourceSettings):
     every: float = Field(
         1.0, ge=0, le=86_400, description="Seconds between two frames that are inspected; 0: each one that comes."
     )
+    patience: float = Field(10.0, gt=0, le=600, description="Seconds that its first picture may take at the start.")
 
     @field_validator("camera")
     @classmethod
@@ -161,6 +162,9 @@ class StationSettings(Section):
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
     queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
     review_per_hour: int = Field(20, ge=0, description="Verdicts that operators are asked about per hour, at most.")
+    review_near: float = Field(
+        0.1, ge=0, le=1, description="They are asked about normalized scores less than this from 0.5."
+    )
     batch_size: int = Field(8, ge=1, le=256, description="Pictures of equal size that are inspected together at most.")
     model_memory_mb: float = Field(
         2048, gt=0, description="Megabytes of model files held open; the one longest unused is closed first."

@@ -14,8 +14,6 @@ from blemish.serve.tables import ANOMALOUS, FAILED, JUDGEMENTS, NORMAL, feedback
 Opinion: TypeAlias = dict[str, Any]
 """A row of `feedback` by column."""
 
-NEAR = 0.1
-"""Normalized scores this close to 0.5, where the threshold lies, are near it."""
 CONTROL = 0.02
 """Share of the other parts that people are asked about, so that what is far from the threshold is looked at as well."""
 _HOUR = 3_600_000_000
@@ -29,8 +27,8 @@ class Feedback:
         per_hour: how many people are asked about within an hour at most.
     """
 
-    def __init__(self, history: History, per_hour: int) -> None:
-        self._history, self._per_hour = history, per_hour
+    def __init__(self, history: History, per_hour: int, near: float) -> None:
+        self._history, self._per_hour, self._near = history, per_hour, near
 
     def add(self, uid: str, who: str, judgement: str, kind: str = "", note: str = "") -> None:
         """Notes what a person says.
@@ -72,7 +70,7 @@ class Feedback:
 
     def listen(self, found: Sequence[Verdict]) -> None:
         """A listener of the pipeline: puts verdicts into the queue."""
-        chosen = [(verdict["uid"], why) for verdict in found if (why := reason_to_ask(verdict)) is not None]
+        chosen = [(verdict["uid"], why) for verdict in found if (why := reason_to_ask(verdict, self._near))]
         if not chosen:
             return
 
@@ -98,11 +96,11 @@ class Feedback:
         return [{**verdict, "why": asked[verdict["uid"]]} for verdict in self._history.several(list(asked))]
 
 
-def reason_to_ask(verdict: Verdict) -> str | None:
-    """Why a person shall look at a verdict; None if there is no reason."""
+def reason_to_ask(verdict: Verdict, near: float) -> str | None:
+    """Why a person shall look at a verdict, as one whose score is less than `near` from 0.5; None for no reason."""
     if verdict["label"] == FAILED:
         return None
-    if abs(verdict["score"] - 0.5) < NEAR:
+    if abs(verdict["score"] - 0.5) < near:
         return "near"
     drawn = int(verdict["uid"][-16:-8], 16) / 2**32  # other digits than those that decide which pictures stay
     return "control" if drawn < CONTROL else None

@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from blemish.data.video import WAITED, Camera, frames
+from blemish.data.video import Camera, frames
 from blemish.errors import UsageError
 from blemish.serve.configuration import CameraSettings, VideoSettings
 from blemish.serve.history import History, Part, delivery_key, new_uid
@@ -93,7 +93,7 @@ class CameraSource(FrameSource):
         self._every = settings.every
         self._camera = Camera(settings.camera, patience=None, keep=1)
         self.place = self._camera.title
-        first = self._camera.next(2 * WAITED)
+        first = self._camera.next(settings.patience)
         if first is None:
             reason = self._camera.trouble or "it gives no picture."
             self._camera.close()

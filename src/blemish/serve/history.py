@@ -189,13 +189,14 @@ class History:
         with self.engine.connect() as connection:
             return [_verdict(row) for row in connection.execute(query).mappings()]
 
-    def search(self, wanted: Search, *, limit: int = 50, cursor: str | None = None) -> Page:
+    def search(self, wanted: Search, *, limit: int = 50, cursor: str | None = None, window: int = WINDOW) -> Page:
         """Verdicts that fit, newest first.
 
         Args:
             wanted: what to look for.
             limit: how many at most.
             cursor: of the page before; None for the first.
+            window: how many verdicts are looked through at most, where no index answers.
 
         Raises:
             ValueError: for a cursor that no page gave.
@@ -213,7 +214,7 @@ class History:
             query = query.where(tuple_(verdicts.c.time, verdicts.c.id) < _position(cursor))
         with self.engine.connect() as connection:
             # All that the indices don't answer is looked for in a window of bounded size.
-            end = connection.execute(query.offset(WINDOW - 1).limit(1)).first() if self._conditions(wanted) else None
+            end = connection.execute(query.offset(window - 1).limit(1)).first() if self._conditions(wanted) else None
             if end is not None:
                 query = query.where(tuple_(verdicts.c.time, verdicts.c.id) >= (end.time, end.id))
             full = query.with_only_columns(*verdicts.c).where(*self._conditions(wanted)).limit(limit + 1)
@@ -225,11 +226,11 @@ class History:
             return Page(rows, f"{end.time}-{end.id}", end.time)
         return Page(rows, None, None)
 
-    def every(self, wanted: Search) -> Iterator[Verdict]:
+    def every(self, wanted: Search, *, window: int = WINDOW) -> Iterator[Verdict]:
         """All verdicts that fit, newest first, in bounded memory."""
         cursor = None
         while True:
-            page = self.search(wanted, limit=1000, cursor=cursor)
+            page = self.search(wanted, limit=1000, cursor=cursor, window=window)
             yield from page.verdicts
             cursor = page.cursor
             if cursor is None:

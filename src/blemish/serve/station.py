@@ -48,7 +48,7 @@ class Station:
         self.writer = Writer(self.engine)
         self.history = History(self.engine, self.writer)
         self.drift = Drift(self.writer)
-        self.feedback = Feedback(self.history, settings.review_per_hour)
+        self.feedback = Feedback(self.history, settings.review_per_hour, settings.review_near)
         self.thresholds = Thresholds(self.history, self.feedback)
         self.models = Models(
             settings.products,

@@ -13,29 +13,33 @@ USUAL, SMALL, LARGE = 256, 128, 384
 SMALL_BANK = 1000
 
 
-def grid(layers: Mapping[str, Sequence[str]], longest_side: int) -> list[Configuration]:
+def grid(
+    layers: Mapping[str, Sequence[str]], longest_side: int, *, usual: int = USUAL, small: int = SMALL
+) -> list[Configuration]:
     """The configurations to try.
 
     Args:
         layers: backbone -> the layers it is used with by default. The first backbone is tried in all variants, the
             others with the most telling ones, and with those of the papers that took this backbone.
         longest_side: of the images, in pixels; larger models than images need are not tried.
+        usual: image size of most.
+        small: image size of the fast ones.
     """
-    sizes = [SMALL, USUAL, *([LARGE] if longest_side > USUAL else [])]
+    sizes = [small, usual, *([LARGE] if longest_side > usual else [])]
     found: list[Configuration] = []
     for number, (backbone, own) in enumerate(layers.items()):
         common: Configuration = {"backbone": backbone}
         patchcore, padim = {"detector": "patchcore", **common}, {"detector": "padim", **common}
-        found += [{"detector": name, **common, "image_size": USUAL} for name in DETECTORS]
-        found += [{**patchcore, "image_size": SMALL}]
+        found += [{"detector": name, **common, "image_size": usual} for name in DETECTORS]
+        found += [{**patchcore, "image_size": small}]
         if number == 0:
-            found += [{**patchcore, "image_size": USUAL, "bank_size": SMALL_BANK}]
+            found += [{**patchcore, "image_size": usual, "bank_size": SMALL_BANK}]
             found += [{**patchcore, "image_size": LARGE}] if LARGE in sizes else []
-            found += [{**padim, "image_size": SMALL}]
-            found += [{**patchcore, "image_size": USUAL, "layers": part} for part in _parts(own)]
+            found += [{**padim, "image_size": small}]
+            found += [{**patchcore, "image_size": usual, "layers": part} for part in _parts(own)]
             found += [{**padim, "image_size": LARGE}] if LARGE in sizes else []
-            found += [{**patchcore, "image_size": SMALL, "bank_size": SMALL_BANK}]
-            found += [{**padim, "image_size": USUAL, "layers": part} for part in _parts(own)]
+            found += [{**patchcore, "image_size": small, "bank_size": SMALL_BANK}]
+            found += [{**padim, "image_size": usual, "layers": part} for part in _parts(own)]
         found += [{**recipe.own} for recipe in PAPERS.values() if recipe.own["backbone"] == backbone]
     return found
 

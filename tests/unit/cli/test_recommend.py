@@ -23,9 +23,7 @@ from conftest import Blemish
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recommending, "arrange", partial(trying.arrange, planted=(12, 12)))
-    monkeypatch.setattr(grid_module, "USUAL", 96)
-    monkeypatch.setattr(grid_module, "SMALL", 64)
-    monkeypatch.setattr(recommending, "grid", lambda *given: grid_module.grid(*given)[:3])
+    monkeypatch.setattr(recommending, "grid", lambda *given: grid_module.grid(*given, usual=96, small=64)[:3])
 
 
 @pytest.fixture

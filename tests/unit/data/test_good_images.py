@@ -123,4 +123,4 @@ def test_arrays_are_named_as_files_are(root: Path) -> None:
     data = ImageDataModule.from_arrays([PICTURE, PICTURE[:20]], names=["a", "b"])
     images = [data.good_image(number, sample) for number, sample in enumerate(data.index.samples)]
     assert [(image.name, image.size) for image in images] == [("a", (30, 40)), ("b", (20, 40))]
-    np.testing.assert_array_equal(data.read(data.index.samples[1]), PICTURE[:20])
+    np.testing.assert_array_equal(data.pixels(data.index.samples[1]), PICTURE[:20])

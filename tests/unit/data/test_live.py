@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from blemish.data import live
 from blemish.data.live import Shot, piped, watch
 from blemish.errors import DataError
 
@@ -30,13 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LOOK", 0.01)
-
-
 def watched(folder: Path, **how: float) -> Iterator[Shot]:
-    return watch(folder, **{"settle": 0.03, "patience": 60.0} | how)
+    return watch(folder, **{"settle": 0.03, "patience": 60.0, "look": 0.01} | how)
 
 
 def test_those_that_are_there_by_age_then_those_that_come(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -236,15 +237,19 @@ def test_no_images(network: Detector, tmp_path: Path) -> None:
 
 def test_nncf_fails(network: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request: dict[str, Any] = {"export_mode": "openvino", "int8": True, "images": [drawn(0)]}
-    monkeypatch.setattr(int8, "BACKBONE", "[")  # no pattern
-    with pytest.raises(ExportError, match=r"NNCF can't quantize this model: .*Export it as ONNX, or without int8."):
+    broken = tmp_path / "broken" / "nncf"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('no such pattern.')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent), prepend=os.pathsep)
+    reason = r"NNCF can't quantize this model: RuntimeError: no such pattern. Export it as ONNX, or without int8."
+    with pytest.raises(ExportError, match=reason):
         network.export(tmp_path / "m", **request)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         MissingExtraError, match=r'needs nncf, which is not installed. Run: pip install "blemish\[int8\]"'
     ):
         network.export(tmp_path / "m", **request)
-    assert list(tmp_path.iterdir()) == []
+    assert [one.name for one in tmp_path.iterdir()] == ["broken"]
 
 
 # -------------------------------------------------------------------------------------------------------------- pieces

@@ -165,10 +165,9 @@ def test_a_torn_frame_costs_that_frame(session: Session) -> None:
         session([part(0), None])  # type: ignore[arg-type]
 
 
-def test_large_images_are_not_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = [flat(value) for value in range(5)]
-    for most, stacks in ((2 * 8 * 9 + 1, [2, 2, 1]), (1, [1] * 5), (2**23, [5])):
-        monkeypatch.setattr("blemish.runtime.session.STACKED_PIXELS", most)
+def test_large_images_are_not_stacked() -> None:
+    for size, stacks in (((1024, 4096), [2, 2, 1]), ((1024, 4097), [1] * 5), ((8, 9), [5])):
+        images = [flat(value, size) for value in range(5)]
         recorder = Recorder()
         assert [one.raw_score * 255 for one in Session(recorder)(images)] == pytest.approx(range(5))
         assert recorder.stacks == stacks

@@ -69,12 +69,12 @@ class Here:
         return reference
 
 
-def fit_here(model: Detector, data: ImageDataModule, workers: int, begin: str = "start") -> None:
+def fit_here(model: Detector, data: ImageDataModule, workers: int, begin: str = "start", **how: int) -> None:
     """What `Engine` does around `fitting.fit`."""
     data.transform = model.pre_processor
     getattr(model, begin)()
     first = model.next_number
-    fitting.fit(model, data, Here(workers))
+    fitting.fit(model, data, Here(workers), **how)
     model.data_record = data.record().after(model.data_record if begin == "resume" else None)
     model.good_images = good_images_of(model, data, first, thumbnails=False)
     model.eval()
@@ -115,7 +115,6 @@ def test_so_do_sets_that_no_buffer_holds(
 ) -> None:
     """150 images in two folds: blocks of 32 images are folded, buffers of 12 images reduced, shards are of 4 or 8."""
     monkeypatch.setattr(moments, "BLOCK_IMAGES", 8)
-    monkeypatch.setattr(fitting, "SHARD", 16)
 
     def model_and_data() -> tuple[Detector, ImageDataModule]:
         names = [f"{number // 10:02}-{number % 7 // 4}-{number:03}" for number in range(150)]
@@ -132,7 +131,7 @@ def test_so_do_sets_that_no_buffer_holds(
     assert set(data.split.folds) == {0, 1}
     other, data = model_and_data()
     assert other.scattered < 75
-    fit_here(other, data, 3)
+    fit_here(other, data, 3, shard=16)
     assert written(other) == written(model)
 
 

@@ -91,7 +91,7 @@ def test_every_frame_of_a_video_once_also_after_a_restart(
     ("source", "error", "message"),
     [
         (
-            {"camera": "http://127.0.0.1:{port}/x"},
+            {"camera": "http://127.0.0.1:{port}/x", "patience": 0.4},
             UsageError,
             "The camera '127.0.0.1-x' can't be used: 127.0",
         ),
@@ -99,11 +99,11 @@ def test_every_frame_of_a_video_once_also_after_a_restart(
     ],
 )
 def test_what_gives_no_picture_is_an_error_at_the_start(
-    source: dict[str, str], error: type[Exception], message: str, small_model: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("blemish.serve.frames.WAITED", 0.2)
-    places = {name: text.format(port=free_port()) for name, text in source.items()}
+    source: dict[str, Any], error: type[Exception], message: str, small_model: Path, tmp_path: Path
+) -> None:
+    places = {
+        name: value.format(port=free_port()) if isinstance(value, str) else value for name, value in source.items()
+    }
     settings = station_settings({"products": [{"code": "tile", "model": small_model}], "sources": [places]}, tmp_path)
     with pytest.raises(error, match=message):
         Station(settings.model_copy(update={"data": tmp_path / "s"}))

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, inspect, text
 
 from blemish.errors import UsageError
-from blemish.serve import history as module
 from blemish.serve.database import Writer, migrate, open_database, sole_user
 from blemish.serve.history import History, Part, Search, Verdict, delivery_key, new_uid
 from blemish.serve.tables import metadata
@@ -115,8 +114,7 @@ def test_one_write_that_fails_takes_no_other_along(history: History) -> None:
         futures[1].result()
 
 
-def test_search_finds_what_a_loop_finds(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW", 7)
+def test_search_finds_what_a_loop_finds(history: History) -> None:
     labels = ("normal", "anomalous", "failed")
     for i in range(60):
         part = Part(("http", "inbox")[i % 2], f"p{i % 5}", ("gear", "pin")[i % 3 == 0])
@@ -144,13 +142,13 @@ def test_search_finds_what_a_loop_finds(history: History, monkeypatch: pytest.Mo
         ]  # fmt: skip
         paged, cursor = [], None
         while True:
-            page = history.search(one, limit=4, cursor=cursor)
+            page = history.search(one, limit=4, cursor=cursor, window=7)
             assert len(page.verdicts) <= 4
             paged += page.verdicts
             cursor = page.cursor
             if cursor is None:
                 break
-        assert paged == naive == list(history.every(one)), one
+        assert paged == naive == list(history.every(one, window=7)), one
     assert history.counts(0) == {"normal": 20, "anomalous": 20, "failed": 20}
     assert [verdict["id"] for verdict in history.after(10, 3)] == [11, 12, 13]
 

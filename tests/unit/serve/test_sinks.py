@@ -20,9 +20,8 @@ from blemish.serve.configuration import PictureSettings, station_settings
 from blemish.serve.database import Writer, migrate, open_database
 from blemish.serve.history import History, Part, shown
 from blemish.serve.pictures import Pictures
-from blemish.serve.sinks import worker as module
 from blemish.serve.sinks.kinds import KINDS, make_sink
-from blemish.serve.sinks.worker import Worker
+from blemish.serve.sinks.worker import Pace, Worker
 from receivers import Wire, free_port, modbus_controller, mqtt_broker, opcua_controller, web_server
 from stations import running, until
 
@@ -52,10 +51,13 @@ def add(history: History, *, part: str = "", label: str = "normal", score: float
     return int(verdict["id"])
 
 
-def worker_of(history: History, tmp_path: Path, **section: Any) -> Worker:
+USUAL = Pace()
+
+
+def worker_of(history: History, tmp_path: Path, pace: Pace = USUAL, **section: Any) -> Worker:
     [settings] = station_settings({"sinks": [section]}).sinks
     pictures = Pictures(tmp_path / "pictures", PictureSettings())
-    return Worker(settings, make_sink(settings, pictures), history)
+    return Worker(settings, make_sink(settings, pictures), history, pace)
 
 
 @contextmanager
@@ -170,12 +172,11 @@ def _check_webhook(got: list[dict[str, Any]], history: History) -> None:
 
 
 def test_a_controller_that_reads_nothing_is_waited_for_and_sees_the_heart_beat(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    history: History, tmp_path: Path
 ) -> None:
     from pymodbus.client import ModbusTcpClient
 
-    monkeypatch.setattr(module, "BEAT", 0.05)
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    pace = Pace(beat=0.05, patience=0.2)
     read: list[Any] = []
     asleep = threading.Event()
     beats: set[int] = set()
@@ -187,7 +188,7 @@ def test_a_controller_that_reads_nothing_is_waited_for_and_sees_the_heart_beat(
     with (
         modbus_controller(read, asleep) as port,
         ModbusTcpClient("127.0.0.1", port=port) as client,
-        at_work(worker_of(history, tmp_path, modbus=f"modbus://127.0.0.1:{port}", first_register=10)) as worker,
+        at_work(worker_of(history, tmp_path, pace, modbus=f"modbus://127.0.0.1:{port}", first_register=10)) as worker,
     ):
         until(beaten)
         asleep.set()
@@ -203,9 +204,7 @@ def test_a_controller_that_reads_nothing_is_waited_for_and_sees_the_heart_beat(
         until(lambda: worker.trouble is None)
 
 
-def test_webhooks_are_signed_and_refused_ones_sent_again(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_webhooks_are_signed_and_refused_ones_sent_again(history: History, tmp_path: Path) -> None:
     statuses = iter([500, 429, 302, 200, 200])
     got: list[tuple[dict[str, str], bytes]] = []
 
@@ -213,7 +212,6 @@ def test_webhooks_are_signed_and_refused_ones_sent_again(
         got.append((headers, body))
         return next(statuses)
 
-    monkeypatch.setattr(module, "LONGEST", 0.01)
     secret = f"whsec_{base64.b64encode(SECRET).decode()}"
     with web_server(answer) as port:
         section = {
@@ -222,7 +220,7 @@ def test_webhooks_are_signed_and_refused_ones_sent_again(
             "labels": ["anomalous"],
             "products": ["gear"],
         }
-        worker = worker_of(history, tmp_path, **section)
+        worker = worker_of(history, tmp_path, Pace(longest=0.01), **section)
         assert secret not in repr(worker.settings)
         with at_work(worker):
             add(history, label="normal")
@@ -317,7 +315,7 @@ def test_what_is_wrong_is_said_when_it_is_read(section: dict[str, Any], message:
 def test_a_new_sink_that_cannot_be_reached_is_an_error(kind: str, history: History, tmp_path: Path) -> None:
     section = RECEIVERS[kind][1](free_port())
     with pytest.raises(UsageError, match=rf"The sink '{kind} .*' can't be used: .*\. Start what is at"):
-        worker_of(history, tmp_path, **section)
+        worker_of(history, tmp_path, Pace(longest=0.01), **section)
 
 
 def test_a_variable_that_is_not_there_is_named(opcua: tuple[list[Any], int], history: History, tmp_path: Path) -> None:

@@ -36,13 +36,11 @@ def line(
 ) -> Iterator[tuple[Station, httpx.Client, list[dict[str, Any]]]]:
     """A station with an engineer, who has shown it every picture once, and a file that is none."""
     products = [{"code": "tile", "model": small_model}]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        running(
-            data=tmp_path_factory.mktemp("station"), products=products, review_per_hour=3, pictures={"keep_normal": 1}
-        ) as (station, client),
+    asked: dict[str, Any] = {"review_per_hour": 3, "review_near": 1.0}  # all of these few pictures are that near
+    with running(data=tmp_path_factory.mktemp("station"), products=products, pictures={"keep_normal": 1}, **asked) as (
+        station,
+        client,
     ):
-        patch.setattr("blemish.serve.feedback.NEAR", 1.0)  # all of these few pictures are that near
         admin = Person("root", "admin")
         station.accounts.add_user(admin, "root", PASSWORD, "admin")
         client.headers["Authorization"] = f"Bearer {station.accounts.add_token(admin, 'ada', 'engineer', 1)}"
@@ -100,16 +98,14 @@ def test_what_a_part_is_follows_from_verdict_and_opinion(label: str, judgement: 
     assert truly_defective({"label": label}, None) is None
 
 
-def test_people_are_asked_about_what_is_near_and_about_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.serve.feedback.NEAR", 0.1)  # which `line` may have changed
-
+def test_people_are_asked_about_what_is_near_and_about_a_sample() -> None:
     def verdict(score: float, digits: str = "f" * 32, label: str = "normal") -> dict[str, Any]:
         return {"uid": digits, "score": score, "label": label}
 
-    assert reason_to_ask(verdict(0.45)) == reason_to_ask(verdict(0.58, label="anomalous")) == "near"
-    assert reason_to_ask(verdict(0.1)) is None
-    assert reason_to_ask(verdict(0.1, "0" * 32)) == "control"
-    assert reason_to_ask({"label": "failed", "score": None, "uid": "0" * 32}) is None
+    assert reason_to_ask(verdict(0.45), 0.1) == reason_to_ask(verdict(0.58, label="anomalous"), 0.1) == "near"
+    assert reason_to_ask(verdict(0.1), 0.1) is None
+    assert reason_to_ask(verdict(0.1, "0" * 32), 0.1) == "control"
+    assert reason_to_ask({"label": "failed", "score": None, "uid": "0" * 32}, 0.1) is None
 
 
 def test_the_queue_is_capped_and_empties_with_opinions(line: Any) -> None:

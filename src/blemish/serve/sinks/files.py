@@ -14,12 +14,13 @@ from typing import Any
 from blemish.errors import UsageError
 from blemish.files import replacing, write_json
 from blemish.serve.exporting import COLUMNS, harmless
-from blemish.serve.feedback import NEAR
 from blemish.serve.history import Verdict, shown
 from blemish.serve.pictures import Pictures
 from blemish.serve.tables import ANOMALOUS, FAILED
 
 CSV_COLUMNS = tuple(name for name in COLUMNS if name not in ("feedback", "kind", "feedback_by", "regions"))
+UNSURE = 0.1
+"""Normalized scores less than this from 0.5, where the threshold lies, are neither NG nor OK."""
 TAIL = 1 << 16
 """Bytes at a file's end among which its last row is."""
 
@@ -123,7 +124,7 @@ def sorted_as(verdict: Verdict) -> str:
     """The sub-folder of a verdict."""
     if verdict["label"] == FAILED:
         return "failed"
-    if abs(verdict["score"] - 0.5) < NEAR:
+    if abs(verdict["score"] - 0.5) < UNSURE:
         return "unsure"
     return "NG" if verdict["label"] == ANOMALOUS else "OK"
 

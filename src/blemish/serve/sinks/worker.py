@@ -24,14 +24,8 @@ from blemish.serve.tables import sinks
 log = logging.getLogger(__name__)
 BATCH = 64
 """Verdicts that are read at once, and delivered again at most after a crash."""
-BEAT = 1.0
-"""Seconds between two heartbeats."""
 POLL = 0.05
 """Seconds until a receiver that wasn't ready is asked again."""
-LONGEST = 30.0
-"""Seconds between two tries to reach a sink, at most; the first follows after half a second."""
-PATIENCE = 5.0
-"""Seconds that a receiver may not be ready before that is called a trouble."""
 GRACE = 5.0
 """Seconds that a sink has for what is left when the station stops."""
 
@@ -75,6 +69,21 @@ class SinkState:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a worker waits, in seconds.
+
+    Attributes:
+        beat: between two heartbeats.
+        longest: between two tries to reach a sink, at most; the first follows after half a second.
+        patience: how long a receiver may not be ready before that is called a trouble.
+    """
+
+    beat: float = 1.0
+    longest: float = 30.0
+    patience: float = 5.0
+
+
 class Worker:
     """A thread that delivers.
 
@@ -82,15 +91,16 @@ class Worker:
         settings: of the sink: its name, and which verdicts it gets.
         sink: that gets them.
         history: where they come from.
+        pace: how it waits.
 
     Raises:
         UsageError: if a sink that the database doesn't know yet can't be reached. One that was reached before may be
             out of order while the station starts.
     """
 
-    def __init__(self, settings: SinkSection, sink: Sink, history: History) -> None:
+    def __init__(self, settings: SinkSection, sink: Sink, history: History, pace: Pace = Pace()) -> None:
         self.settings, self.name = settings, settings.title
-        self._sink, self._history = sink, history
+        self._sink, self._history, self._pace = sink, history, pace
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
         self._open = False
@@ -164,10 +174,10 @@ class Worker:
                 self.close()
                 if self._stop.is_set():
                     break
-                again = min(max(0.5, 2 * again), LONGEST)
+                again = min(max(0.5, 2 * again), self._pace.longest)
                 self._stop.wait(again)
                 continue
-            if pause == BEAT:
+            if pause == self._pace.beat:
                 if self._stop.is_set():
                     break
                 self._wake.wait(pause)
@@ -178,7 +188,7 @@ class Worker:
     def _deliver(self) -> float:
         """Delivers the next verdicts; how many seconds there is nothing to do then."""
         found = self._history.after(self._cursor, BATCH)
-        reached, sent, pause = self._cursor, 0, 0.0 if found else BEAT
+        reached, sent, pause = self._cursor, 0, 0.0 if found else self._pace.beat
         try:
             for verdict in found:
                 if self._wants(verdict):
@@ -191,15 +201,15 @@ class Worker:
             if reached > self._cursor:
                 self._sink.flush()
                 self._remember(reached, sent)
-        if time.monotonic() - self._beaten >= BEAT:
+        if time.monotonic() - self._beaten >= self._pace.beat:
             self._sink.beat()
             self._beaten = time.monotonic()
         if pause != POLL or sent:
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = time.monotonic()
-        slow = self._refused_since is not None and time.monotonic() - self._refused_since > PATIENCE
-        self.trouble = f"it hasn't taken verdict {found[0]['id']} for {PATIENCE:g} s" if slow else None
+        slow = self._refused_since is not None and time.monotonic() - self._refused_since > self._pace.patience
+        self.trouble = f"it hasn't taken verdict {found[0]['id']} for {self._pace.patience:g} s" if slow else None
         return pause
 
     def _wants(self, verdict: Verdict) -> bool:
