@@ -76,6 +76,7 @@ class Engine:
         address: HOST:PORT of the Ray cluster, or "auto" for the one this machine belongs to; None starts one on this
             machine.
         progress: show a progress bar with rate and remaining time for every long phase. Bars appear on terminals only.
+            A function is called instead, see `blemish.progress.Progress`.
 
     Raises:
         UsageError: for an unknown strategy, or arguments that don't go together.
@@ -88,7 +89,7 @@ class Engine:
         strategy: Literal["auto", "ray"] = "auto",
         devices: int | None = None,
         address: str | None = None,
-        progress: bool = True,
+        progress: bool | Progress = True,
     ) -> None:
         if strategy not in ("auto", "ray"):
             raise UsageError(f"strategy must be 'auto' or 'ray'. Got {strategy!r}.")
@@ -312,7 +313,7 @@ class Engine:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                callbacks=[_ProgressBars()] if self.progress else [],
+                callbacks=_callbacks(self.progress),
             )
         except (ValueError, RuntimeError, MisconfigurationException) as error:
             raise UsageError(f"accelerator {self.accelerator!r} can't be used: {error}") from error
@@ -337,54 +338,48 @@ def _driven(model: Detector) -> AnomalyModule:
 
 
 @contextmanager
-def _shown_bars(wanted: bool) -> Iterator[Progress]:
+def _shown_bars(wanted: bool | Progress) -> Iterator[Progress]:
     """Bars outside of a trainer."""
-    if not wanted:
-        yield silent
+    if wanted is not True:
+        yield wanted or silent
         return
     shown = _ProgressBars()
     with shown.bars:
         yield shown.show
 
 
-class _ProgressBars(Callback):
-    """A bar per phase: features, coreset, calibration, test, prediction. Images are counted, not batches."""
+def _callbacks(wanted: bool | Progress) -> list[Callback]:
+    if wanted is True:
+        return [_ProgressBars()]
+    return [_Phases(wanted)] if wanted else []
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self.bars = Bars(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
+
+class _Phases(Callback):
+    """Tells a function how far each phase is: features, coreset, calibration, test, prediction. Images are counted, not
+    batches.
+    """
+
+    def __init__(self, show: Progress) -> None:
+        self._show = show
         self._done: dict[str, int] = {}
 
     def show(self, phase: str, done: int, total: int) -> None:
-        """Moves the bar of `phase`; work that starts over gets a bar of its own."""
-        if phase not in self._tasks or done < self._done[phase]:
-            self._tasks[phase] = self.bars.add_task(phase, total=total)
+        """A phase has come so far."""
         self._done[phase] = done
-        self.bars.update(self._tasks[phase], completed=done, total=total)
+        self._show(phase, done, total)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Opens the bars."""
-        self.bars.start()
+        """The detector tells of its own phases as well."""
         if isinstance(pl_module, AnomalyModule):
             pl_module.detector.progress = self.show
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the bars."""
-        self.bars.stop()
+        """The detector tells nobody any more."""
         if isinstance(pl_module, AnomalyModule):
             pl_module.detector.progress = silent
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the bars after an error or an interruption, too."""
+        """After an error or an interruption, too."""
         self.teardown(trainer, pl_module, "exception")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
@@ -405,6 +400,41 @@ class _ProgressBars(Callback):
 
     def _advance(self, phase: str, loader: Any, batch: Any) -> None:
         self.show(phase, self._done.get(phase, 0) + len(batch), len(loader.dataset))
+
+
+class _ProgressBars(_Phases):
+    """A bar per phase."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.bars = Bars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        super().__init__(self._move)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Opens the bars."""
+        self.bars.start()
+        super().setup(trainer, pl_module, stage)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the bars."""
+        self.bars.stop()
+        super().teardown(trainer, pl_module, stage)
+
+    def _move(self, phase: str, done: int, total: int) -> None:
+        """Moves the bar of `phase`; work that starts over gets a bar of its own."""
+        task = self._tasks.get(phase)
+        if task is None or done < self.bars.tasks[task].completed:
+            task = self._tasks[phase] = self.bars.add_task(phase, total=total)
+        self.bars.update(task, completed=done, total=total)
 
 
 class _Rate(ProgressColumn):

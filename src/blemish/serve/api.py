@@ -18,6 +18,7 @@ from blemish._version import __version__
 from blemish.errors import UsageError
 from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
+from blemish.serve.learn_api import learn_routes
 from blemish.serve.people_api import people_routes, session_routes
 from blemish.serve.section import CODE
 from blemish.serve.station import Station, product_of
@@ -97,7 +98,8 @@ def create_app(station: Station) -> FastAPI:
     app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host)
     app.include_router(operations(station))
     app.include_router(session_routes(station.accounts))
-    for routes in (verdict_routes(station), work_routes(station), people_routes(station.accounts)):
+    people = people_routes(station.accounts)
+    for routes in (verdict_routes(station), work_routes(station), learn_routes(station), people):
         app.include_router(routes, prefix="/api/v1")
     return app
 

@@ -1,7 +1,7 @@
 """A copy of a station, taken while it runs; a station can be started on the copy.
 
-The database is copied as it is at one moment. Pictures follow; those that an earlier copy has aren't copied again, and
-those that the station has removed meanwhile stay in the copy.
+The database is copied as it is at one moment. Models that the station has learned follow, and pictures; those that an
+earlier copy has aren't copied again, and those that the station has removed meanwhile stay in the copy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blemish.errors import UsageError
 from blemish.files import replacing, writing
 
 DATABASE = "station.sqlite"
-PICTURES = "pictures"
+PICTURES, LEARNED = "pictures", "learning"
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def back_up(data: Path, target: Path) -> Copied:
     except sqlite3.DatabaseError as error:
         raise UsageError(f"The database {data / DATABASE} can't be copied: {error}.") from error
     pictures = 0
-    for path in (data / PICTURES).rglob("*"):
+    for path in (*(data / LEARNED).glob("*/model.safetensors"), *(data / PICTURES).rglob("*")):
         relative = path.relative_to(data)
         copy = target / relative
         half_written = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not half_written and not copy.exists():
-            pictures += _copy_picture(path, copy)
+            pictures += _copy(path, copy) and path.name != "model.safetensors"
     return Copied(verdicts, pictures)
 
 
@@ -74,7 +74,7 @@ def _copy_database(source: Path, target: Path) -> int:
         return int(copy.execute("SELECT count(*) FROM verdicts").fetchone()[0])
 
 
-def _copy_picture(path: Path, copy: Path) -> bool:
+def _copy(path: Path, copy: Path) -> bool:
     """Whether it was still there. Under its name it is whole."""
     with writing(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,9 @@ class ProductSettings(Section):
 
     code: str = Field(pattern=CODE, description="Name by which sources say what a part is.")
     model: Path = Field(description="Model file: .onnx, .xml or .safetensors.")
+    dataset: Path | None = Field(
+        None, description="Good pictures that a new model learns from as well, beside those that people judged."
+    )
 
 
 class SourceSettings(Section):

@@ -69,6 +69,25 @@ class Models:
             except ArtifactError as error:
                 raise ArtifactError(f"Product {product!r}, model {path}: {error}") from error
 
+    def opened(self, product: str, path: Path) -> tuple[Session, int]:
+        """A session of another model file for a product, ready to be `put`; nobody waits while it opens.
+
+        Raises:
+            BlemishError: if it can't be opened.
+        """
+        backend = load(path).backend
+        session = Session(backend, batch_size=self._batch_size, max_pixels=self._max_pixels)
+        threshold = self._threshold_of(product, session.fingerprint or "")
+        if threshold is not None:
+            session.decision = at_threshold(session.decision, threshold)
+        return session, sum(file.stat().st_size for file in _files(path))
+
+    def put(self, product: str, path: Path, opened: tuple[Session, int]) -> None:
+        """Lets another model judge a product, from the next parts on: parts that are inspected together have one."""
+        with self._lock:
+            self.products[product] = path
+            self._open[product] = opened
+
     @property
     def open(self) -> list[str]:
         """Products whose sessions are open."""
@@ -79,13 +98,7 @@ class Models:
         if product not in self.products:
             known = ", ".join(self.products) or "none"
             raise UsageError(f"There is no model for product {product!r}. Products with one: {known}.")
-        path = self.products[product]
-        backend = load(path).backend
-        session = Session(backend, batch_size=self._batch_size, max_pixels=self._max_pixels)
-        threshold = self._threshold_of(product, session.fingerprint or "")
-        if threshold is not None:
-            session.decision = at_threshold(session.decision, threshold)
-        return session, sum(file.stat().st_size for file in _files(path))
+        return self.opened(product, self.products[product])
 
 
 def at_threshold(decision: Decision, threshold: float) -> Decision:

@@ -19,6 +19,7 @@ from PIL import Image
 from blemish.data.image_io import write_png
 from blemish.errors import OutputError
 from blemish.serve.configuration import PictureSettings
+from blemish.serve.feedback import reason_to_ask
 from blemish.serve.history import History, Verdict
 from blemish.serve.tables import NORMAL
 
@@ -71,9 +72,12 @@ class Pictures:
         Path(path).unlink(missing_ok=True)
 
     def keeps(self, verdict: Verdict) -> bool:
-        """Whether the picture of a part stays: of all but normal ones, and of a sample of those."""
+        """Whether the picture of a part stays: of all but normal ones, of those that people are asked about, and of a
+        sample of the others.
+        """
         drawn = int(verdict["uid"][-8:], 16) / 2**32
-        return bool(verdict["label"] != NORMAL) or drawn < self.settings.keep_normal
+        asked = verdict["label"] != NORMAL or reason_to_ask(verdict) is not None
+        return asked or drawn < self.settings.keep_normal
 
     def finish(self, verdict: Verdict, anomaly_map: npt.NDArray[np.float32] | None) -> None:
         """After a verdict: keeps picture and map, or removes what was only stored until then."""

@@ -13,11 +13,14 @@ from blemish.serve.feedback import Feedback
 from blemish.serve.folder import WatchedFolder
 from blemish.serve.frames import CameraSource, FrameSource, VideoSource
 from blemish.serve.history import History
+from blemish.serve.learning import Learning
 from blemish.serve.metrics import Metrics
 from blemish.serve.models import Models
 from blemish.serve.pictures import Pictures
 from blemish.serve.pipeline import Pipeline
+from blemish.serve.promotions import Promotions
 from blemish.serve.retention import Retention
+from blemish.serve.shadow import Shadow
 from blemish.serve.sinks.kinds import make_sink
 from blemish.serve.sinks.worker import Worker
 from blemish.serve.thresholds import Thresholds
@@ -64,7 +67,20 @@ class Station:
         )
         self.metrics = Metrics(lambda: self.pipeline.waiting, lambda: len(self.models.open))
         self.pipeline.listeners += [self.metrics.count, self.feedback.listen, self.drift.listen]
+        folder = settings.data / "learning"
+        self.learning = Learning(
+            folder,
+            self.history,
+            self.feedback,
+            self.pictures,
+            self.models,
+            {product.code: product.dataset for product in settings.products},
+        )
+        self.promotions = Promotions(self.history, self.models.products, self.learning.file_of)
+        self.models.products.update({code: self.promotions.file(code) for code in self.models.products})
         self.models.check()
+        self.shadow = Shadow(self.learning, self.history, self.feedback, self.pictures, folder)
+        self.pipeline.listeners.append(self.shadow.listen)
         self.sources: list[WatchedFolder | FrameSource] = []
         self.sinks: list[Worker] = []
         try:
@@ -105,12 +121,22 @@ class Station:
             found.append("the disk is nearly full: pictures aren't stored, inspection goes on")
         return found
 
+    def promote(self, candidate: int, *, seen: str, who: str) -> None:
+        """Lets a candidate judge, see `Promotions.promote`, and no longer in the shadow."""
+        self.promotions.promote(self.models, candidate, seen=seen, who=who)
+        self.shadow.look()
+
+    def go_back(self, product: str, *, seen: str, who: str) -> None:
+        """Lets the model before judge again, see `Promotions.go_back`."""
+        self.promotions.go_back(self.models, product, seen=seen, who=who)
+
     def start(self) -> None:
         """Judges what the last run left, then lets sources bring more."""
         self.pictures.tidy(self.history)
         self.retention.start()
         for worker in self.sinks:
             worker.start()
+        self.shadow.start()
         self.pipeline.start()
         for source in self.sources:
             source.start()
@@ -125,6 +151,8 @@ class Station:
         self.pipeline.stop()
         for worker in self.sinks:
             worker.stop()
+        self.shadow.stop()
+        self.learning.stop()
         self.retention.stop()
         self.writer.close()
         self.close()

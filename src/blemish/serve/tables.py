@@ -146,6 +146,50 @@ sinks = Table(
     Column("time", BigInteger),  # when it got one; None: never
 )
 
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("how", String(16), nullable=False),  # "fit" or "update"
+    Column("who", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # one of STATES
+    Column("model", String(64)),  # fingerprint; None until there is one
+    Column("report", Text, nullable=False),  # JSON: pictures, and what the comparison said
+    Column("error", Text),
+    Index("candidates_product", "product", "id"),
+)
+shadow_verdicts = Table(
+    "shadow_verdicts",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("candidate", _WHOLE, ForeignKey("candidates.id"), nullable=False),
+    Column("uid", String(32), ForeignKey("verdicts.uid"), nullable=False),
+    Column("label", String(16), nullable=False),  # one of LABELS
+    Column("raw_score", Float(53)),
+    Column("threshold", Float(53)),
+    Column("error", Text),
+    Index("shadow_verdicts_candidate", "candidate", "id"),
+)
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", _WHOLE, primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("configured", String(64), nullable=False),  # fingerprint of the configured model that it stands in for
+    Column("candidate", _WHOLE, ForeignKey("candidates.id")),  # None: the configured model itself
+    Column("before", _WHOLE, ForeignKey("promotions.id")),  # to which one goes back; None: to the configured model
+    Column("who", String(64), nullable=False),
+    Index("promotions_product", "product", "id"),
+)
+
+STATES = ("running", "ready", "promoted", "discarded", "broken", "interrupted")
+"""What may become of a candidate: one that is ready judges in the shadow."""
+RUNNING, READY, PROMOTED, DISCARDED, BROKEN, INTERRUPTED = STATES
+
 JUDGEMENTS = ("right", "false alarm", "missed")
 """What a person says of a verdict; the newest counts."""
 

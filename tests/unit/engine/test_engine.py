@@ -369,6 +369,18 @@ def test_a_bar_for_every_long_phase(tiles: Path, monkeypatch: pytest.MonkeyPatch
     assert all(phase in text for phase in ("features", "coreset", "calibration", "test", "9/9", "/s"))
 
 
+def test_a_function_is_told_of_every_long_phase(tiles: Path) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def told(phase: str, done: int, total: int) -> None:
+        seen.setdefault(phase, []).append((done, total))
+
+    Engine("cpu", progress=told).fit(Patchcore(image_size=SIZE), data(tiles, batch_size=4))
+    assert seen["features"] == [(4, 9), (8, 9), (9, 9)]
+    assert seen["calibration"] == [(3, 3)]
+    assert seen["coreset"][-1][0] <= seen["coreset"][-1][1] == 87
+
+
 def test_unknown_accelerator_leaves_the_model_as_it_was(model: Detector, tiles: Path) -> None:
     with pytest.raises(UsageError, match="accelerator 'abacus' can't be used: "):
         Engine("abacus", progress=False).update(model, data(tiles))

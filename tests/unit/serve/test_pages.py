@@ -69,6 +69,7 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
             "/review": "Review",
             "/threshold": "Of the newest 2 parts, 1 would be called anomalous instead of 1.",
             "/drift": "Brightness of the newest 2 parts",
+            "/learn": "0 good parts to learn from",
             "/products": "tile.safetensors",
             "/sources": "POST /api/v1/inspect",
             "/users": "This needs the role Admin.",

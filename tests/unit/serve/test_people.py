@@ -191,6 +191,11 @@ NEEDS = [
     ("GET", "/api/v1/products/tile/threshold", None, "viewer"),
     ("POST", "/api/v1/verdicts/none/feedback", {"judgement": "right"}, "operator"),
     ("PUT", "/api/v1/products/tile/threshold", {"threshold": 1e39, "seen": 1, "reason": "x"}, "engineer"),
+    ("GET", "/api/v1/products/tile/learning", None, "viewer"),
+    ("POST", "/api/v1/products/tile/learning", {"how": "fit"}, "engineer"),
+    ("POST", "/api/v1/products/tile/rollback", {"seen": ""}, "engineer"),
+    ("POST", "/api/v1/candidates/1/promote", {"seen": ""}, "engineer"),
+    ("DELETE", "/api/v1/candidates/1", None, "engineer"),
     ("GET", "/api/v1/users", None, "admin"),
     ("POST", "/api/v1/users", {"name": "x", "password": "y", "role": "viewer"}, "admin"),
     ("PATCH", "/api/v1/users/nobody", {"role": "admin"}, "admin"),
@@ -227,7 +232,12 @@ def test_every_route_of_the_document_is_in_the_table_above(guarded: Any) -> None
     read_by_all |= {"/api/v1/sources/{name}/picture"}
     for path, methods in document["paths"].items():
         for method in methods:
-            filled = path.replace("{code}", "tile").replace("{kind}", "csv").replace("{uid}", "none")
+            filled = (
+                path.replace("{code}", "tile")
+                .replace("{kind}", "csv")
+                .replace("{uid}", "none")
+                .replace("{number}", "1")
+            )
             filled = filled.replace("{name}", "nobody" if method == "patch" else "none")
             known = (method.upper(), filled) in tested or path == "/api/v1/inspect/batch"  # which is like another
             assert known or (method == "get" and path in read_by_all), f"{method} {path}"

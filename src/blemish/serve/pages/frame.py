@@ -21,6 +21,7 @@ MENU = {
     "review": ("/review", "operator", "fact_check"),
     "threshold": ("/threshold", "viewer", "tune"),
     "drift": ("/drift", "viewer", "trending_up"),
+    "learn": ("/learn", "viewer", "school"),
     "products": ("/products", "viewer", "inventory_2"),
     "sources and sinks": ("/sources", "viewer", "swap_horiz"),
     "users": ("/users", "admin", "group"),
@@ -62,6 +63,9 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
   .two.verdict-first > :last-child { order: -1 } }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; width: 100% }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; overflow-wrap: anywhere }
+.compare { border-collapse: collapse; margin: .6rem 0; font-size: 1.1rem }
+.compare td, .compare th { padding: .35rem 1.4rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line) }
+.compare td + td { font-weight: 700; font-variant-numeric: tabular-nums }
 .q-table th, .q-table td { font-size: 1rem }
 :focus-visible { outline: 3px solid #ff9800 !important; outline-offset: 2px }
 """

@@ -12,6 +12,7 @@ from blemish.serve.pages.administration import audit_page, products_page, source
 from blemish.serve.pages.drift import drift_page
 from blemish.serve.pages.frame import Visitor, frame
 from blemish.serve.pages.history import history_page
+from blemish.serve.pages.learn import learn_page
 from blemish.serve.pages.live import live_page
 from blemish.serve.pages.threshold import threshold_page
 from blemish.serve.pages.verdict import review_page, verdict_page
@@ -26,6 +27,7 @@ PAGES: dict[str, tuple[str, str, Callable[[Station, Visitor], None]]] = {
     "/review": ("review", "operator", review_page),
     "/threshold": ("threshold", "viewer", threshold_page),
     "/drift": ("drift", "viewer", drift_page),
+    "/learn": ("learn", "viewer", learn_page),
     "/products": ("products", "viewer", products_page),
     "/sources": ("sources and sinks", "viewer", sources_page),
     "/users": ("users", "admin", users_page),
