@@ -78,6 +78,8 @@ def assert_same(got: Any, want: Any) -> None:
     assert got.threshold == want.threshold
     assert got.anomaly_map.shape == want.anomaly_map.shape
     np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, atol=1e-3)
+    assert [one.box for one in got.regions] == [one.box for one in want.regions]
+    assert [one.area for one in got.regions] == pytest.approx([one.area for one in want.regions], rel=1e-2)
     undecided = np.abs(want.anomaly_map - 0.5) < 1e-3
     np.testing.assert_array_equal(got.mask | undecided, want.mask | undecided)
 
@@ -104,6 +106,7 @@ def test_batches_of_every_size(files: dict[str, Path], size: tuple[int, int]) ->
             np.testing.assert_array_equal(got.pred_label, expected.pred_label[:count])
             np.testing.assert_allclose(got.raw_score, expected.raw_score[:count], rtol=1e-4)
             np.testing.assert_allclose(got.anomaly_map, expected.anomaly_map[:count], atol=1e-3)
+            np.testing.assert_allclose(got.raw_map, expected.raw_map[:count], rtol=1e-3)
 
 
 def test_settings_mean_the_same_everywhere(files: dict[str, Path]) -> None:

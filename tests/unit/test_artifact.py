@@ -568,3 +568,4 @@ def test_graphs_of_earlier_versions_judge_as_they_did(suffix: str) -> None:
     for result, wanted in zip(session(images), expected, strict=True):
         assert (result.label, result.threshold) == (wanted["label"], wanted["threshold"])
         assert result.raw_score == pytest.approx(wanted["raw_score"], rel=1e-5)
+        assert sum(region.area for region in result.regions) == result.mask.sum(), "without a raw map, whole marks"

@@ -51,6 +51,8 @@ def inspect(
         table("graph", ("tensor", "type and shape"), [*graph["inputs"].items(), *graph["outputs"].items()])
         words = "all sizes" if graph["static"] is None else "N x H x W = {} x {} x {} only".format(*graph["static"])
         out().print(f"Backbone in {graph['precision']}; {words}.", markup=False)
+        if "raw_map" not in graph["outputs"]:
+            out().print("Regions are whole marks: no raw map to cut them by is in this file. Export again.")
         out().print(str(ParityReport.from_dict(extra["parity"])), markup=False)
 
 

@@ -144,9 +144,11 @@ class AnomalyModule(LightningModule):
         if self.trainer.sanity_checking:
             return None
         first, self._scored = self._scored, self._scored + len(batch)
-        if self._probe is not None and (data := self._data()) is not None:
-            self._probe(data.calibration[first : self._scored], lambda i: self._scorer(first + i))
-        raw = self.raw_step(batch) if self._cross is None else self._cross_step(batch, first)
+        if self._cross is None:
+            self._plant(first, len(batch))
+            raw = self.raw_step(batch)
+        else:
+            raw = self._cross_step(batch, first)
         if self.watch is not None:
             self.watch(raw)
         return raw
@@ -191,10 +193,20 @@ class AnomalyModule(LightningModule):
         return decided
 
     def _cross_step(self, batch: ImageBatch, first: int) -> InferenceBatch:
-        """`raw_step` by detectors that haven't seen the images; the first of them is number `first` of all."""
-        each = range(len(batch))
-        parts = [self._scorer(first + i).inspect(batch.image[i : i + 1], batch.size[i : i + 1]) for i in each]
+        """`raw_step` by detectors that haven't seen the images; the first of them is number `first` of all. What is
+        planted into an image comes at once after it: a fold's detector is made only once.
+        """
+        parts = []
+        for i in range(len(batch)):
+            parts.append(self._scorer(first + i).inspect(batch.image[i : i + 1], batch.size[i : i + 1]))
+            self._plant(first + i, 1)
         return RawPrediction.joined(parts).batch(batch)
+
+    def _plant(self, first: int, count: int) -> None:
+        """Scores what is planted into the calibration images from number `first` on."""
+        data = self._data()
+        if self._probe is not None and data is not None:
+            self._probe(data.calibration[first : first + count], lambda i: self._scorer(first + i))
 
     def _scorer(self, place: int) -> Detector:
         """The detector that scores the calibration image at a place in their order: one that hasn't seen it."""

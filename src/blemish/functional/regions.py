@@ -4,6 +4,9 @@ Pure numpy, because it also runs beside an exported graph where torch is absent.
 runs that touch between neighboring rows are found by two binary searches and joined by a union-find whose steps are
 array operations, so no Python loop visits pixels, runs or rows.
 
+Maps are smoothed, so a mark that ends where the map falls below a threshold reaches beyond its defect, the further the
+higher its peak is. `cores` cuts each mark relative to its own.
+
 Axes: row (downwards), column (rightwards). Components are numbered from 1 in raster order of their first pixel.
 """
 
@@ -53,6 +56,10 @@ class Region:
             "mean_score": self.mean_score,
             "polygon": [[list(point) for point in ring] for ring in self.polygon],
         }
+
+
+CORE = 0.75
+"""Of its peak that a pixel of a core reaches. Measured on drawn parts by `benchmarks/areas.py`."""
 
 
 class _Runs(NamedTuple):
@@ -128,6 +135,37 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
         for i in np.argsort(-top, kind="stable")
         if large[i]
     ]
+
+
+def cores(mask: ArrayLike, score_map: ArrayLike, share: float = CORE) -> Mask:
+    """What a mark is about: of each 8-connected component of a mask the pixels that reach a share of its own peak and
+    are connected with that peak. There are as many components as before, each within its own; one without a positive
+    score stays whole.
+
+    Args:
+        mask: (H, W) bool, True on anomalous pixels.
+        score_map: (H, W) raw scores, not cut off above; 0 is a perfect match. NaN counts as infinite.
+        share: of the peak, in (0, 1].
+
+    Returns:
+        (H, W) bool.
+    """
+    mask = _checked(mask)
+    runs = _label_runs(mask, connectivity=8)
+    number = runs.label[_run_of_pixels(runs)]  # of the component of each True pixel, in raster order, as all below
+    score = np.asarray(score_map)[mask].astype(np.float64)
+    score[np.isnan(score)] = np.inf
+    peak = np.full(runs.n, -np.inf)
+    np.maximum.at(peak, number, score)
+    core = mask.copy()
+    core[mask] = score >= np.where(peak > 0, share * peak, -np.inf)[number]
+    at_peak = np.flatnonzero(score == peak[number])[::-1]
+    place = np.empty(runs.n, np.int64)
+    place[number[at_peak]] = at_peak  # reversed, so that the first in raster order is written last
+    piece, count = label_components(core)
+    chosen = np.zeros(count + 1, np.bool_)
+    chosen[piece[mask][place]] = True
+    return np.asarray(core & chosen[piece])
 
 
 def highest(score_map: ArrayLike, region: Region | None, threshold: float) -> tuple[int, int]:

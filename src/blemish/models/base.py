@@ -32,7 +32,7 @@ from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
 from blemish.functional.patches import worst_mean
-from blemish.functional.regions import Region, find_regions, highest
+from blemish.functional.regions import Region, cores, find_regions, highest
 from blemish.models.components import moments
 from blemish.models.components.map_maker import MapMaker
 from blemish.models.components.tiler import Tiler
@@ -401,13 +401,13 @@ class Detector(nn.Module, ABC):
         size = (pixels.shape[1], pixels.shape[2])
         features = self.features(self.pre_processor(pixels))
         raw = self._judge(features, size)
+        patches, heights = self.map_maker.patches(features)[0], raw.maps[0].cpu().numpy()  # (P, D), (H, W)
+        threshold = decision.pixel.effective_threshold
         if regions is None:
             batch: InferenceBatch = self.decider.with_decision(decision)(raw.batch())
             assert batch.pred_mask is not None
             assert batch.anomaly_map is not None
-            regions = find_regions(batch.pred_mask[0].cpu(), batch.anomaly_map[0].cpu())
-        patches, heights = self.map_maker.patches(features)[0], raw.maps[0].cpu().numpy()  # (P, D), (H, W)
-        threshold = decision.pixel.effective_threshold
+            regions = find_regions(cores(batch.pred_mask[0].cpu(), heights), batch.anomaly_map[0].cpu())
         found = []
         for region in regions or (None,):
             x, y = highest(heights, region, threshold)

@@ -6,7 +6,7 @@ A graph decides by itself. What is computed here from its thresholds is only sho
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,12 @@ class GraphBackend:
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Runs the graph on "image" and `SETTINGS`; the arrays of `Outputs`, in its order."""
         raise NotImplementedError
+
+    @staticmethod
+    def given(names: Iterable[str]) -> list[str]:
+        """Those of `Outputs` that a graph has, in its order: those of earlier versions give no raw map."""
+        there = set(names)
+        return [name for name in Outputs._fields if name in there or name not in Outputs._field_defaults]
 
     def signature(self) -> dict[str, dict[str, str]]:
         """Under "inputs" and "outputs": name -> type and shape, in the runtime's words."""

@@ -11,7 +11,7 @@ import onnxruntime
 
 from blemish.errors import ArtifactError, UsageError
 from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
-from blemish.runtime.session import Outputs, Session
+from blemish.runtime.session import Session
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -52,10 +52,11 @@ class OnnxBackend(GraphBackend):
             ) from error
         text = self._session.get_modelmeta().custom_metadata_map.get("blemish")
         super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
+        self._outputs = self.given(output.name for output in self._session.get_outputs())
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
-        arrays: list[npt.NDArray[Any]] = self._session.run(list(Outputs._fields), feed)
+        arrays: list[npt.NDArray[Any]] = self._session.run(self._outputs, feed)
         return arrays
 
     def signature(self) -> dict[str, dict[str, str]]:

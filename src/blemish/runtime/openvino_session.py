@@ -24,7 +24,7 @@ from openvino import opset13 as ops
 from blemish.errors import ArtifactError, UsageError
 from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
-from blemish.runtime.session import Outputs, Session
+from blemish.runtime.session import Session
 
 KEPT_KERNELS = 256
 """How many prepared kernels, about one per layer and size of image, are kept for images of sizes met before. OpenVINO
@@ -63,6 +63,7 @@ class OpenVinoBackend(GraphBackend):
         super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
         if not _free_settings(model):
             raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
+        self._outputs = self.given(name for output in model.outputs for name in output.names)
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if kind == "CPU":
             options["CPU_RUNTIME_CACHE_CAPACITY"] = str(KEPT_KERNELS)
@@ -95,7 +96,7 @@ class OpenVinoBackend(GraphBackend):
             compiled = self._compiled  # not self: a session in a cycle would keep its memory until the collector comes
             self._local.request = lru_cache(MAX_SIZES)(lambda size: compiled(size).create_infer_request())
         results = self._local.request(size).infer(feed)
-        return [np.array(results[name]) for name in Outputs._fields]  # copies: the next run writes into these arrays
+        return [np.array(results[name]) for name in self._outputs]  # copies: the next run writes into these arrays
 
     def signature(self) -> dict[str, dict[str, str]]:
         """See `GraphBackend.signature`. Thresholds and sensitivities are constants in the file and inputs here."""

@@ -25,6 +25,7 @@ from blemish.data.roi import stretched
 from blemish.errors import BlemishError, UsageError
 from blemish.escaping import as_utf8
 from blemish.extras import require
+from blemish.functional.outlines import fill
 from blemish.functional.pixels import to_uint8
 from blemish.functional.regions import Region
 from blemish.post_processing.decision import Decision
@@ -51,7 +52,8 @@ class Result:
         threshold: raw threshold at the current sensitivity.
         anomaly_map: (H, W) float32 in [0, 1], in the pixels of the image.
         mask: (H, W) bool, True on anomalous pixels.
-        regions: connected parts of the mask, worst first; box, area and peak in pixels of the image.
+        regions: one for each connected part of the mask, worst first: what reaches three quarters of its peak (see
+            `blemish.functional.regions.cores`); box, area and peak in pixels of the image.
         seconds: time for reading and for inspecting (an equal share of its stack).
         image: (H, W, 3) RGB as it was inspected, uint8 or float32 in [0, 1].
         decision: how it was decided.
@@ -193,8 +195,7 @@ class Result:
             return supervision.Detections.empty()
         masks = np.zeros((len(self.regions), *self.mask.shape), dtype=bool)
         for mask, region in zip(masks, self.regions, strict=True):
-            x0, y0, x1, y1 = region.box
-            mask[y0:y1, x0:x1] = _filled(region, self.mask)
+            mask[:] = fill(region.polygon, self.mask.shape)
         return supervision.Detections(
             xyxy=np.array([region.box for region in self.regions], dtype=np.float32),
             mask=masks,
@@ -286,13 +287,3 @@ def to_dataframe(results: Iterable[Result | Failure], mm_per_pixel: float | None
             for one in results
         ]
     )
-
-
-def _filled(region: Region, mask: Mask) -> Mask:
-    """The pixels of a region in its box: those of the mask that are connected with its peak."""
-    from blemish.functional.regions import label_components
-
-    x0, y0, x1, y1 = region.box
-    labels, _ = label_components(mask[y0:y1, x0:x1])
-    x, y = region.peak
-    return np.asarray(labels == labels[y - y0, x - x0])

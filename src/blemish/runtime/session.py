@@ -22,7 +22,7 @@ from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.data.live import Shot
 from blemish.data.record import ColorRecord
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
-from blemish.functional.regions import Region, find_regions
+from blemish.functional.regions import Region, cores, find_regions
 from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
@@ -50,6 +50,7 @@ class Outputs(NamedTuple):
     pred_label: npt.NDArray[np.bool_]  # (N,)
     anomaly_map: npt.NDArray[np.float32]  # (N, H, W) in [0, 1]
     pred_mask: npt.NDArray[np.bool_]  # (N, H, W)
+    raw_map: npt.NDArray[np.float32] | None = None  # (N, H, W), not cut off; None from files of earlier versions
 
 
 class Backend(Protocol):
@@ -345,7 +346,10 @@ class Session:
             return
         share = (time.perf_counter() - started) / len(stack)
         for i, item in enumerate(stack):
-            regions = find_regions(outputs.pred_mask[i], outputs.anomaly_map[i], min_area=self.min_area)
+            core = outputs.pred_mask[i]
+            if outputs.raw_map is not None:
+                core = cores(core, outputs.raw_map[i])
+            regions = find_regions(core, outputs.anomaly_map[i], min_area=self.min_area)
             yield Result(
                 path=item.path,
                 label="anomalous" if outputs.pred_label[i] else "normal",

@@ -33,6 +33,19 @@ def record_of(model: Detector) -> CalibrationRecord:
     return known(model.decider.record)
 
 
+def test_the_detector_of_a_fold_is_made_once(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, finished = detectors()["padim"], []
+
+    def counted(self: Detector, finish: Any = kind.finish) -> None:
+        finished.append(self)
+        finish(self)
+
+    monkeypatch.setattr(kind, "finish", counted)
+    fitted(tiles, calibrate_on="cross", planted=30, batch_size=5)
+    folds = set(ImageDataModule(tiles, num_workers=0, calibrate_on="cross").split.folds)
+    assert len(finished) == len(folds) + 1  # and the one that is delivered
+
+
 def test_each_is_scored_by_a_detector_that_has_not_seen_its_image(tiles: Path) -> None:
     data = ImageDataModule(tiles, num_workers=0, calibrate_on="cross", planted=30, batch_size=5)
     model = fitted(tiles, calibrate_on="cross", planted=30, batch_size=5)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blemish.errors import NonFiniteError, UsageError
 from blemish.functional.outlines import fill
-from blemish.functional.regions import Region, find_regions, label_components
+from blemish.functional.regions import Region, cores, find_regions, label_components
 
 Mask = NDArray[np.bool_]
 MASKS = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=14))
@@ -112,6 +112,38 @@ def test_regions_are_those_of_a_loop(mask: Mask, seed: int, decimals: int) -> No
         assert (filled.sum(), filled[region.peak[::-1]]) == (region.area, True)
     peaks = [region.peak_score for region in found]
     assert peaks == sorted(peaks, reverse=True)
+
+
+@given(MASKS, st.integers(0, 2**32 - 1), st.integers(0, 2))
+def test_cores_are_those_of_a_loop(mask: Mask, seed: int, decimals: int) -> None:
+    rough = np.random.default_rng(seed).normal(size=mask.shape).astype(np.float32)
+    score_map = cv2.GaussianBlur(rough, None, 1.0).reshape(mask.shape).round(decimals)
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    expected = np.zeros_like(mask)
+    for name in range(1, count):
+        inside = labels == name
+        peak = float(score_map[inside].max())
+        high = inside & (score_map >= 0.75 * peak) if peak > 0 else inside
+        _, pieces = cv2.connectedComponents(high.astype(np.uint8), connectivity=8)
+        expected |= pieces == pieces[inside & (score_map == np.float32(peak))][0]
+    np.testing.assert_array_equal(cores(mask, score_map), expected)
+
+
+def test_a_core_is_relative_to_its_own_peak() -> None:
+    """Of two defects alike but for their height the cores are the same; a ridge with two summits stays one region."""
+    bump = cv2.GaussianBlur(np.pad(np.ones((9, 20), np.float32), 20), None, 4.0)
+    scores = np.hstack([16 * bump, 1024 * bump])
+    core, width = cores(scores >= 1, scores), bump.shape[1]
+    np.testing.assert_array_equal(core[:, :width], core[:, width:])
+    assert core.sum() < (scores >= 1).sum() / 3
+    ridge = np.array([[1, 9, 2, 8, 1]], np.float32)
+    assert cores(ridge >= 1, ridge).tolist() == [[False, True, False, False, False]]
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+def test_a_core_of_broken_scores_is_not_lost(worst: float) -> None:
+    assert cores(np.ones((1, 3), np.bool_), np.array([[5, worst, 5]], np.float32)).tolist() == [[False, True, False]]
+    assert cores(np.ones((1, 2), np.bool_), np.full((1, 2), -np.inf, np.float32)).all()
 
 
 def test_a_region_reads_as_documented() -> None:

@@ -23,6 +23,8 @@ from blemish.errors import (
     NotCalibratedError,
     UsageError,
 )
+from blemish.functional.outlines import fill
+from blemish.functional.regions import label_components
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
 from blemish.runtime.inputs import odd_colors
@@ -212,7 +214,11 @@ def test_label_is_the_threshold_rule(session: Session) -> None:
 def test_regions_lie_in_the_mask(session: Session) -> None:
     result = session(part(3, "hole", size=(150, 220)))[0]
     assert result.regions
-    assert sum(region.area for region in result.regions) == int(result.mask.sum())
+    inside = sum(fill(region.polygon, result.mask.shape).astype(int) for region in result.regions)
+    assert np.max(inside) == 1, "none lies on another"
+    assert not (inside & ~result.mask).any()
+    assert len(result.regions) == label_components(result.mask)[1]
+    assert np.sum(inside) < result.mask.sum()
     peaks = [region.peak_score for region in result.regions]
     assert peaks == sorted(peaks, reverse=True)
 
