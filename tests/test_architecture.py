@@ -22,6 +22,7 @@ RANK = {
     "_version": 0,
     "seal": 0.5,
     "files": 0.5,
+    "memory": 0,
     "signing": 0.6,
     "extras": 0.5,
     "progress": 0.5,

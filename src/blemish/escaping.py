@@ -6,12 +6,14 @@ as a spreadsheet's formula; whoever delivers pictures chooses their names. Rules
 - a line on a terminal, in a log or a message: `one_line`. Words of ours may hold line breaks: `lines`.
 - the page of a report: `lines`, and the template engine's own escaping for HTML.
 - a table in Markdown: `markdown_cell`.
-- JSON, JSON lines, COCO, Parquet: `as_utf8`, so that it is Unicode; JSON's own escaping does the rest.
+- JSON, COCO, Parquet: `as_utf8`, so that it is Unicode; JSON's own escaping does the rest.
+- JSON lines: `json_line`, which is a line to whoever splits text by Unicode's rules, too.
 - CSV: `csv_cell` for words, `csv_path` for paths, which remain paths.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any
@@ -43,6 +45,12 @@ def as_utf8(value: Any) -> Any:
     if isinstance(value, dict):
         return {as_utf8(key): as_utf8(one) for key, one in value.items()}
     return [as_utf8(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def json_line(content: Any, *, ascii_only: bool = False) -> str:
+    """JSON of plain values that are Unicode, in one line without its end. Raises ValueError for NaN and infinity."""
+    text = json.dumps(content, ensure_ascii=ascii_only, allow_nan=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def markdown_cell(text: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from blemish.cli.console import print_json
 from blemish.errors import ImageReadError, OutputError
-from blemish.escaping import as_utf8, csv_cell, csv_path, lines, markdown_cell, one_line
+from blemish.escaping import as_utf8, csv_cell, csv_path, json_line, lines, markdown_cell, one_line
 
 HOSTILE = (
     b"a\nnormal    0.000  z.png",
@@ -45,6 +45,15 @@ def test_one_line_is_printable_and_one_line(name: bytes) -> None:
 def test_ordinary_names_are_left_alone() -> None:
     for name in ("Teile/Stück 7.png", "部品.png", "قطعة.png", "👩‍🔧.png", "C:\\parts\\new.png"):
         assert one_line(name) == lines(name) == as_utf8(name) == csv_cell(name) == csv_path(name) == name
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_line_of_json_is_one_line_to_everyone(name: bytes) -> None:
+    content = as_utf8({os.fsdecode(name): [os.fsdecode(name), "\x85", 1.5]})
+    for ascii_only in (True, False):
+        line = json_line(content, ascii_only=ascii_only)
+        assert line.splitlines() == [line]
+        assert json.loads(line) == content
 
 
 def test_second_lines_are_indented() -> None:

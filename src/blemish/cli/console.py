@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from blemish.escaping import as_utf8, lines, one_line
+from blemish.escaping import as_utf8, json_line, lines, one_line
 
 ANOMALIES = 1
 USAGE = 2
@@ -120,8 +120,7 @@ def phases() -> Iterator[Callable[[str, int, int], None]]:
 
 def print_line(content: Mapping[str, Any]) -> None:
     """One JSON object in one line of stdout, which is there at once; otherwise as `print_json`."""
-    json.dump(as_utf8(content), sys.stdout, ensure_ascii=_ascii_only(), allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_line(as_utf8(content), ascii_only=_ascii_only()) + "\n")
     sys.stdout.flush()
 
 

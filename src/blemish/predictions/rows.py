@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from blemish.data.explanation import Explanation, GoodPatch
 from blemish.errors import ArtifactError
-from blemish.escaping import csv_path
+from blemish.escaping import csv_path, json_line
 from blemish.extras import require
 from blemish.files import digest
 from blemish.predictions.coco import write_coco
@@ -102,7 +102,7 @@ def _csv_lines(rows: Sequence[PredictionRow]) -> bytes:
 
 
 def _json_lines(rows: Sequence[PredictionRow]) -> bytes:
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    return "".join(f"{json_line(row)}\n" for row in rows).encode()
 
 
 def arrow_schema() -> Any:

@@ -26,13 +26,14 @@ from blemish.engine import Engine
 from blemish.engine.testing import data_for_test, figures_of
 from blemish.errors import DataError, UsageError
 from blemish.manifest import read_manifest
+from blemish.memory import peak_memory
 from blemish.models import DETECTORS
 from blemish.options import as_text
 from blemish.post_processing.moving import moved
 from blemish.predictions.rows import fingerprint
 from blemish.progress import Progress, silent
 from blemish.report.html import Evaluation, require_packages, write_html
-from blemish.report.html_gallery import Gallery, Shown, deciding, from_model, from_predictions, peak_memory
+from blemish.report.html_gallery import Gallery, Shown, deciding, from_model, from_predictions
 from blemish.report.html_rows import ImageRow, read_predictions, rows_of
 from blemish.runtime.torch_session import TorchBackend
 from blemish.settings import options

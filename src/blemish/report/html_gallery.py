@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -196,16 +195,6 @@ def from_predictions(rows: Sequence[ImageRow], seconds: Sequence[float], *, read
         groups.append(Group(key, total, [_with_boxes(row, reading) for row in some], reason))
     speed = Speed.of(seconds, [], "reading and inspecting, noted down when the images were predicted")
     return Gallery(groups, speed, has_maps=False)
-
-
-def peak_memory() -> int | None:
-    """The most bytes of memory this process has had so far; None where the system doesn't say."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _again(session: Session, row: ImageRow, first: Result) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import socket
@@ -14,6 +13,7 @@ from ipaddress import ip_address
 import uvicorn
 
 from blemish.errors import UsageError
+from blemish.escaping import as_utf8, json_line
 from blemish.serve.api import create_app
 from blemish.serve.configuration import StationSettings
 from blemish.serve.history import iso
@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
-        return json.dumps(content, ensure_ascii=False)
+        return json_line(as_utf8(content))
 
 
 def log_to_stderr() -> None:

@@ -23,6 +23,7 @@ import torch
 from blemish.artifact import save
 from blemish.data.image_io import Reading
 from blemish.data.index import Sample
+from blemish.memory import peak_memory as peak_bytes
 from blemish.models.base import Detector
 from blemish.runtime.torch_session import TorchBackend
 
@@ -97,7 +98,8 @@ def peak_memory() -> Iterator[Peak]:
     try:
         yield peak
     finally:
-        peak.process = _high_water_mark() if resettable else None
+        highest = peak_bytes() if resettable else None
+        peak.process = None if highest is None else highest / 2**20
         if torch.cuda.is_available():
             peak.gpu = torch.cuda.max_memory_allocated() / 2**20
 
@@ -121,13 +123,6 @@ def _reset_high_water_mark() -> bool:
     except OSError:
         return False
     return True
-
-
-def _high_water_mark() -> float | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
 
 
 def _processor() -> str:
