@@ -41,6 +41,7 @@ RANK = {
     "post_processing": 4,
     "models": 5,
     "manifest": 5.5,  # torch-free
+    "catalog": 5.6,  # torch-free
     "artifact": 6,
     "engine": 6,
     "runtime": 7,

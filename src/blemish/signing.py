@@ -69,8 +69,8 @@ def sign(model: str | os.PathLike[str], digest: str, key: str | os.PathLike[str]
             without cryptography.
     """
     signature = _read_key(Path(key), private=True).sign(_PREFIX + digest.encode())
-    write_text(_signature_of(Path(model)), base64.b64encode(signature).decode() + "\n")
-    return _signature_of(Path(model))
+    write_text(signature_of(Path(model)), base64.b64encode(signature).decode() + "\n")
+    return signature_of(Path(model))
 
 
 def check(model: str | os.PathLike[str], digest: str | None) -> None:
@@ -87,7 +87,7 @@ def check(model: str | os.PathLike[str], digest: str | None) -> None:
     key = os.environ.get(REQUIRE)
     if not key or _made_here.get():
         return
-    public, path = _read_key(Path(key), private=False), _signature_of(Path(model))
+    public, path = _read_key(Path(key), private=False), signature_of(Path(model))
     if digest is None:
         raise ArtifactError(f"{model} is of a version that wrote no digest to be signed. Load and save it again.")
     try:
@@ -132,7 +132,9 @@ def made_here() -> Iterator[None]:
         _made_here.reset(token)
 
 
-def _signature_of(model: Path) -> Path:
+def signature_of(model: Path) -> Path:
+    """Where the signature of a model file lies."""
+    """Where the signature of a model file lies."""
     return model.with_name(f"{model.name}.sig")
 
 

@@ -18,6 +18,7 @@ import typer
 from blemish._version import __version__
 from blemish.cli.bench import bench
 from blemish.cli.calibrate import calibrate, update
+from blemish.cli.catalog import catalog
 from blemish.cli.console import (
     BAD_INPUT,
     CLOSED_PIPE,
@@ -55,7 +56,7 @@ app = typer.Typer(
 )
 for verb in (
     *(fit, fit_all, test, report, predict, calibrate, update),
-    *(export, inspect, sign, recommend, bench, doctor, demo),
+    *(export, catalog, inspect, sign, recommend, bench, doctor, demo),
 ):
     app.command()(verb)
 app.add_typer(serve, name="serve")

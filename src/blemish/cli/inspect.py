@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Path = typer.Argument(..., help="Model file: .safetensors, or exported as .onnx or .xml."),
+    model: Path = typer.Argument(..., help="Model file: .safetensors, exported as .onnx or .xml, or a .catalog."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Show a model's detector, settings, thresholds, calibration and origin; of an exported one, its parity report."""
+    """Show a model's detector, settings, thresholds, calibration and origin; of an exported one, its parity report.
+
+    Of a .catalog, its products.
+    """
+    if model.suffix.lower() == ".catalog":
+        _catalog(model, as_json)
+        return
     content, extra = _exported(model) if model.suffix.lower() in (".onnx", ".xml") else _artifact(model)
     if as_json:
         print_json({**content, **extra, "bytes": model.stat().st_size})
@@ -54,6 +60,21 @@ def inspect(
         if "raw_map" not in graph["outputs"]:
             out().print("Regions are whole marks: no raw map to cut them by is in this file. Export again.")
         out().print(str(ParityReport.from_dict(extra["parity"])), markup=False)
+
+
+def _catalog(path: Path, as_json: bool) -> None:
+    """From its header: which products share how much."""
+    from blemish.catalog import read_catalog, shares
+
+    found = read_catalog(path)
+    size, alone = shares(path)
+    if as_json:
+        products = [{"code": product.code, "signed": product.signature is not None} for product in found.products]
+        print_json({"products": products, "sha256": found.seal.rpartition("-")[2], "bytes": size, "bytes_alone": alone})
+        return
+    rows = [(product.code, "signed" if product.signature else "-") for product in found.products]
+    table("catalog", ("product", "signature"), rows)
+    out().print(f"{path}: {size / 2**20:.1f} MB; as files of their own {alone / 2**20:.1f} MB.", markup=False)
 
 
 _IMAGE = ("raw_image_threshold", "image_min", "image_max", "image_sensitivity")

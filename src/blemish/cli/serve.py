@@ -25,7 +25,7 @@ serve = typer.Typer(cls=_Verbs, help="Inspect a line, with a memory of every ver
 
 @serve.command()
 def run(
-    model: Path | None = typer.Argument(None, help="Model file, where there is one product."),
+    model: Path | None = typer.Argument(None, help="Model file, where there is one product; or a .catalog."),
     watch: list[Path] | None = typer.Option(None, "--watch", help="Folder into which something puts pictures."),
     config: Path | None = typer.Option(None, "--config", help="YAML file with all that a station can be told."),
     data: Path | None = typer.Option(None, help="Folder for database and pictures. Default: station."),
@@ -45,6 +45,7 @@ def run(
         raise UsageError("Give a model file, or --config, or --demo.")
     if watch and model is None:
         raise UsageError("--watch goes with a model file. A configuration lists its sources.")
+    from blemish.catalog import code_of
     from blemish.serve import configuration, server
 
     flags: dict[str, Any] = {
@@ -69,7 +70,10 @@ def run(
             server.serve(configuration.station_settings({**given, **story.configuration()}))
         return
     assert model is not None
-    given["products"] = [{"code": configuration.code_of(model), "model": model}]
+    if model.suffix.lower() == ".catalog":
+        given["catalog"] = model
+    else:
+        given["products"] = [{"code": code_of(model), "model": model}]
     given["sources"] = [{"folder": folder} for folder in watch or ()]
     server.serve(configuration.station_settings(given))
 

@@ -15,12 +15,12 @@ from fastapi import APIRouter, Depends, FastAPI, File, Header, HTTPException, Qu
 from pydantic import BaseModel, Field
 
 from blemish._version import __version__
+from blemish.catalog import CODE
 from blemish.errors import UsageError
 from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
 from blemish.serve.learn_api import learn_routes
 from blemish.serve.people_api import people_routes, session_routes
-from blemish.serve.section import CODE
 from blemish.serve.station import Station, product_of
 from blemish.serve.work_api import wanted_verdicts, work_routes
 

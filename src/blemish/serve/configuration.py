@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from blemish.catalog import CODE, models_of, read_catalog
 from blemish.data.video import title_of
 from blemish.errors import UsageError
-from blemish.serve.section import CODE, Section, kind_by_key
+from blemish.serve.section import Section, kind_by_key
 from blemish.serve.sinks.settings import SinkSettings
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class StationSettings(Section):
     cert: Path | None = Field(None, description="Certificate chain, PEM: the station then speaks HTTPS.")
     key: Path | None = Field(None, description="Its private key, PEM.")
     products: tuple[ProductSettings, ...] = Field((), description="Products and their models.")
+    catalog: Path | None = Field(None, description="File of `blemish catalog`, whose products are served as well.")
     sources: tuple[AnySource, ...] = Field((), description="Where pictures come from, beside HTTP.")
     sinks: tuple[SinkSettings, ...] = Field((), description="Where verdicts go.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
@@ -202,11 +204,6 @@ class StationSettings(Section):
         return self.database or f"sqlite:///{(self.data / 'station.sqlite').resolve()}"
 
 
-def code_of(model: Path) -> str:
-    """A product code from the name of a model file."""
-    return re.sub(r"[^\w.+-]", "-", model.stem)[:64]
-
-
 def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationSettings:
     """Settings from the keys of a configuration.
 
@@ -215,9 +212,14 @@ def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationS
         base: folder that relative paths start from.
 
     Raises:
-        UsageError: in one line, for the first thing that is wrong.
+        UsageError: in one line, for the first thing that is wrong. ArtifactError: if the catalog is.
     """
     try:
+        if isinstance(values.get("catalog"), (str, Path)) and isinstance(values.get("products", []), (list, tuple)):
+            found = read_catalog(base / values["catalog"])
+            data = Path(values.get("data", StationSettings.model_fields["data"].default))
+            models = [{"code": code, "model": path} for code, path in models_of(found, data / "catalog").items()]
+            values = {**values, "products": [*values.get("products", ()), *models]}
         settings = StationSettings(**values)
     except (ValidationError, TypeError) as error:
         if isinstance(error, TypeError):
@@ -233,6 +235,7 @@ def station_settings(values: Mapping[str, Any], base: Path = Path()) -> StationS
         update={
             "cert": settings.cert and base / settings.cert,
             "key": settings.key and base / settings.key,
+            "catalog": settings.catalog and base / settings.catalog,
             "data": base / settings.data,
             "products": tuple(_based(product, base) for product in settings.products),
             "sources": tuple(_based(source, base) for source in settings.sources),

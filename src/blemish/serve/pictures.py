@@ -33,10 +33,11 @@ class Pictures:
     Args:
         folder: where they lie; it is made.
         settings: which are kept.
+        near: see `blemish.serve.feedback.reason_to_ask`: pictures of parts that people are asked about are kept.
     """
 
-    def __init__(self, folder: Path, settings: PictureSettings) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, settings: PictureSettings, near: float) -> None:
+        self.folder, self._near = folder, near
         self.settings = settings
         self._passing: deque[Path] = deque()  # of the newest parts, which are still looked at
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ class Pictures:
         sample of the others.
         """
         drawn = int(verdict["uid"][-8:], 16) / 2**32
-        asked = verdict["label"] != NORMAL or reason_to_ask(verdict) is not None
+        asked = verdict["label"] != NORMAL or reason_to_ask(verdict, self._near) is not None
         return asked or drawn < self.settings.keep_normal
 
     def finish(self, verdict: Verdict, anomaly_map: npt.NDArray[np.float32] | None) -> None:

@@ -7,9 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-CODE = r"^[\w.+-]{1,64}$"
-"""What a product code may look like: it is a part of addresses, labels and file names."""
-
 
 class Section(BaseModel):
     """Base class: frozen, and an unknown key is an error."""

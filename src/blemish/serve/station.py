@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from blemish.catalog import unpack
 from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.serve.accounts import Accounts
 from blemish.serve.configuration import AnySource, CameraSettings, StationSettings, VideoSettings
@@ -42,7 +43,7 @@ class Station:
         self.settings = settings
         try:
             settings.data.mkdir(parents=True, exist_ok=True)
-            self.pictures = Pictures((settings.data / "pictures").resolve(), settings.pictures)
+            self.pictures = Pictures((settings.data / "pictures").resolve(), settings.pictures, settings.review_near)
         except OSError as error:
             raise OutputError(settings.data, error.strerror or str(error)) from error
         self.engine = open_database(settings.database_url)
@@ -76,6 +77,8 @@ class Station:
             self.models,
             {product.code: product.dataset for product in settings.products},
         )
+        if settings.catalog is not None:
+            unpack(settings.catalog, settings.data / "catalog")
         self.promotions = Promotions(self.history, self.models.products, self.learning.file_of)
         self.models.products.update({code: self.promotions.file(code) for code in self.models.products})
         self.models.check()

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
+from blemish.catalog import CODE
 from blemish.errors import BlemishError, UsageError
 from blemish.serve.accounts import Person
 from blemish.serve.exporting import csv_lines, rows, write_coco_file, write_parquet
@@ -19,7 +20,6 @@ from blemish.serve.frames import FrameSource
 from blemish.serve.guard import need
 from blemish.serve.history import Search, iso, now, shown
 from blemish.serve.people_api import with_400
-from blemish.serve.section import CODE
 from blemish.serve.showing import View, encoded, explanation_of, picture_of
 from blemish.serve.station import Station
 from blemish.serve.thresholds import ChangedMeanwhile

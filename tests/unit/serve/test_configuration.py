@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from blemish.catalog import code_of
 from blemish.errors import UsageError
-from blemish.serve.configuration import code_of, read_station, station_settings
+from blemish.serve.configuration import read_station, station_settings
 
 GEAR = {"code": "gear", "model": "gear.onnx"}
 PIN = {"code": "pin", "model": "pin.onnx"}

@@ -56,7 +56,7 @@ USUAL = Pace()
 
 def worker_of(history: History, tmp_path: Path, pace: Pace = USUAL, **section: Any) -> Worker:
     [settings] = station_settings({"sinks": [section]}).sinks
-    pictures = Pictures(tmp_path / "pictures", PictureSettings())
+    pictures = Pictures(tmp_path / "pictures", PictureSettings(), 0.0)
     return Worker(settings, make_sink(settings, pictures), history, pace)
 
 
@@ -244,7 +244,7 @@ def test_a_table_has_each_row_once_whatever_a_crash_left(history: History, tmp_p
     whole = path.read_bytes()
     path.write_bytes(whole + b"3,torn")
     settings = worker.settings
-    sink = make_sink(settings, Pictures(tmp_path / "pictures", PictureSettings()))
+    sink = make_sink(settings, Pictures(tmp_path / "pictures", PictureSettings(), 0.0))
     sink.open()  # as after a crash before it was remembered what was written
     for number in (*numbers, add(history, part="new")):
         [verdict] = history.after(number - 1, 1)

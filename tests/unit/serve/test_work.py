@@ -108,6 +108,16 @@ def test_people_are_asked_about_what_is_near_and_about_a_sample() -> None:
     assert reason_to_ask({"label": "failed", "score": None, "uid": "0" * 32}, 0.1) is None
 
 
+def test_pictures_that_people_are_asked_about_stay(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, PictureSettings(keep_normal=0), 0.1)
+    for score, digits, stays in (
+        (0.45, "f" * 32, True),
+        (0.1, "f" * 32, False),
+        (0.1, "f" * 16 + "0" * 8 + "f" * 8, True),
+    ):
+        assert pictures.keeps({"uid": digits, "score": score, "label": "normal"}) is stays
+
+
 def test_the_queue_is_capped_and_empties_with_opinions(line: Any) -> None:
     _, client, answers = line
     assert len(answers) > 4
@@ -239,7 +249,7 @@ def test_brightness_and_sharpness_are_those_of_the_picture(line: Any, ranked: li
 
 def test_retention_removes_by_age_and_then_the_oldest_beyond_the_quota(tmp_path: Path) -> None:
     settings = PictureSettings(days=10, quota_gb=25e-9)
-    pictures = Pictures(tmp_path, settings)
+    pictures = Pictures(tmp_path, settings, 0.0)
     for age in (12, 11, 3, 2, 1):
         path = tmp_path / "2020-01-01" / f"{age}.png"
         path.parent.mkdir(exist_ok=True)

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, SecretStr, Tag, field_validator
 
-from blemish.serve.section import CODE, Section, kind_by_key
+from blemish.catalog import CODE
+from blemish.serve.section import Section, kind_by_key
 
 Label: TypeAlias = Literal["normal", "anomalous", "failed"]
 Code: TypeAlias = Annotated[str, Field(pattern=CODE)]
