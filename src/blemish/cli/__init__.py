@@ -16,9 +16,6 @@ from pathlib import Path
 import typer
 
 from blemish._version import __version__
-from blemish.cli.bench import bench
-from blemish.cli.calibrate import calibrate, update
-from blemish.cli.catalog import catalog
 from blemish.cli.console import (
     BAD_INPUT,
     CLOSED_PIPE,
@@ -29,19 +26,7 @@ from blemish.cli.console import (
     logging_on_stderr,
     talk,
 )
-from blemish.cli.data import data
-from blemish.cli.demo import demo
-from blemish.cli.doctor import doctor
-from blemish.cli.export import export
-from blemish.cli.fit import fit
-from blemish.cli.fit_all import fit_all
-from blemish.cli.inspect import inspect
-from blemish.cli.predict import predict
-from blemish.cli.recommend import recommend
-from blemish.cli.report import report
-from blemish.cli.serve import serve
-from blemish.cli.sign import sign
-from blemish.cli.test import test
+from blemish.cli.verbs import Verbs
 from blemish.errors import BlemishError, MissingExtraError, UsageError
 from blemish.extras import needing_extras
 from blemish.signing import required
@@ -49,18 +34,12 @@ from blemish.terminating import ended_by_sigterm
 
 app = typer.Typer(
     name="blemish",
+    cls=Verbs,
     help="Finds what is wrong in pictures after seeing only pictures that are right.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
-    *(fit, fit_all, test, report, predict, calibrate, update),
-    *(export, catalog, inspect, sign, recommend, bench, doctor, demo),
-):
-    app.command()(verb)
-app.add_typer(serve, name="serve")
-app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)

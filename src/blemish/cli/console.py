@@ -7,15 +7,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from blemish.escaping import as_utf8, json_line, lines, one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 ANOMALIES = 1
 USAGE = 2
@@ -89,6 +90,8 @@ def progress(*, transient: bool = True, console: Console | None = None) -> Progr
         transient: whether it goes when it is done.
         console: where lines are printed meanwhile: the bar stays below them. None for stderr, where no others go.
     """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     console = console or SafeConsole(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -136,6 +139,8 @@ def _ascii_only() -> bool:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on stdout; numbers to the right."""
+    from rich.table import Table
+
     drawn = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], (int, float)) or row[i] == "-" for row in rows) and bool(rows)

@@ -9,13 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import typer
 
 from blemish.artifact import load
-from blemish.cli import app
 from blemish.cli.flags import OPTIONS
+from blemish.cli.verbs import command_of
 from blemish.trials import jobs
 from conftest import Blemish
 
@@ -152,7 +150,5 @@ def test_a_missing_folder(blemish: Blemish, tmp_path: Path) -> None:
 
 
 def test_every_key_of_fit_is_a_flag_but_detector_and_seed() -> None:
-    command = typer.main.get_command(app)
-    assert isinstance(command, click.Group) or hasattr(command, "commands")
-    names = {parameter.name for parameter in command.commands["bench"].params}  # type: ignore[attr-defined]
+    names = {parameter.name for parameter in command_of("bench").params}
     assert OPTIONS.keys() - names == {"detector", "seed"}

@@ -7,15 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 
 from blemish.artifact import load, read_manifest
-from blemish.cli import app
 from blemish.cli.flags import OPTIONS, help_of, parse_flag
+from blemish.cli.verbs import command_of
 from blemish.data.datamodule import ImageDataModule
 from blemish.errors import UsageError
 from blemish.models import DETECTORS
@@ -34,9 +32,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def test_flags_are_the_keys() -> None:
-    command = typer.main.get_command(app)
-    assert isinstance(command, click.Group) or hasattr(command, "commands")
-    fit = command.commands["fit"]  # type: ignore[attr-defined]
+    fit = command_of("fit")
     own = {"directory", "output", "config", "preset", "overwrite", "with_thumbnails", "as_json"}
     own |= {"devices", "ray", "address", "print_config"}
     assert {p.name for p in fit.params} - own == OPTIONS.keys()

@@ -7,24 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from blemish import __version__
-from blemish.cli import app
 from blemish.cli.console import talk
 from blemish.cli.flags import OPTIONS, SECTION_OF
+from blemish.cli.verbs import VERBS, command_of
 
-VERBS = ["fit", "fit-all", "test", "report", "predict", "calibrate", "update", "export", "recommend", "bench", "demo"]
+WITH_FLAGS = [
+    "fit",
+    "fit-all",
+    "test",
+    "report",
+    "predict",
+    "calibrate",
+    "update",
+    "export",
+    "recommend",
+    "bench",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_the_list_of_verbs_says_how_their_own_help_begins(verb: str) -> None:
+    own = " ".join(command_of(verb).help.split())
+    assert own.startswith(VERBS[verb].removesuffix("."))
+    assert command_of(verb).name == verb
+
+
+@pytest.mark.parametrize("verb", WITH_FLAGS)
 def test_no_name_is_cut_at_80_columns(verb: str, blemish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     ran = blemish(verb, "-h")
     assert ran.code == 0
-    command: Any = typer.main.get_command(app)
     words = ran.out.replace(",", " ").split()
-    for parameter in command.commands[verb].params:
+    for parameter in command_of(verb).params:
         for name in (*parameter.opts, *parameter.secondary_opts):
             assert name in words or not name.startswith("-"), name
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from rich.console import Console
 
-from blemish.cli import app
+from blemish.cli import verbs
 from blemish.trials import demo as story
 
 # Not here: export, recommend and bench, whose own tests read the whole of stdout as JSON; they take longer.
@@ -29,21 +28,20 @@ VERBS = {
 }
 
 
-def paths(group: Any, prefix: str = "") -> set[str]:
+def commands() -> dict[str, Any]:
     """Every verb of the program, sub-verbs as "data check"."""
-    found = set()
-    for name, command in group.commands.items():
-        found |= paths(command, f"{name} ") if hasattr(command, "commands") else {prefix + name}
+    found: dict[str, Any] = {}
+    for verb in verbs.VERBS:
+        command = verbs.command_of(verb)
+        below = getattr(command, "commands", None)
+        found |= {verb: command} if below is None else {f"{verb} {name}": one for name, one in below.items()}
     return found
 
 
 def test_every_verb_has_the_flag() -> None:
-    group = typer.main.get_command(app)
-    for path in paths(group) - {"serve run"}:  # which runs until it is stopped, and writes logs as JSON
-        command: Any = group
-        for word in path.split():
-            command = command.commands[word]
-        assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
+    for path, command in commands().items():
+        if path != "serve run":  # which runs until it is stopped, and writes logs as JSON
+            assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
 
 
 @pytest.mark.parametrize("verb", VERBS)
