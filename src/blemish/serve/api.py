@@ -17,15 +17,19 @@ from pydantic import BaseModel, Field
 from blemish._version import __version__
 from blemish.catalog import CODE
 from blemish.errors import UsageError
+from blemish.serve.frames import CameraSource
 from blemish.serve.guard import Guard, need
 from blemish.serve.history import Part, Search, delivery_key, new_uid, shown
 from blemish.serve.learn_api import learn_routes
-from blemish.serve.people_api import people_routes, session_routes
+from blemish.serve.people_api import people_routes, session_routes, with_400
+from blemish.serve.rate import Rate
 from blemish.serve.station import Station, product_of
 from blemish.serve.work_api import wanted_verdicts, work_routes
 
 MAX_FILES = 256
 """Pictures in one batch upload."""
+TRIGGERED = 10.0
+"""Seconds that a camera has to give a frame, and the frame to be inspected."""
 BUSY = {"Retry-After": "1"}
 
 Product = Annotated[str | None, Query(pattern=CODE, description="Its code; may be left out where there is one.")]
@@ -95,7 +99,8 @@ def create_app(station: Station) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host)
+    rate = Rate(station.settings.requests_per_second)
+    app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host, rate=rate)
     app.include_router(operations(station))
     app.include_router(session_routes(station.accounts))
     people = people_routes(station.accounts)
@@ -168,6 +173,25 @@ def verdict_routes(station: Station) -> APIRouter:
         return await _judge(
             station, [((file.filename or "")[:256], await file.read()) for file in files], product, None
         )
+
+    @router.post(
+        "/sources/{name}/trigger",
+        response_model=VerdictModel,
+        responses={404: {"description": "There is no such camera."}, 503: refusals[503], 400: refusals[400]},  # type: ignore[dict-item]
+        dependencies=[Depends(need("operator"))],
+    )
+    async def trigger(name: str, part: PartName = "") -> Any:
+        """Inspects the next frame that comes from a camera with `trigger`."""
+        cameras = [source for source in station.sources if isinstance(source, CameraSource) and source.name == name]
+        if not cameras:
+            raise HTTPException(404, f"There is no camera {name!r:.80}.")
+        asked = with_400(cameras[0].trigger, part)
+        try:
+            return shown(await asyncio.wait_for(asyncio.wrap_future(asked), TRIGGERED))
+        except asyncio.TimeoutError as error:
+            raise HTTPException(503, f"The camera gave no frame within {TRIGGERED:g} seconds.", BUSY) from error
+        except Exception as error:
+            raise HTTPException(503, "The frame could not be accepted. Ask again.", BUSY) from error
 
     @router.get("/verdicts", response_model=PageModel, responses={400: refusals[400]})  # type: ignore[dict-item]
     def search(

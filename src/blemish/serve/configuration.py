@@ -70,6 +70,10 @@ class CameraSettings(SourceSettings):
     )
     patience: float = Field(10.0, gt=0, le=600, description="Seconds that its first picture may take at the start.")
 
+    trigger: bool = Field(
+        False, description="Inspect a frame when POST /api/v1/sources/NAME/trigger asks, instead of by time."
+    )
+
     @field_validator("camera")
     @classmethod
     def _is_camera(cls, value: int | str) -> int | str:
@@ -165,6 +169,9 @@ class StationSettings(Section):
     sources: tuple[AnySource, ...] = Field((), description="Where pictures come from, beside HTTP.")
     sinks: tuple[SinkSettings, ...] = Field((), description="Where verdicts go.")
     pictures: PictureSettings = Field(default_factory=PictureSettings, description="Which pictures are kept.")
+    requests_per_second: float = Field(
+        500, gt=0, description="Requests of one token, person or address; beyond, the answer is 429."
+    )
     queue: int = Field(64, ge=1, le=100_000, description="Accepted parts that may wait for their verdict.")
     review_per_hour: int = Field(20, ge=0, description="Verdicts that operators are asked about per hour, at most.")
     review_near: float = Field(

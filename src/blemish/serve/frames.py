@@ -7,10 +7,13 @@ of it now. A video waits, and none of its frames is left out or inspected twice.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +21,7 @@ import numpy.typing as npt
 from blemish.data.video import Camera, frames
 from blemish.errors import UsageError
 from blemish.serve.configuration import CameraSettings, VideoSettings
-from blemish.serve.history import History, Part, delivery_key, new_uid
+from blemish.serve.history import History, Part, Verdict, delivery_key, new_uid
 from blemish.serve.pictures import Pictures
 from blemish.serve.pipeline import Pipeline
 from blemish.serve.showing import encoded
@@ -68,16 +71,22 @@ class FrameSource:
     def _run(self) -> None:
         raise NotImplementedError
 
-    def _accept(self, image: npt.NDArray[np.uint8], part: str, key: str | None = None) -> bool:
-        """Brings a frame to the pipeline, as soon as there is a place; False if the station stops before."""
+    def _accept(
+        self, image: npt.NDArray[np.uint8], part: str, key: str | None = None
+    ) -> Future[Verdict] | Literal[False] | None:
+        """Brings a frame to the pipeline, as soon as there is a place; False if the station stops before.
+
+        Returns:
+            The verdict to come; None if the key was accepted before.
+        """
         while not self._pipeline.reserve(timeout=0.2):
             if self._stop.is_set():
                 return False
         content, uid = encoded(image, "PNG"), new_uid()
         path = self._pictures.store(uid, content)
         accepted = Part(self.name, part, self._product, None if path is None else str(path), key, uid)
-        self._pipeline.offer([(accepted, content)]).result()
-        return True
+        [verdict] = self._pipeline.offer([(accepted, content)]).result()
+        return verdict
 
 
 class CameraSource(FrameSource):
@@ -90,7 +99,8 @@ class CameraSource(FrameSource):
 
     def __init__(self, settings: CameraSettings, product: str, pictures: Pictures, pipeline: Pipeline) -> None:
         super().__init__(settings, product, pictures, pipeline)
-        self._every = settings.every
+        self._every, self._triggered = settings.every, settings.trigger
+        self._asked: queue.SimpleQueue[tuple[str, Future[Verdict]]] = queue.SimpleQueue()
         self._camera = Camera(settings.camera, patience=None, keep=1)
         self.place = self._camera.title
         first = self._camera.next(settings.patience)
@@ -111,19 +121,54 @@ class CameraSource(FrameSource):
         """Lets go of it, where it was never started."""
         self._camera.close()
 
+    def trigger(self, part: str) -> Future[Verdict]:
+        """Inspects the next frame that comes.
+
+        Args:
+            part: what it is called.
+
+        Returns:
+            Its verdict; cancelled if nobody waits any more, an error if it could not be accepted.
+
+        Raises:
+            UsageError: if this camera isn't one that is asked.
+        """
+        if not self._triggered:
+            raise UsageError(f"The camera {self.name!r} inspects by itself. Give it trigger: true to be asked.")
+        verdict: Future[Verdict] = Future()
+        self._asked.put((part, verdict))
+        return verdict
+
+    def _answer(self, image: npt.NDArray[np.uint8], part: str, asked: Future[Verdict]) -> None:
+        if not asked.set_running_or_notify_cancel():
+            return
+        try:
+            found = self._accept(image, part)
+            if not found:
+                raise RuntimeError("the station stops")
+            found.add_done_callback(lambda done: asked.set_result(done.result()))
+        except Exception as error:
+            asked.set_exception(error)
+            raise
+
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
+            waiting = self._asked.qsize()  # who has asked until here gets a frame that comes from here on
             shot = self._camera.next(0.2)
             if shot is None:
                 self.trouble = self._camera.trouble
                 continue
             self.newest, self.trouble = shot.image, None
-            if time.monotonic() < due:
-                continue
-            due = max(due + self._every, time.monotonic())
+            name = shot.name.rpartition("#")[2]
             try:
-                self._accept(shot.image, shot.name.rpartition("#")[2])
+                if self._triggered:
+                    for _ in range(waiting):
+                        part, asked = self._asked.get()
+                        self._answer(shot.image, part or name, asked)
+                elif time.monotonic() >= due:
+                    due = max(due + self._every, time.monotonic())
+                    self._accept(shot.image, name)
             except Exception as error:  # such as a database that is gone for a while
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.warning("camera %s: %s", self.name, self.trouble)
@@ -160,7 +205,9 @@ class VideoSource(FrameSource):
         status = self._path.stat()
         for number, image in self._chosen():
             key = delivery_key(self.name, self._path, status.st_size, status.st_mtime_ns, number)
-            if self._stop.is_set() or (not self._history.keys([key]) and not self._accept(image, str(number), key)):
+            if self._stop.is_set() or (
+                not self._history.keys([key]) and self._accept(image, str(number), key) is False
+            ):
                 return
             self.newest = image
         self.finished = True

@@ -18,9 +18,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blemish.serve.accounts import ANYBODY, Accounts, Person
+from blemish.serve.rate import Rate
 
 COOKIE = "blemish_session"
 PUBLIC = {"/healthz", "/readyz", "/login", "/setup"}
+UNCOUNTED = {"/healthz", "/readyz", "/metrics"}
+"""Whoever watches over the station is never told to come back later."""
 SAFE = {"GET", "HEAD", "OPTIONS"}
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -39,10 +42,11 @@ class Guard:
         app: what is behind the door.
         accounts: who is let in.
         host: name under which the station listens.
+        rate: how often each may ask.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, host: str) -> None:
-        self._app, self._accounts, self._host = app, accounts, host
+    def __init__(self, app: ASGIApp, accounts: Accounts, host: str, rate: Rate) -> None:
+        self._app, self._accounts, self._host, self._rate = app, accounts, host, rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -52,7 +56,7 @@ class Guard:
         headers = Headers(scope=scope)
         person, by_token = self._person(headers)
         scope.setdefault("state", {})["person"] = person
-        refusal = self._refusal(scope, headers, person, by_token)
+        refusal = self._too_often(scope, person) or self._refusal(scope, headers, person, by_token)
         if scope["type"] == "websocket":
             if refusal is not None:
                 await send({"type": "websocket.close", "code": 1008})
@@ -70,6 +74,18 @@ class Guard:
             await send(message)
 
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    def _too_often(self, scope: Scope, person: Person | None) -> Response | None:
+        """Whoever has shown who they are has a bucket of their own; guesses share that of their address."""
+        path = scope["path"]
+        if scope["type"] != "http" or path in UNCOUNTED or path.startswith("/_nicegui"):
+            return None
+        address = scope["client"][0] if scope.get("client") else ""
+        seconds = self._rate.take(f"address {address}" if person is None or person is ANYBODY else person.name)
+        if seconds == 0:
+            return None
+        detail = f"Too many requests: at most {self._rate.per_second:g} per second. Try again in {seconds:.1f} s."
+        return JSONResponse({"detail": detail}, 429, {"Retry-After": str(int(seconds) + 1)})
 
     def _person(self, headers: Headers) -> tuple[Person | None, bool]:
         scheme, _, secret = headers.get("authorization", "").partition(" ")

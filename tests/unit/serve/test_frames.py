@@ -62,6 +62,27 @@ def test_a_camera_of_the_network_that_goes_and_comes(small_model: Path, tmp_path
         wire.cut()
 
 
+def test_a_camera_with_a_trigger_inspects_when_it_is_asked(small_model: Path, tmp_path: Path, good: bytes) -> None:
+    with network_camera(jpeg_of(good)) as port:
+        wire = Wire(port)
+        address = f"http://127.0.0.1:{wire.port}/stream"
+        values: dict[str, Any] = {
+            "products": [{"code": "tile", "model": small_model}],
+            "sources": [{"camera": address, "name": "asked", "trigger": True}, {"camera": address, "every": 3600}],
+        }
+        with running(data=tmp_path, **values) as (station, client):
+            until(lambda: count(station) == 1)  # of the one that inspects by itself
+            for part in ("a", "b"):
+                verdict = client.post("/api/v1/sources/asked/trigger", params={"part": part}).json()
+                assert (verdict["source"], verdict["part"], verdict["product"]) == ("asked", part, "tile")
+                assert client.get(f"/api/v1/verdicts/{verdict['uid']}").json() == verdict
+            assert count(station) == 3
+            assert client.post("/api/v1/sources/other/trigger").status_code == 404
+            refused = client.post("/api/v1/sources/127.0.0.1-stream/trigger")
+            assert (refused.status_code, "Give it trigger: true" in refused.json()["detail"]) == (400, True)
+        wire.cut()
+
+
 def test_every_frame_of_a_video_once_also_after_a_restart(
     small_model: Path, tmp_path: Path, ranked: list[Path]
 ) -> None:
