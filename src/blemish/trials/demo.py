@@ -16,7 +16,7 @@ from blemish.runtime.session import Session
 from blemish.synthetic.products import PRODUCTS, write_dataset
 from blemish.trials.work import build_model, planned
 
-GOOD = 40
+GOOD = 26
 """Good parts of each kind."""
 
 
@@ -29,8 +29,8 @@ def demonstrate(
     products: Iterable[str] = tuple(PRODUCTS),
     good: int = GOOD,
     good_test: int = 10,
-    per_defect: int = 5,
-    size: tuple[int, int] = (256, 256),
+    per_defect: int = 3,
+    size: tuple[int, int] = (192, 192),
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Draws, fits, tests and draws again, one product after the other, and yields its name and its figures.
 

@@ -184,7 +184,8 @@ def test_demo(blemish: Any, inside: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert ran.code == 0, ran.err
     assert "tile" in ran.out
     assert known(load("shown/tile.safetensors").decider.record).source == "cross"  # as fit does
-    assert "Nothing is downloaded" in ran.err
+    assert len(known(load("shown/tile.safetensors").decider.record).planted) == 30
+    assert "Nothing is downloaded. Fitted as `blemish fit --preset fast --planted 30`." in ran.err
     assert "shown/tile.safetensors" in listing(inside)
     assert "shown/pictures/tile/hole.overlay.png" in listing(inside)
     again = blemish("demo", "-o", "shown")
