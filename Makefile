@@ -44,6 +44,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/anatomy.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py

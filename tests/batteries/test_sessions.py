@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from detector_checks import calibrate, fitted, parts
+from PIL import Image
 
 from blemish import runtime
 from blemish.artifact import load
 from blemish.errors import ArtifactError, ImageReadError, UsageError
 from blemish.export import exporting
 from blemish.models import Patchcore
-from blemish.runtime.session import Session
+from blemish.runtime.session import Failure, Result, Session
 from blemish.seal import BLANK, write_seal
 from blemish.synthetic.products import render
 from exported import assert_sealed, content_of, export_untried, traced
@@ -218,6 +219,30 @@ def test_threads_share_a_session(session: Session) -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, want in zip(pool.map(lambda image: session(image)[0], images * 2), expected * 2, strict=True):
             assert_same(got, want)
+
+
+def test_workers_give_the_bytes_of_one_after_the_other(session: Session, path: Path, tmp_path: Path) -> None:
+    files: list[Any] = [tmp_path / f"{number}.png" for number in range(9)]
+    for number, file in enumerate(files):
+        Image.fromarray(drawn(number, (None, "hole", "stain")[number % 3], (96, 128 - 8 * (number > 5)))).save(file)
+    files.insert(4, tmp_path / "absent.png")
+    at_once = runtime.load(path, threads=1, workers=2, batch_size=2)
+    one_by_one = Session(at_once.backend, batch_size=2)
+    for got, want in zip(at_once.stream(files), one_by_one.stream(files), strict=True):
+        if isinstance(want, Failure):
+            assert got == want
+            continue
+        assert isinstance(got, Result)
+        assert (got.path, got.label, got.raw_score, got.regions) == (
+            want.path,
+            want.label,
+            want.raw_score,
+            want.regions,
+        )
+        assert got.anomaly_map.tobytes() == want.anomaly_map.tobytes()
+        assert got.mask.tobytes() == want.mask.tobytes()
+        assert got.image is not None
+        assert got.image.tobytes() == want.image.tobytes()  # type: ignore[union-attr]
 
 
 def test_graphs_refuse_to_explain(session: Session, path: Path) -> None:

@@ -74,7 +74,11 @@ def predict(
     ),
     frames: str = typer.Option("refuse", help="Of a file with several pictures: refuse it, take the first, or all."),
     device: str = typer.Option("auto", "--device", "--accelerator", help="auto, cpu, cuda, ..."),
-    threads: int | None = typer.Option(None, "--threads", help="Threads on the CPU. Default: at most 4."),
+    threads: int | None = typer.Option(
+        None,
+        "--threads",
+        help="Cores to use, each for other images where there are several. Default: at most 4 in torch.",
+    ),
     ray: bool = typer.Option(False, "--ray", help="Score on all CPUs or GPUs of a Ray cluster, or of this machine."),
     address: str | None = typer.Option(None, "--address", help="HOST:PORT of a Ray cluster. Default: this machine."),
     ship_model: bool = typer.Option(False, "--ship-model", help="Send the model file to Ray's workers."),
@@ -133,18 +137,23 @@ def predict(
     from blemish.predictions.run import prediction_run
     from blemish.runtime import load
     from blemish.runtime.session import Session
-    from blemish.runtime.threads import sensible_threads
+    from blemish.runtime.threads import sensible_threads, shared_out, usable_cores
 
     move = {"threshold": threshold, "sensitivity": sensitivity, "rate": rate}
-    if threads is None and model.suffix.lower() == MODEL:  # runtimes of exported models limit theirs
+    workers, in_torch = 1, model.suffix.lower() == MODEL
+    if len(inputs.images) > 1 or frames == "all":
+        cores = sensible_threads() if in_torch else usable_cores()
+        workers, threads = shared_out(cores if threads is None else threads)
+    elif threads is None and in_torch:  # runtimes of exported models limit theirs
         threads = sensible_threads()
-    backend = load(model, device=device, threads=threads).backend
+    backend = load(model, device=device, threads=threads, workers=workers).backend
     session = Session(
         backend,
         decision=moved(backend.decision, **move),
         batch_size=given(flags).get("batch_size") if live else loading.batch_size,  # else a verdict at a time
         max_pixels=loading.max_pixels,
         min_area=smallest,
+        workers=workers,
         frames=frames,  # type: ignore[arg-type]  # which checks it
     )
     good = GoodPictures(session.good_images, good_root, session.reading) if explain else None

@@ -19,7 +19,7 @@ OPENERS = {
     ".onnx": "blemish.runtime.onnx_session",
     ".xml": "blemish.runtime.openvino_session",
 }
-"""File suffix -> module with an `open_session(path, device, threads)`."""
+"""File suffix -> module with an `open_session(path, device, threads, workers)`."""
 
 
 def load(
@@ -29,6 +29,7 @@ def load(
     threads: int | None = None,
     batch_size: int | None = None,
     channels: Channels = "rgb",
+    workers: int = 1,
 ) -> Session:
     """Opens a model file for inspection: call what it gives with images.
 
@@ -41,6 +42,9 @@ def load(
         batch_size: how many images of equal size are stacked. None takes 1 for streams, so that each verdict is there
             as soon as it can be, and 8 for lists and folders.
         channels: of arrays and tensors: "rgb", "bgr" as OpenCV gives them, or "gray".
+        workers: how many stacks lists and folders have inspected at once, see `Session`. With several of them `threads`
+            are those of each, and None is an equal share of the cores: for most images in an hour take as many workers
+            as cores.
 
     Raises:
         UsageError: for a suffix without a runtime, or an option it doesn't have.
@@ -55,8 +59,13 @@ def load(
         raise UsageError(f"A model file ends in {' or '.join(OPENERS)}. Got {os.fspath(path)!r}.")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1. Got {threads}.")
+    from blemish.runtime.threads import usable_cores
+
+    if threads is None and workers > 1:
+        threads = max(1, usable_cores() // workers)
     with needing_extras():
         opener = importlib.import_module(OPENERS[suffix])
     from blemish.runtime.session import Session
 
-    return Session(opener.open_session(path, device, threads).backend, batch_size=batch_size, channels=channels)
+    backend = opener.open_session(path, device, threads, workers).backend
+    return Session(backend, batch_size=batch_size, channels=channels, workers=workers)

@@ -80,6 +80,6 @@ def _providers(device: str) -> list[Any]:
     return [(PROVIDERS[kind], {"device_id": number})] if number else [PROVIDERS[kind]]
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
+def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
     """See `blemish.runtime.load`."""
     return Session(OnnxBackend(path, device, threads))

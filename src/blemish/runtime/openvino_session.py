@@ -40,13 +40,16 @@ class OpenVinoBackend(GraphBackend):
     Args:
         path: written by the exporter.
         device: "cpu", "gpu", "npu" or "auto", in either case, as OpenVINO names them.
-        threads: threads on the CPU; None lets OpenVINO decide.
+        threads: threads on the CPU for one image; None lets OpenVINO decide.
+        workers: how many images or stacks are inspected at once on the CPU, each with so many threads.
 
     Raises:
         ArtifactError: if a file is missing, damaged or foreign. UsageError: if there is no such device here.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None, workers: int = 1
+    ) -> None:
         fingerprint = checked_seal(Path(path), [Path(path).with_suffix(".bin")])
         core = shared_core()
         kind = device.upper().partition(".")[0].partition(":")[0]
@@ -67,8 +70,10 @@ class OpenVinoBackend(GraphBackend):
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if kind == "CPU":
             options["CPU_RUNTIME_CACHE_CAPACITY"] = str(KEPT_KERNELS)
+            if workers > 1:
+                options["NUM_STREAMS"] = workers
         if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+            options["INFERENCE_NUM_THREADS"] = threads * workers
         self._model = model
         self._by_size = self.content.get("precision") == "int8" and self.content["static"] is None
         self._local = threading.local()
@@ -140,6 +145,6 @@ def _free_settings(model: Any) -> bool:
     return True
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
+def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
     """See `blemish.runtime.load`."""
-    return Session(OpenVinoBackend(path, device, threads))
+    return Session(OpenVinoBackend(path, device, threads, workers))

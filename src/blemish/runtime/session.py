@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from blemish.functional.regions import Region, cores, find_regions
 from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
+from blemish.runtime.ahead import ahead
 from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
 from blemish.runtime.result import Failure as Failure
 from blemish.runtime.result import Result as Result
@@ -103,6 +105,11 @@ class _Item(NamedTuple):
     path: str
     image: npt.NDArray[Any]
     seconds: float
+    odd: str | None  # about its colors
+
+    @property
+    def pixels(self) -> int:
+        return self.image.size // 3  # channels
 
 
 class Session:
@@ -120,6 +127,9 @@ class Session:
             "all", which gives a result for each.
         channels: of arrays and tensors: "rgb", "bgr" as OpenCV gives them, or "gray" for one channel alone. Files and
             pictures of Pillow say it themselves.
+        workers: how many stacks are inspected at once, at least 1, each by a thread, while as many others read what
+            comes next. Results and their order don't depend on it. 1 does one after the other, in the calling thread;
+            so do streams without a `batch_size`.
 
     Attributes:
         decision: in force from the next image on; frozen, so that replacing it changes no other session.
@@ -135,16 +145,20 @@ class Session:
         min_area: int = 1,
         frames: Literal["refuse", "first", "all"] = "refuse",
         channels: Channels = "rgb",
+        workers: int = 1,
     ) -> None:
         if channels not in CHANNELS:
             raise UsageError(f"channels must be one of {', '.join(CHANNELS)}. Got {channels!r}.")
         check_options(
             batch_size=STACKED if batch_size is None else batch_size, min_area=min_area, frames=frames, known=FRAMES
         )
+        if workers < 1:
+            raise UsageError(f"workers must be at least 1. Got {workers}.")
         self.backend = backend
         self.decision = backend.decision if decision is None else decision
         self.batch_size = STACKED if batch_size is None else batch_size
-        self._streamed = 1 if batch_size is None else batch_size
+        self.workers = workers
+        self._streamed = (1, 1) if batch_size is None else (batch_size, workers)
         self.max_pixels = max_pixels
         self.min_area = min_area
         self.frames = frames
@@ -279,31 +293,61 @@ class Session:
         """Verdicts one after the other, in constant memory; an image that can't be inspected gives a `Failure` in its
         place. The next image is asked for when the verdict was given, unless a `batch_size` was.
         """
-        return (result for batch in self._batches(images, decision, self._streamed) for result in batch)
+        return (result for batch in self._batches(images, decision, *self._streamed) for result in batch)
 
     def batches(self, images: Iterable[Source], decision: Decision | None = None) -> Iterator[list[Result | Failure]]:
         """As `stream`, in lists of what was inspected together. What comes after a batch doesn't depend on what came
-        before it: a run that is continued there goes on as it would have.
+        before it: a run that is continued there goes on as it would have. With several `workers`, later images are
+        asked for, and decided about, while earlier ones are being inspected.
         """
-        return self._batches(images, decision, self.batch_size)
+        return self._batches(images, decision, self.batch_size, self.workers)
 
     def _batches(
-        self, images: Iterable[Source], decision: Decision | None, size: int
+        self, images: Iterable[Source], decision: Decision | None, size: int, workers: int
     ) -> Iterator[list[Result | Failure]]:
+        sources = self._each_frame(images)
+        if workers == 1:
+            for stack in self._stacks(map(self._read, sources), size):
+                yield self._inspect(stack, decision)
+            return
+        pixels = (workers + 1) * STACKED_PIXELS  # of the last image: those that follow are likely as large
+
+        def noting(items: Iterator[_Item | Failure]) -> Iterator[_Item | Failure]:
+            nonlocal pixels
+            for item in items:
+                pixels = pixels if isinstance(item, Failure) else item.pixels
+                yield item
+
+        def room(count: int) -> int:  # for images, or for stacks, which have more pixels than allowed only if one has
+            return max(1, min(count, (workers + 1) * STACKED_PIXELS // pixels))
+
+        reads = ahead(self._read, sources, workers=workers, most=lambda: room(size * workers))
+        stacks = self._stacks(noting(reads), size)
+        results = ahead(
+            lambda stack: self._inspect(stack, decision), stacks, workers=workers, most=lambda: room(workers + 1)
+        )
+        with closing(reads), closing(results):
+            yield from results
+
+    def _stacks(self, items: Iterator[_Item | Failure], size: int) -> Iterator[list[_Item] | Failure]:
+        """Neighbors of equal size together, at most `size` of them; a failure by itself."""
         stack: list[_Item] = []
-        for item in map(self._read, self._each_frame(images)):
-            if stack and (isinstance(item, Failure) or not _stackable(stack, item.image)):
-                yield list(self._inspect(stack, decision))
+        for item in items:
+            if stack and (isinstance(item, Failure) or not _stackable(stack, item)):
+                yield stack
                 stack = []
             if isinstance(item, Failure):
-                yield [item]
+                yield item
                 continue
+            if item.odd is not None and not self._colors_told:
+                self._colors_told = True
+                _LOG.warning("%s %s (Said once.)", item.path or "An image", item.odd)
             stack.append(item)
             if len(stack) == size:
-                yield list(self._inspect(stack, decision))
+                yield stack
                 stack = []
         if stack:
-            yield list(self._inspect(stack, decision))
+            yield stack
 
     def _each_frame(self, images: Iterable[Source]) -> Iterator[Source]:
         for source in images:
@@ -325,14 +369,13 @@ class Session:
         except UsageError as error:  # a torn frame of a camera costs that frame
             return Failure(path, str(error), error)
         color = getattr(self.backend, "color", None)  # backends of one's own need not know
-        if color is not None and not self._colors_told:
-            odd = odd_colors(image, color)
-            if odd is not None:
-                self._colors_told = True
-                _LOG.warning("%s %s (Said once.)", path or "An image", odd)
-        return _Item(path, image, time.perf_counter() - started)
+        odd = None if color is None or self._colors_told else odd_colors(image, color)
+        return _Item(path, image, time.perf_counter() - started, odd)
 
-    def _inspect(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:
+    def _inspect(self, stack: list[_Item] | Failure, decision: Decision | None) -> list[Result | Failure]:
+        return [stack] if isinstance(stack, Failure) else list(self._inspected(stack, decision))
+
+    def _inspected(self, stack: list[_Item], decision: Decision | None) -> Iterator[Result | Failure]:
         started = time.perf_counter()
         decision = decision or self.decision  # read once: label and threshold of a result belong together
         try:
@@ -340,7 +383,7 @@ class Session:
         except (NonFiniteError, DataError) as error:
             if len(stack) > 1:  # one bad image must not take its neighbors along
                 for item in stack:
-                    yield from self._inspect([item], decision)
+                    yield from self._inspected([item], decision)
             else:
                 yield Failure(stack[0].path, str(error), error)
             return
@@ -377,6 +420,8 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
             raise UsageError(f"{name} must be at least 1. Got {value}.")
 
 
-def _stackable(stack: list[_Item], image: npt.NDArray[Any]) -> bool:
-    first, pixels = stack[0].image, image.shape[0] * image.shape[1]
-    return first.shape == image.shape and first.dtype == image.dtype and (len(stack) + 1) * pixels <= STACKED_PIXELS
+def _stackable(stack: list[_Item], item: _Item) -> bool:
+    first, image = stack[0].image, item.image
+    return (
+        first.shape == image.shape and first.dtype == image.dtype and (len(stack) + 1) * item.pixels <= STACKED_PIXELS
+    )

@@ -1,4 +1,4 @@
-"""How many threads an operator of torch should use. No torch.
+"""How many threads an operator should use, and how many images are inspected at once. No torch.
 
 Threads of one operator wait for one another at its end. Where other processes hold the cores, each of those ends waits
 for the slowest thread: a session with as many threads as cores then takes many times as long as one with a few. The
@@ -24,3 +24,15 @@ def sensible_threads() -> int:
     """OMP_NUM_THREADS, where it is set; else the cores that this process may use, but at most `MOST`."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdigit() and int(said) > 0 else min(MOST, usable_cores())
+
+
+MOST_WORKERS = 8
+"""Stacks that are inspected at once at most: each of them takes memory."""
+
+
+def shared_out(cores: int) -> tuple[int, int]:
+    """How many stacks to inspect at once on so many cores, and with how many threads each: one, while there are workers
+    left, because one thread of one operator never waits for another.
+    """
+    workers = max(1, min(cores, MOST_WORKERS))
+    return workers, cores // workers

@@ -85,7 +85,7 @@ class TorchBackend:
         return self.model.explain(image, regions, decision, count=count)
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None) -> Session:
+def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
     """See `blemish.runtime.load`."""
     if threads is not None:
         torch.set_num_threads(threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from blemish.functional.regions import label_components
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
 from blemish.runtime.inputs import odd_colors
-from blemish.runtime.session import Failure, Outputs, Result, Session
+from blemish.runtime.session import STACKED_PIXELS, Failure, Outputs, Result, Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
 
@@ -278,6 +280,73 @@ def test_a_run_can_be_continued_after_any_batch() -> None:
         assert [len(batch) for batch in again] == [len(batch) for batch in batches[count:]]
         assert rest.stacks == whole.stacks[len(whole.stacks) - len(rest.stacks) :]
         done += len(batches[count])
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_change_neither_stacks_nor_order_nor_failures(workers: int) -> None:
+    nan = np.full((4, 4, 3), np.nan, np.float32)
+    images = [flat(1), flat(2), b"broken", flat(3), nan, flat(4, (5, 5)), *[flat(value) for value in range(5, 40)], b""]
+    plain, at_once = Recorder(), Recorder()
+    expected = list(Session(plain, batch_size=3).batches(images))
+    got = list(Session(at_once, batch_size=3, workers=workers).batches(images))
+    assert [[type(result) for result in batch] for batch in got] == [[type(one) for one in batch] for batch in expected]
+    for one, other in zip(itertools.chain(*got), itertools.chain(*expected), strict=True):
+        assert (one.raw_score, one.label) == (other.raw_score, other.label) if isinstance(one, Result) else one == other
+    assert sorted(at_once.stacks) == sorted(plain.stacks)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("blemish")]
+
+
+class Blank(Recorder):
+    """Finds nothing, at no cost."""
+
+    def run(self, images: Any, decision: Decision) -> Outputs:
+        scores = np.zeros(len(images), np.float32)
+        maps = np.broadcast_to(np.float32(0), images.shape[:3])
+        return Outputs(scores, scores, scores > 0, maps, np.broadcast_to(np.False_, maps.shape))
+
+
+def test_workers_read_less_far_ahead_where_images_are_large() -> None:
+    def furthest(size: tuple[int, int], count: int) -> int:
+        asked: list[int] = []
+
+        def camera() -> Iterator[Any]:
+            for number in range(count):
+                asked.append(number)
+                yield np.broadcast_to(np.uint8(number), (*size, 3))
+
+        batches = Session(Blank(), batch_size=4, workers=2).batches(camera())
+        taken, gone = 0, []
+        for batch in batches:
+            taken += len(batch)
+            gone.append(len(asked) - taken)
+        return max(gone)
+
+    assert 4 <= furthest((4, 4), 60) <= 2 * 4 + 3 * 4  # read for the next stacks; stacks under way
+    assert furthest((2, STACKED_PIXELS // 2 + 1), 8) <= 4  # two images read, two inspected
+
+
+def test_an_abandoned_run_leaves_no_thread() -> None:
+    batches = Session(Recorder(), batch_size=2, workers=3).batches(flat(1) for _ in itertools.count())
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("blemish")]
+
+
+def test_a_stream_without_a_batch_size_stays_one_at_a_time() -> None:
+    asked: list[int] = []
+
+    def camera() -> Iterator[Any]:
+        for number in range(5):
+            asked.append(number)
+            yield flat(number)
+
+    for number, _ in enumerate(Session(Recorder(), workers=4).stream(camera())):
+        assert asked == list(range(number + 1))
+
+
+def test_workers_are_at_least_one() -> None:
+    with pytest.raises(UsageError, match=r"workers must be at least 1. Got 0."):
+        Session(Recorder(), workers=0)
 
 
 def test_stream_is_lazy() -> None:
