@@ -100,7 +100,8 @@ def create_app(station: Station) -> FastAPI:
         redoc_url=None,
     )
     rate = Rate(station.settings.requests_per_second)
-    app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host, rate=rate)
+    upload = station.settings.max_upload_mb * 1e6
+    app.add_middleware(Guard, accounts=station.accounts, host=station.settings.host, rate=rate, max_upload=upload)
     app.include_router(operations(station))
     app.include_router(session_routes(station.accounts))
     people = people_routes(station.accounts)

@@ -22,6 +22,9 @@ from blemish.serve.rate import Rate
 
 COOKIE = "blemish_session"
 PUBLIC = {"/healthz", "/readyz", "/login", "/setup"}
+UPLOADS = "/api/v1/inspect"
+MAX_BODY = 1_000_000
+"""Bytes of a body that holds no picture, and of what stands around pictures in a form."""
 UNCOUNTED = {"/healthz", "/readyz", "/metrics"}
 """Whoever watches over the station is never told to come back later."""
 SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -43,10 +46,12 @@ class Guard:
         accounts: who is let in.
         host: name under which the station listens.
         rate: how often each may ask.
+        max_upload: bytes of a body that may hold pictures; others may have `MAX_BODY`.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, host: str, rate: Rate) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts, host: str, rate: Rate, max_upload: float) -> None:
         self._app, self._accounts, self._host, self._rate = app, accounts, host, rate
+        self._max_upload = max_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -73,7 +78,8 @@ class Guard:
                     added.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+        bound = self._max_upload + MAX_BODY if scope["path"].startswith(UPLOADS) else MAX_BODY
+        await (self._app if refusal is None else refusal)(scope, _bounded(receive, bound), send_with_headers)
 
     def _too_often(self, scope: Scope, person: Person | None) -> Response | None:
         """Whoever has shown who they are has a bucket of their own; guesses share that of their address."""
@@ -117,6 +123,21 @@ class Guard:
         if scope["type"] == "http" and method == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse(f"/login?to={quote(path)}", 303)
         return JSONResponse({"detail": "Log in, or bring a token."}, 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _bounded(receive: Receive, bound: float) -> Receive:
+    """A body that nobody reads further than the bound: a declared length may be missing, or a lie."""
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > bound:
+            raise HTTPException(413, f"A request may have {bound / 1e6:g} MB.")
+        return message
+
+    return read
 
 
 def session_of(headers: Headers) -> str | None:

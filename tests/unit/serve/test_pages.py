@@ -97,8 +97,9 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
         )
         browser.open(address)  # and follows the line
         shows(browser, "torn")
-        station.client.post("/api/v1/inspect", params={"part": "newest"}, content=ranked[0].read_bytes())
-        shows(browser, "newest")
+        name = "<img src=x onerror=document.title='owned'>"  # is shown as what it is
+        station.client.post("/api/v1/inspect", params={"part": name}, content=ranked[0].read_bytes())
+        shows(browser, name)
         browser.open(f"{address}/set/language/de?to=/history", dark=True, width=800)
         shows(browser, "Rückmeldung")
         assert browser.run("document.documentElement.scrollWidth <= 800")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 import sqlite3
 import ssl
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,8 @@ ROLES = ("viewer", "operator", "engineer", "admin")
 def guarded(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station, str]]:
     """A station with a user and a token of each role."""
     products = [{"code": "tile", "model": small_model}]
-    with running(data=tmp_path_factory.mktemp("station"), products=products) as (station, client):
+    folder = tmp_path_factory.mktemp("station")
+    with running(data=folder, products=products, max_upload_mb=1) as (station, client):
         station.accounts.set_up(station.accounts.setup_key or "", "root", PASSWORD)
         for role in ROLES:
             station.accounts.add_user(ADMIN, f"{role}.user", PASSWORD, role)
@@ -344,6 +348,67 @@ def test_paths_lead_nowhere_else(stranger: httpx.Client) -> None:
         assert "root:" not in answer.text
 
 
+FORM = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+ENDLESS = [
+    ("viewer", "POST", "/api/v1/inspect/batch", FORM, "multipart/form-data; boundary=x"),
+    ("operator", "POST", "/api/v1/inspect/batch", FORM, "multipart/form-data; boundary=x"),
+    ("operator", "POST", "/api/v1/inspect", b"", "image/png"),
+    ("viewer", "POST", "/api/v1/verdicts/none/feedback", b'{"judgement": "', "application/json"),
+    ("viewer", "PUT", "/api/v1/products/tile/threshold", b"[", "application/json"),
+    (None, "POST", "/login", b"name=", "application/x-www-form-urlencoded"),
+    (None, "POST", "/api/v1/inspect", b"", "image/png"),
+]
+
+
+@pytest.mark.parametrize(("role", "method", "path", "head", "kind"), ENDLESS)
+def test_a_body_that_goes_on_is_refused_at_every_door(
+    guarded: Any, stranger: httpx.Client, role: str | None, method: str, path: str, head: bytes, kind: str
+) -> None:
+    if role is not None:
+        log_in(stranger, f"{role}.user")
+    pieces = iter([head, *[bytes(65_536)] * 40])  # of no declared length
+    answer = stranger.request(method, path, content=pieces, headers={"Content-Type": kind})
+    assert answer.status_code == (413 if role or path == "/login" else 401)
+
+
+def test_a_picture_that_swells_is_not_inspected(guarded: Any, stranger: httpx.Client) -> None:
+    log_in(stranger, "operator.user")
+    side = 20_000
+    row = zlib.compress(bytes((side // 8 + 1) * side), 9)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+    assert len(bomb) < 100_000
+    verdict = stranger.post("/api/v1/inspect", content=bomb).json()
+    assert verdict["label"] == "failed"
+    assert "400000000" in verdict["error"].replace(",", "").replace(" ", "")
+    for view in ("picture", "thumbnail", "overlay"):
+        assert stranger.get(f"/api/v1/verdicts/{verdict['uid']}/{view}").status_code == 404
+
+
+def test_logging_in_gives_a_new_session_whatever_the_browser_brought(stranger: httpx.Client) -> None:
+    planted = "x" * 43
+    answer = stranger.post(
+        "/login",
+        data={"name": "operator.user", "password": PASSWORD},
+        headers={"Cookie": f"blemish_session={planted}"},
+    )
+    assert answer.cookies["blemish_session"] != planted
+    assert stranger.get("/api/v1/me", headers={"Cookie": f"blemish_session={planted}"}).status_code == 401
+
+
+def test_who_reads_the_database_finds_nothing_that_lets_one_in(accounts: Accounts, tmp_path: Path) -> None:
+    accounts.add_user(ADMIN, "root", PASSWORD, "admin")
+    secrets = [PASSWORD, accounts.log_in("root", PASSWORD, "10.0.0.1"), accounts.add_token(ADMIN, "plc", "operator", 1)]
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("a.sqlite*"))
+    assert b"root" in content
+    assert [secret for secret in secrets if secret.encode() in content] == []
+
+
 def test_forms_are_small_and_lead_to_this_station(stranger: httpx.Client) -> None:
     assert stranger.post("/login", content=b"name=" + bytes(20_000)).status_code == 413
     script = stranger.get("/login", params={"to": '"><script>alert(1)</script>'}).text
@@ -444,3 +509,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return pem, private
+
+
+def test_the_table_of_attacks_names_tests_that_exist() -> None:
+    page = (Path(__file__).parents[3] / "docs/security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(test_\w+)`", page))
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py"))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in written} == set()
