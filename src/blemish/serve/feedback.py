@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, func, insert, select
@@ -25,10 +25,15 @@ class Feedback:
     Args:
         history: whose verdicts.
         per_hour: how many people are asked about within an hour at most.
+        near: see `reason_to_ask`.
+
+    Attributes:
+        judged: called with a verdict of which a person has said something.
     """
 
     def __init__(self, history: History, per_hour: int, near: float) -> None:
         self._history, self._per_hour, self._near = history, per_hour, near
+        self.judged: Callable[[Verdict], None] = lambda verdict: None
 
     def add(self, uid: str, who: str, judgement: str, kind: str = "", note: str = "") -> None:
         """Notes what a person says.
@@ -55,6 +60,7 @@ class Feedback:
             )
         row = {"uid": uid, "who": who, "judgement": judgement, "kind": kind[:64], "note": note[:2000]}
         self._history.writer.run(lambda connection: connection.execute(insert(feedback).values(**row, time=now())))
+        self.judged(verdict)
 
     def of(self, uids: Iterable[str]) -> dict[str, Opinion]:
         """The newest opinion on each of these that has one."""

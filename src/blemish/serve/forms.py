@@ -1,4 +1,4 @@
-"""The two pages for people who aren't logged in: plain HTML without scripts."""
+"""The two pages for people who aren't logged in: plain HTML without scripts, in their language."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from html import escape
 
 from starlette.responses import HTMLResponse
+
+from blemish.serve.pages.words import Words
 
 _STYLE = """
 :root { color-scheme: light dark; font: 18px/1.5 system-ui, sans-serif }
@@ -20,27 +22,29 @@ button { background: #0d6e6e; color: white; border: 0; font-weight: 600; cursor:
 """
 
 
-def login_form(to: str, wrong: str = "", status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+def login_form(
+    words: Words, to: str, wrong: str = "", status: int = 200, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
     """Asks for name and password.
 
     Args:
+        words: the language.
         to: local address to go to afterwards.
         wrong: what was wrong with the last try.
         status: of the answer.
         headers: of the answer.
     """
-    return _page("Log in", "Log in", "current-password", {"to": to}, wrong, status, headers)
+    return _page(words, "log in", "current-password", {"to": to}, wrong, status, headers)
 
 
-def setup_form(key: str, wrong: str = "", status: int = 200) -> HTMLResponse:
+def setup_form(words: Words, key: str, wrong: str = "", status: int = 200) -> HTMLResponse:
     """Asks for name and password of the first admin; `key` is that of the one-time link."""
-    note = "You become the admin of this station. From then on everybody needs an account."
-    return _page("Make the admin", "Make the admin", "new-password", {"key": key}, wrong, status, note=note)
+    return _page(words, "make admin", "new-password", {"key": key}, wrong, status, note=words("become admin"))
 
 
 def _page(
+    words: Words,
     title: str,
-    button: str,
     autocomplete: str,
     hidden: Mapping[str, str],
     wrong: str,
@@ -48,16 +52,18 @@ def _page(
     headers: Mapping[str, str] | None = None,
     note: str = "",
 ) -> HTMLResponse:
+    user, secret = words("name"), words("password")
     fields = "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in hidden.items())
     alert = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
     return HTMLResponse(
         f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - blemish station</title><style>{_STYLE}</style></head>
-<body><form method="post"><h1>{title}</h1>{f"<p>{escape(note)}</p>" if note else ""}{alert}{fields}
-<label>Name<input name="name" autocomplete="username" required autofocus maxlength="64"></label>
-<label>Password<input name="password" type="password" autocomplete="{autocomplete}" required maxlength="200"></label>
-<button>{button}</button></form></body></html>""",
+<html lang="{words.language}"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{words(title)} - blemish station</title><style>{_STYLE}</style></head>
+<body><form method="post"><h1>{words(title)}</h1>{f"<p>{escape(note)}</p>" if note else ""}{alert}{fields}
+<label>{user}<input name="name" autocomplete="username" required autofocus maxlength="64"></label>
+<label>{secret}<input name="password" type="password" autocomplete="{autocomplete}" required maxlength="200"></label>
+<button>{words(title)}</button></form></body></html>""",
         status,
         headers,
     )

@@ -21,7 +21,7 @@ from blemish.serve.accounts import ANYBODY, Accounts, Person
 from blemish.serve.rate import Rate
 
 COOKIE = "blemish_session"
-PUBLIC = {"/healthz", "/readyz", "/login", "/setup"}
+PUBLIC = {"/healthz", "/readyz", "/login", "/setup", "/favicon.ico"}
 UPLOADS = "/api/v1/inspect"
 MAX_BODY = 1_000_000
 """Bytes of a body that holds no picture, and of what stands around pictures in a form."""

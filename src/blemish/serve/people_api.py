@@ -18,6 +18,7 @@ from blemish.serve.accounts import SESSION_HOURS, Accounts, Person, TooManyTries
 from blemish.serve.forms import login_form, setup_form
 from blemish.serve.guard import COOKIE, need, session_of
 from blemish.serve.history import iso
+from blemish.serve.pages.words import Words, preferred
 
 T = TypeVar("T")
 MAX_FORM = 10_000
@@ -117,8 +118,8 @@ def session_routes(accounts: Accounts) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/login")
-    def login_page(to: str = "/") -> Response:
-        return login_form(to)
+    def login_page(request: Request, to: str = "/") -> Response:
+        return login_form(_words(request), to)
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
@@ -126,14 +127,15 @@ def session_routes(accounts: Accounts) -> APIRouter:
         return await run_in_threadpool(_log_in, form, request)
 
     def _log_in(form: dict[str, str], request: Request) -> Response:
-        to = form.get("to", "/")
+        words, to = _words(request), form.get("to", "/")
         address = request.client.host if request.client else ""
         try:
             secret = accounts.log_in(form.get("name", ""), form.get("password", ""), address)
         except TooManyTries as error:
-            return login_form(to, str(error), 429, {"Retry-After": str(int(error.seconds) + 1)})
-        except UsageError as error:
-            return login_form(to, str(error), 401)
+            wrong = words("too many tries", f"{error.seconds:.0f}")
+            return login_form(words, to, wrong, 429, {"Retry-After": str(int(error.seconds) + 1)})
+        except UsageError:
+            return login_form(words, to, words("wrong login"), 401)
         return with_session(RedirectResponse(local(to), 303), secret, request)
 
     @router.post("/logout")
@@ -146,20 +148,20 @@ def session_routes(accounts: Accounts) -> APIRouter:
         return answer
 
     @router.get("/setup")
-    def setup_page(key: str = "") -> Response:
-        return setup_form(key)
+    def setup_page(request: Request, key: str = "") -> Response:
+        return setup_form(_words(request), key)
 
     @router.post("/setup")
     async def set_up(request: Request) -> Response:
         form = await _form(request)
-        return await run_in_threadpool(_set_up, form)
+        return await run_in_threadpool(_set_up, form, _words(request))
 
-    def _set_up(form: dict[str, str]) -> Response:
+    def _set_up(form: dict[str, str], words: Words) -> Response:
         key = form.get("key", "")
         try:
             accounts.set_up(key, form.get("name", ""), form.get("password", ""))
         except UsageError as error:
-            return setup_form(key, str(error), 400)
+            return setup_form(words, key, str(error), 400)
         return RedirectResponse("/login", 303)
 
     return router
@@ -189,6 +191,10 @@ def with_session(answer: Response, secret: str, request: Request) -> Response:
 def local(to: str) -> str:
     """An address on this station; "/" for any other."""
     return to if to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable() else "/"
+
+
+def _words(request: Request) -> Words:
+    return Words(preferred(request.headers.get("accept-language", ""), request.cookies.get("blemish_language")))
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The pictures of a station: what was uploaded, and heat maps.
 
 `pictures/<day>/<uid>.<suffix>` is the file as it came, `<uid>.map.png` its map: 16-bit gray, normalized value times
-65535. Which pictures of normal parts stay is decided by their uid alone, so that a restart decides alike.
+65535. Which pictures of normal parts stay is decided by their uid alone, so that a restart decides alike; a person who
+judges one of the others puts a copy into `pictures/judged/`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from PIL import Image
 
 from blemish.data.image_io import write_png
 from blemish.errors import OutputError
+from blemish.files import replacing
 from blemish.serve.configuration import PictureSettings
 from blemish.serve.feedback import reason_to_ask
 from blemish.serve.history import History, Verdict
 from blemish.serve.tables import NORMAL
 
+JUDGED = "judged"
+"""Folder of pictures that stay since a person has judged the part."""
 RECENT = 24
 """Pictures that don't stay are removed when so many others of their kind came after them."""
 
@@ -95,9 +99,20 @@ class Pictures:
             with suppress(OutputError):
                 write_png(self._place(verdict["uid"], ".map.png"), np.rint(anomaly_map * 65535).astype(np.uint16))
 
+    def hold(self, verdict: Verdict) -> None:
+        """Keeps the picture of a part that a person has judged, where there is room: a model may learn from it."""
+        path = self.find(verdict)
+        if path is None or self.keeps(verdict) or path.parent == self.folder / JUDGED or not self.has_room:
+            return
+        with suppress(OSError, OutputError):  # it was just removed, or the disk is full
+            content = path.read_bytes()
+            with replacing(self.folder / JUDGED / f"{verdict['uid']}{suffix_of(content)}") as temporary:
+                temporary.write_bytes(content)
+
     def find(self, verdict: Verdict) -> Path | None:
         """The kept picture of a part, or the file it came from; None if neither is there any more."""
-        kept = [self._place(verdict["uid"], suffix) for suffix in SUFFIXES]
+        uid = verdict["uid"]
+        kept = [place for end in SUFFIXES for place in (self._place(uid, end), self.folder / JUDGED / f"{uid}{end}")]
         places = kept if verdict["path"] is None else [*kept, Path(verdict["path"])]
         return next((path for path in places if path.is_file()), None)
 
@@ -115,7 +130,8 @@ class Pictures:
         through.
         """
         waiting = {part.uid for part in history.waiting()}
-        for day in sorted(path for path in self.folder.iterdir() if path.is_dir())[-2:]:
+        days = (path for path in self.folder.iterdir() if path.is_dir() and path.name != JUDGED)
+        for day in sorted(days)[-2:]:
             for path in day.iterdir():
                 if path.is_dir():  # in which a map was being written
                     shutil.rmtree(path)

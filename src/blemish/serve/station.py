@@ -53,6 +53,7 @@ class Station:
         self.history = History(self.engine, self.writer)
         self.drift = Drift(self.writer)
         self.feedback = Feedback(self.history, settings.review_per_hour, settings.review_near)
+        self.feedback.judged = self.pictures.hold
         self.thresholds = Thresholds(self.history, self.feedback)
         self.models = Models(
             settings.products,

@@ -117,7 +117,8 @@ def work_routes(station: Station) -> APIRouter:
         """Products and their models."""
         opened = station.models.open
         return [
-            {"code": code, "model": path.name, "open": code in opened} for code, path in station.models.products.items()
+            {"code": code, "model": path.name, "promoted": station.promotions.candidate(code), "open": code in opened}
+            for code, path in station.models.products.items()
         ]
 
     @router.get("/sources")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,8 +111,9 @@ def test_the_pages_show_the_line_and_take_feedback(station: Process, tmp_path: P
 
 
 def test_an_engineer_moves_the_threshold_and_a_stranger_sees_nothing(
-    small_model: Path, tmp_path: Path, good: bytes
+    small_model: Path, model_file: Path, tmp_path: Path, good: bytes
 ) -> None:
+    station_folder = tmp_path / "s" / "station"
     (tmp_path / "s").mkdir()
     with Process(tmp_path / "s", products=[{"code": "tile", "model": str(small_model)}]) as station:
         verdict = station.client.post("/api/v1/inspect", content=good).json()
@@ -139,8 +143,30 @@ def test_an_engineer_moves_the_threshold_and_a_stranger_sees_nothing(
             click(browser, "set this threshold")
             shows(browser, "decides instead of")
             click(browser, "yes")
+            browser.open(f"{address}/learn")
+            shows(browser, "tile.safetensors")
+            click(browser, "learn anew")
+            shows(browser, "at least 2 are needed")
+            candidate = station_folder / "learning" / "1" / "model.safetensors"
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(model_file, candidate)  # as a job leaves it
+            report = {"good": 3, "defective": 4, "note": "too few", "differ": []}
+            report |= {name: {"false_alarms": 1, "misses": 2} for name in ("current", "candidate")}
+            with closing(sqlite3.connect(station_folder / "station.sqlite")) as database:
+                database.execute("UPDATE candidates SET state = 'ready', report = ?", [json.dumps(report)])
+                database.commit()
+            shows(browser, "of 3 good parts that no model has learned from")
+            assert browser.run(NAMELESS) == []
+            click(browser, "put into force")
+            shows(browser, "this candidate decides")
+            click(browser, "yes")
+            shows(browser, "BACK TO THE MODEL BEFORE")
+            assert station.client.get("/readyz").status_code == 200
+            click(browser, "back to the model before")
+            shows(browser, "tile.safetensors")
             browser.open(f"{address}/audit")
-            shows(browser, "set threshold")
+            shows(browser, "moved the threshold")
+            assert text_of(browser).count("changed the model") == 2
             assert "customer's limit" in text_of(browser)
             browser.open(f"{address}/users")
             shows(browser, "root")

@@ -413,6 +413,9 @@ def test_forms_are_small_and_lead_to_this_station(stranger: httpx.Client) -> Non
     assert stranger.post("/login", content=b"name=" + bytes(20_000)).status_code == 413
     script = stranger.get("/login", params={"to": '"><script>alert(1)</script>'}).text
     assert "<script" not in script
+    german = stranger.get("/login", headers={"Accept-Language": "de-DE,de;q=0.9"}).text
+    assert "<button>Anmelden</button>" in german
+    assert '<html lang="de">' in german
     table = {"/history": "/history", "//evil.example": "/", "https://evil.example": "/", "/\\evil": "/", "/a\nb": "/"}
     for to, target in table.items():
         assert local(to) == target

@@ -118,6 +118,33 @@ def test_pictures_that_people_are_asked_about_stay(tmp_path: Path) -> None:
         assert pictures.keeps({"uid": digits, "score": score, "label": "normal"}) is stays
 
 
+def test_a_picture_that_a_person_has_judged_stays(small_model: Path, tmp_path: Path, good: bytes) -> None:
+    with running(
+        data=tmp_path, products=[{"code": "tile", "model": small_model}], pictures={"keep_normal": 0}, review_near=0
+    ) as (station, client):
+
+        def passing() -> dict[str, Any]:
+            while True:
+                uid = client.post("/api/v1/inspect", content=good).json()["uid"]
+                verdict = station.history.get(uid) or {}
+                if not station.pictures.keeps(verdict):  # one of 50 is drawn for people to look at
+                    return verdict
+
+        judged, other = passing(), passing()
+        client.post(f"/api/v1/verdicts/{judged['uid']}/feedback", json={"judgement": "right"})
+        for _ in range(24):
+            passing()
+        until(lambda: station.pictures.find(other) is None)
+        station.pictures.tidy(station.history)  # as the next start does
+        found = station.pictures.find(judged)
+        assert found is not None
+        assert found.read_bytes() == good
+        assert client.get(f"/api/v1/verdicts/{judged['uid']}/picture").status_code == 200
+        assert list(station.learning.reviewed("tile").good | station.learning.reviewed("tile").held_out) == [
+            judged["uid"]
+        ]
+
+
 def test_the_queue_is_capped_and_empties_with_opinions(line: Any) -> None:
     _, client, answers = line
     assert len(answers) > 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,10 +25,20 @@ def products_page(station: Station, visitor: Visitor) -> None:
     """Products and their models."""
     words, opened = visitor.words, station.models.open
     rows = [
-        {"product": code, "model": path.name, "state": words("open" if code in opened else "closed")}
-        for code, path in station.models.products.items()
+        {
+            "product": code,
+            "model": model_name(station, words, code),
+            "state": words("open" if code in opened else "closed"),
+        }
+        for code in station.models.products
     ]
     _table(visitor, ("product", "model", "state"), rows, "product")
+
+
+def model_name(station: Station, words: Words, product: str) -> str:
+    """What people call the model in force: its file, or the candidate that was promoted."""
+    promoted = station.promotions.candidate(product)
+    return station.models.products[product].name if promoted is None else f"{words('candidate')} {promoted}"
 
 
 def sources_page(station: Station, visitor: Visitor) -> None:
@@ -121,10 +130,26 @@ def audit_page(station: Station, visitor: Visitor) -> None:
         ui.space()
         ui.link(words("export"), "/api/v1/audit.jsonl").style("padding: .8rem; color: inherit")
     rows = [
-        {**entry, "time": visitor.moment(entry["time"]), "detail": json.dumps(entry["detail"], ensure_ascii=False)}
+        {
+            **entry,
+            "time": visitor.moment(entry["time"]),
+            "action": words(f"did {entry['action']}"),
+            "detail": _detail(visitor, entry["detail"]),
+        }
         for entry in audit.entries(station.engine, newest_first=True, limit=500)
     ]
     _table(visitor, ("time", "who", "action", "detail"), rows, "id")
+
+
+def _detail(visitor: Visitor, detail: dict[str, Any]) -> str:
+    """What an event says, for people: fingerprints short, times as times."""
+
+    def text(name: str, value: Any) -> str:
+        if name == "expires":
+            return visitor.moment(value)
+        return f"{value:.4g}" if isinstance(value, float) else str(value)[:16] if name == "model" else str(value)
+
+    return ", ".join(f"{name}: {text(name, value)}" for name, value in detail.items())
 
 
 def users_page(station: Station, visitor: Visitor) -> None:

@@ -40,7 +40,9 @@ def drift_page(station: Station, visitor: Visitor) -> None:
         chart = ui.echart(_chart(visitor, run)).classes("w-full card").style("height: 20rem")
         chart.props["aria-label"] = text
         chart.props["role"] = "img"
-        ui.label(words("drift rate", f"{1 / ALPHA:g}", f"{LENGTH:,}".replace(",", " "), f"{ALPHA:.1%}")).classes("soft")
+        ui.label(words("drift rate", f"{1 / ALPHA:g}", f"{LENGTH:,}".replace(",", " "), visitor.share(ALPHA))).classes(
+            "soft"
+        )
         if alarm and run.since is not None:
             for key, parts in (
                 ("before", run.parts[max(run.since - 1 - SHOWN, 0) : run.since - 1]),

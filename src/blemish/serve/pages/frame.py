@@ -12,6 +12,7 @@ from nicegui import ui
 
 from blemish.serve.accounts import ANYBODY, Person
 from blemish.serve.guard import session_of
+from blemish.serve.history import Verdict
 from blemish.serve.pages.words import Words, preferred
 from blemish.serve.station import Station
 
@@ -42,8 +43,9 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; width: 100% }
 .soft { color: var(--soft) }
 .q-btn { min-height: 48px }
-.menu a { color: white; text-decoration: none; padding: .7rem .8rem; border-radius: .4rem; display: flex; gap: .4rem;
-  align-items: center; min-height: 48px; white-space: nowrap }
+.menu a { color: white; text-decoration: none; padding: .35rem .55rem; border-radius: .4rem; display: flex;
+  flex-direction: column; align-items: center; justify-content: center; min-height: 54px; min-width: 64px;
+  white-space: nowrap; font-size: .82rem; line-height: 1.2 }
 .menu a[aria-current=page] { background: rgba(255,255,255,.22); font-weight: 700 }
 .menu { overflow-x: auto; flex-wrap: nowrap }
 .badge { color: white; font-weight: 700; border-radius: .3rem; padding: .1rem .6rem; white-space: nowrap }
@@ -59,7 +61,9 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
   text-align: center; font-weight: 700; font-size: .85rem }
 .strip img { width: 100%; height: 76px; object-fit: cover; display: block; background: #333 }
 .two { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1rem; width: 100% }
-@media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) } .menu span { display: none }
+@media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) }
+  .menu a { padding: .35rem .2rem; min-width: 58px; font-size: .75rem }
+  .q-table th, .q-table td { padding: 4px 7px }
   .two.verdict-first > :last-child { order: -1 } }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; width: 100% }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; overflow-wrap: anywhere }
@@ -67,6 +71,10 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
 .compare td, .compare th { padding: .35rem 1.4rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line) }
 .compare td + td { font-weight: 700; font-variant-numeric: tabular-nums }
 .q-table th, .q-table td { font-size: 1rem }
+.body--dark .q-table__card { background: var(--card); border-color: var(--line) }
+.body--dark .q-btn--outline.text-primary { color: #4fc3c3 !important }
+.body--dark .q-btn--outline.text-negative { color: #ff8a80 !important }
+.body--dark .q-toggle__inner--truthy { color: #4fc3c3 }
 :focus-visible { outline: 3px solid #ff9800 !important; outline-offset: 2px }
 """
 
@@ -118,6 +126,10 @@ class Visitor:
         moment = datetime.fromtimestamp(microseconds / 1e6).astimezone()
         return moment.strftime("%d.%m.%Y %H:%M:%S" if self.words.language == "de" else "%Y-%m-%d %H:%M:%S")
 
+    def share(self, value: float) -> str:
+        """A share as people write it, with one decimal."""
+        return f"{value * 100:.1f} %".replace(".", ",") if self.words.language == "de" else f"{value:.1%}"
+
 
 @contextmanager
 def frame(station: Station, visitor: Visitor, page: str) -> Iterator[None]:
@@ -125,7 +137,7 @@ def frame(station: Station, visitor: Visitor, page: str) -> Iterator[None]:
     words = visitor.words
     ui.add_css(STYLE)
     ui.dark_mode(visitor.dark)
-    ui.colors(primary="#0d6e6e")
+    ui.colors(primary="#0d6e6e", positive=COLORS["normal"], negative=COLORS["anomalous"])
     ui.page_title(f"{words(page)} - blemish")
     ui.query("html").props(f"lang={words.language}")
     with ui.header().classes("items-center no-wrap").style("background: #0b4f50; padding: .3rem 1rem; gap: .5rem"):
@@ -137,7 +149,7 @@ def frame(station: Station, visitor: Visitor, page: str) -> Iterator[None]:
                         link.props("aria-current=page")
                     with link:
                         ui.icon(icon, size="1.5rem")
-                        ui.html(f"<span>{words(name)}</span>", sanitize=False)
+                        ui.html(f"<span>{words(f'menu {name}')}</span>", sanitize=False)
         look = "light" if visitor.dark else "dark"
         _tool(f"/set/look/{look}?to={visitor.path}", "dark_mode", words("dark"))
         other = "en" if words.language == "de" else "de"
@@ -152,6 +164,11 @@ def frame(station: Station, visitor: Visitor, page: str) -> Iterator[None]:
     for trouble in station.troubles:
         ui.label(trouble).classes("card").style("border-color: var(--alarm); color: var(--alarm); font-weight: 600")
     yield
+
+
+def room_of(verdict: Verdict) -> str:
+    """The style of a picture that leaves it its room before it has come: nothing on the page jumps."""
+    return f"aspect-ratio: {verdict['width']} / {verdict['height']}" if verdict["width"] else ""
 
 
 def badge(words: Words, label: str) -> ui.html:

@@ -10,6 +10,7 @@ from typing import Any
 from nicegui import events, run, ui
 
 from blemish.errors import BlemishError
+from blemish.serve.pages.administration import model_name
 from blemish.serve.pages.frame import Visitor
 from blemish.serve.station import Station
 from blemish.serve.tables import READY
@@ -70,8 +71,7 @@ def _states(station: Station, product: str) -> Any:
 
 def _product(station: Station, visitor: Visitor, product: str, numbers: list[Callable[[], Any]]) -> None:
     words = visitor.words
-    session, path = station.models.session(product), station.models.products[product]
-    fingerprint = session.fingerprint or ""
+    fingerprint = station.models.session(product).fingerprint or ""
     rows = station.learning.candidates(product)
     promoted, engineer = station.promotions.candidate(product), visitor.may("engineer")
 
@@ -91,7 +91,7 @@ def _product(station: Station, visitor: Visitor, product: str, numbers: list[Cal
     with ui.element("div").classes("card"):
         ui.label(words("in force")).classes("soft")
         with ui.row().classes("items-center w-full"):
-            ui.label(path.name if promoted is None else f"{words('candidate')} {promoted}").classes("big")
+            ui.label(model_name(station, words, product)).classes("big")
             ui.label(fingerprint[:16]).classes("soft").style("font-family: monospace")
             ui.space()
             if engineer and promoted is not None:

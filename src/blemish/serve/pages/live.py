@@ -7,7 +7,7 @@ from datetime import datetime
 from nicegui import ui
 
 from blemish.serve.history import Search, Verdict
-from blemish.serve.pages.frame import COLORS, Visitor
+from blemish.serve.pages.frame import COLORS, Visitor, room_of
 from blemish.serve.pictures import RECENT
 from blemish.serve.station import Station
 
@@ -53,7 +53,9 @@ def _picture(verdict: Verdict, visitor: Visitor) -> None:
             ui.label(verdict["error"]).classes("big").style("overflow-wrap: anywhere; font-size: 1.4rem")
         return
     with ui.link(target=f"/verdict/{verdict['uid']}").style("width: 100%"):
-        ui.element("img").props(f'src="/api/v1/verdicts/{verdict["uid"]}/overlay"').classes("shot").props["alt"] = text
+        ui.element("img").props(f'src="/api/v1/verdicts/{verdict["uid"]}/overlay"').classes("shot").style(
+            room_of(verdict)
+        ).props["alt"] = text
 
 
 def _banner(verdict: Verdict, visitor: Visitor) -> None:

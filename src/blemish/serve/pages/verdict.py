@@ -9,7 +9,7 @@ from nicegui import events, ui
 
 from blemish.errors import UsageError
 from blemish.serve.history import Verdict
-from blemish.serve.pages.frame import Visitor, badge
+from blemish.serve.pages.frame import Visitor, badge, room_of
 from blemish.serve.station import Station
 from blemish.serve.tables import ANOMALOUS, FAILED
 
@@ -70,7 +70,7 @@ def picture(verdict: Verdict, visitor: Visitor) -> None:
     words = visitor.words
     address = f"/api/v1/verdicts/{verdict['uid']}"
     with ui.column().classes("w-full"):
-        image = ui.element("img").props(f'src="{address}/overlay"').classes("shot")
+        image = ui.element("img").props(f'src="{address}/overlay"').classes("shot").style(room_of(verdict))
         image.props["alt"] = f"{words('part')} {verdict['part'] or verdict['uid']}: {words(verdict['label'])}"
         missing = ui.label(words("no picture")).classes("card soft")
         missing.set_visibility(False)
