@@ -51,7 +51,7 @@ def frames(path: str | os.PathLike[str]) -> Iterator[Shot]:
 
 def _frames(path: Path) -> Iterator[Shot]:
     cv2 = require("cv2")
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    video = _opened(str(path), cv2.CAP_FFMPEG)
     number = 0
     try:
         while True:
@@ -185,10 +185,10 @@ class Camera:
         """OpenCV's reader; None, and `trouble`, if there is no camera."""
         cv2 = require("cv2")
         if isinstance(self.source, int):
-            capture = cv2.VideoCapture(self.source)
+            capture = _opened(self.source)
         else:
             limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
-            capture = cv2.VideoCapture(
+            capture = _opened(
                 self.source, cv2.CAP_FFMPEG, [number for limit in limits for number in (limit, int(1000 * WAITED))]
             )
         if capture.isOpened():
@@ -196,6 +196,22 @@ class Camera:
         capture.release()
         self.trouble = f"{self.title} can't be opened."
         return None
+
+
+def _opened(*arguments: Any) -> Any:
+    """OpenCV's reader. What it and FFmpeg have to say about a source goes to stderr only where their own variables ask
+    for it, OPENCV_LOG_LEVEL and OPENCV_FFMPEG_LOGLEVEL: whoever calls says in its own words that there is no picture.
+    """
+    cv2 = require("cv2")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's number for silence, read when it is first used
+    talk = cv2.utils.logging
+    before = talk.getLogLevel()
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        talk.setLogLevel(talk.LOG_LEVEL_ERROR)
+    try:
+        return cv2.VideoCapture(*arguments)
+    finally:
+        talk.setLogLevel(before)
 
 
 def title_of(source: int | str) -> str:

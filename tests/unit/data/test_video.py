@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,6 +152,15 @@ def test_titles_are_names_of_files(source: int | str, title: str) -> None:
 def test_no_camera_at_an_index() -> None:
     with pytest.raises(DataError, match=r"camera77 can't be opened"):
         Camera(77)
+
+
+def test_libraries_below_keep_quiet(tmp_path: Path) -> None:
+    """In a process of its own: FFmpeg is told once."""
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    code = f"from blemish.data.video import frames\nlist(frames({str(tmp_path / 'clip.mp4')!r}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    first, *_, last = ended.stderr.splitlines()
+    assert (first[:9], "Is it whole, and a video?" in last) == ("Traceback", True), ended.stderr
 
 
 def test_suffixes_are_no_images() -> None:
