@@ -49,7 +49,7 @@ def repainted(image: np.ndarray, inside: np.ndarray, data: st.DataObject) -> np.
 
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data: st.DataObject) -> None:
     model = model_of(name)
     size = data.draw(st.sampled_from([SIZE, (70, 131), (200, 90)]))

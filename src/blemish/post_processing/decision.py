@@ -279,14 +279,32 @@ def checked_sensitivity(name: str, value: float) -> float:
     Raises:
         UsageError: outside [0, 1].
     """
-    if not 0.0 <= value <= 1.0:
-        raise UsageError(f"{name} must be between 0 and 1. Got {value}.")
-    return float(np.float32(value))
+    number = checked_number(name, value)
+    if not 0.0 <= number <= 1.0:
+        raise UsageError(f"{name} must be between 0 and 1. Got {number}.")
+    return float(np.float32(number))
+
+
+def checked_number(name: str, value: Any) -> float:
+    """`value` as a float; infinity for whole numbers that none can hold.
+
+    Raises:
+        UsageError: for what is no number, as True and "0.5" aren't.
+    """
+    try:
+        if not isinstance(value, (bool, np.bool_, str, bytes)):
+            return float(value)
+    except OverflowError:
+        return -math.inf if value < 0 else math.inf
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"{name} must be a number. Got {value!r}.")
 
 
 def _float32(name: str, value: float) -> float:
+    number = checked_number(name, value)
     with np.errstate(over="ignore"):
-        rounded = float(np.float32(value))
+        rounded = float(np.float32(number))
     if not math.isfinite(rounded):
-        raise UsageError(f"{name} must be a finite number, at most 3.4e38 either way. Got {value}.")
+        raise UsageError(f"{name} must be a finite number, at most 3.4e38 either way. Got {number}.")
     return rounded

@@ -23,7 +23,7 @@ import numpy as np
 from blemish.errors import UsageError
 from blemish.escaping import one_line
 from blemish.functional.conformal import certified_rate, normal_rank
-from blemish.post_processing.decision import BY_NORMAL_SCORES, CalibrationRecord, Decision
+from blemish.post_processing.decision import BY_NORMAL_SCORES, CalibrationRecord, Decision, checked_number
 
 BY_HAND = "set by hand"
 """Policy of a record whose threshold nobody calibrated."""
@@ -72,7 +72,7 @@ def at_rate(decision: Decision, rate: float) -> Decision:
     Raises:
         UsageError: without those scores, or for a rate outside (0, 1). CalibrationError: too few for the rate.
     """
-    return _by_scores(decision, _with_scores(decision, "A rate"), rate)
+    return _by_scores(decision, _with_scores(decision, "A rate"), checked_number("rate", rate))
 
 
 def without(decision: Decision, names: Sequence[str], rate: float | None = None) -> Decision:

@@ -24,7 +24,7 @@ def interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SIDE, SIDE, SIDE, SIDE)
 @example(1, 1, 7, 5)  # one pixel, grown
 @example(31, 40, 1, 1)  # shrunk to one pixel
@@ -43,7 +43,7 @@ def test_resize_of_large_images(old: int, new: int) -> None:
     torch.testing.assert_close(resize(image, (new, 5)).double(), expected, rtol=0, atol=2e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SIDE, SIDE, VALUE, VALUE)
 def test_resize_stays_in_the_range_of_its_input(old: int, new: int, one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -73,7 +73,6 @@ def test_weights_outside_the_input_are_zero() -> None:
     assert weights.tolist() == torch.cat([torch.zeros(2, 4), torch.eye(4), torch.zeros(2, 4)]).tolist()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
 def test_letterbox_fits_the_longer_side_and_centers_the_other(height: int, width: int, h: int, w: int) -> None:
     scale, (top, left) = letterbox_geometry((height, width), (h, w))

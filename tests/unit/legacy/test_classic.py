@@ -47,7 +47,7 @@ def test_a_color_map_is_that_of_opencv(seed: int, normalize: bool) -> None:
 
 
 @given(seed=st.integers(0, 2**32), alpha=st.floats(0, 1), gamma=st.integers(-300, 300), normalize=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_superimposition_is_the_weighted_sum_of_opencv(seed: int, alpha: float, gamma: int, normalize: bool) -> None:
     image, values = example(seed, 9, 7)
     colors = anomaly_map_to_color_map(values, normalize=normalize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_what_cannot_be() -> None:
     with pytest.raises(UsageError, match="image_threshold must be a finite number"):
         at_threshold(DECISION, math.inf)
     assert moved(DECISION) is DECISION
+
+
+@pytest.mark.parametrize("value", ["0.5", True, np.True_, b"1", [0.5], 1j])
+def test_what_is_no_number(value: Any) -> None:
+    for change, name in ((at_threshold, "image_threshold"), (at_sensitivity, "image_sensitivity"), (at_rate, "rate")):
+        with pytest.raises(UsageError, match=rf"{name} must be a number. Got "):
+            change(DECISION, value)
+    with pytest.raises(UsageError, match="image_threshold must be a finite number"):
+        at_threshold(DECISION, 10**400)
+    with pytest.raises(UsageError, match=r"image_sensitivity must be between 0 and 1. Got -inf\."):
+        at_sensitivity(DECISION, -(10**400))
+    assert at_threshold(DECISION, 1.5) == at_threshold(DECISION, np.float32(1.5))
 
 
 def test_the_threshold_of_a_module_may_be_set() -> None:

@@ -422,7 +422,7 @@ def test_an_exported_graph_gives_the_same_and_fails_closed() -> None:
 # --- sensitivity
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=12),
     st.lists(st.floats(-200, 200, width=32), min_size=1, max_size=12),

@@ -65,7 +65,7 @@ def test_letterbox_pads_with_the_mean_color_and_keeps_the_aspect_ratio() -> None
     torch.testing.assert_close(found[0, :, :, 4:12], white[:, None, None].expand(3, 16, 8))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["stretch", "letterbox"]))
 def test_restored_maps_have_the_size_and_stay_in_the_range(height: int, width: int, fit: Fit) -> None:
     maps = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(0))

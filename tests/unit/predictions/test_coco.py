@@ -64,7 +64,7 @@ def assert_coco(content: Any) -> None:
 
 
 @given(mask=arrays(bool, (12, 14), elements=st.booleans()), solid=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_polygons_rasterised_again_are_the_mask(
     mask: np.ndarray, solid: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

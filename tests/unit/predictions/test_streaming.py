@@ -93,7 +93,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(
 
 
 @given(data=st.data(), suffix=st.sampled_from(SUFFIXES), count=st.integers(0, len(BATCHES)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_torn_end_is_mended(
     data: st.DataObject, suffix: str, count: int, whole: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -26,7 +26,7 @@ def test_no_request_is_answered_by_an_error_of_the_server(small_model: Path, tmp
         for operation in (result.ok() for result in schema.get_all_operations()):
 
             @given(case=operation.as_strategy())
-            @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @settings(max_examples=25, suppress_health_check=list(HealthCheck), database=None)
             def try_it(case: Any) -> None:
                 answer = case.call(base_url=str(client.base_url), headers=headers)
                 statuses.setdefault(case.operation.label, set()).add(answer.status_code)

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blemish.models import DETECTORS
@@ -79,7 +79,6 @@ grades = st.integers(0, 3).map(lambda n: n / 4)
 some_trials = st.lists(st.builds(trial, grades, grades, grades), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
 @given(some_trials)
 def test_pareto_is_what_no_other_beats(trials: list[Trial]) -> None:
     def keys(one: Trial) -> tuple[float, float, float]:
@@ -95,7 +94,6 @@ def test_pareto_is_what_no_other_beats(trials: list[Trial]) -> None:
         assert (one in front) != beaten
 
 
-@settings(deadline=None)
 @given(some_trials, st.none() | grades)
 def test_what_is_taken_obeys_the_rule(trials: list[Trial], limit: float | None) -> None:
     taken, met = choose(trials, limit)

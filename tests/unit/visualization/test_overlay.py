@@ -36,7 +36,7 @@ def test_a_planted_defect_is_hot_inside_its_mask_alone(product: str, defect: str
 
 
 @given(threshold=st.floats(0, 1), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_hot_is_at_or_over_the_threshold(threshold: float, seed: int) -> None:
     values = np.random.default_rng(seed).random((16, 16))
     values[0, 0] = threshold
