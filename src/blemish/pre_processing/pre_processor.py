@@ -23,7 +23,7 @@ from blemish.data.explanation import Box
 from blemish.data.roi import Mask, Roi, cells_inside, read_roi
 from blemish.errors import UsageError
 from blemish.functional.pixels import height_width, under_center
-from blemish.functional.resize import apply_weights, axis_weights, letterbox_geometry
+from blemish.functional.resize import covered, letterbox_geometry, resize_rows
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -94,18 +94,27 @@ class PreProcessor(nn.Module):
                 f"images must be (N, H, W, 3) RGB, uint8 or float32 in [0, 1]. Got shape {tuple(images.shape)}, "
                 f"{images.dtype}."
             )
-        values = images.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
-        if images.dtype == torch.uint8:
-            values = values / 255.0
+        values = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
+        if images.dtype == torch.float32:
+            values = values * 255.0
         size = (images.shape[1], images.shape[2])
         inside = self.inside(size)
         if inside is not None:
-            values = torch.where(inside, values, self.mean)
-        vertical, horizontal = self._weights(size, images.device)
-        # Padding has weight 0 in every row or column that lies outside, so it is exactly 0 (the mean color) after
-        # normalization.
-        covered = vertical.sum(dim=1)[:, None] * horizontal.sum(dim=1)  # (h, w)
-        return (apply_weights(values, vertical, horizontal) - self.mean * covered) / self.std
+            values = torch.where(inside, values, 255.0 * self.mean)
+        ratios, cut = self._geometry(size)
+        scales = [whole / parts for whole, parts in ratios]
+        starts = [part * scale for part, scale in zip(cut, scales, strict=True)]
+        # Rows first, which lie in one piece: large images are small after that.
+        for axis in (0, 1):
+            values = resize_rows(values, self.image_size[axis], ratio=ratios[axis], start=starts[axis]).mT
+        normalized = (values - 255.0 * self.mean) / (255.0 * self.std)  # (N, 3, h, w)
+        if self.fit == "stretch":
+            return normalized
+        vertical, horizontal = (
+            covered(size[i], self.image_size[i], scale=scales[i], start=starts[i], device=images.device)
+            for i in (0, 1)
+        )
+        return torch.where(vertical[:, None] & horizontal, normalized, 0.0)  # padding has the mean color
 
     def restore(self, maps: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> PerImage:
         """Maps (N, 1, h, w) at model size -> maps in original pixels.
@@ -147,11 +156,11 @@ class PreProcessor(nn.Module):
         """The pixels of an image of `size` (H, W) that lie under a cell (row, column) of a grid over the model's input,
         within the image; at least one.
         """
-        scales, cuts = self._geometry(size)
+        ratios, cuts = self._geometry(size)
         edges = []
         for i, side in enumerate(size):
             ends = ((cell[i] + end) * self.image_size[i] / grid[i] for end in (0, 1))
-            low, high = (round((end + cuts[i]) * scales[i]) for end in ends)
+            low, high = (round((end + cuts[i]) * ratios[i][0] / ratios[i][1]) for end in ends)
             low = min(max(low, 0), side - 1)
             edges.append((low, min(max(high, low + 1), side)))
         (y0, y1), (x0, x1) = edges
@@ -161,9 +170,9 @@ class PreProcessor(nn.Module):
         """Where the center of a pixel of an image of `size` (H, W) lies in a grid over the model's input: row and
         column, whole numbers at the centers of cells.
         """
-        scales, cuts = self._geometry(size)
+        ratios, cuts = self._geometry(size)
         row, column = (
-            ((pixel + 0.5) / scales[i] - cuts[i]) * grid[i] / self.image_size[i] - 0.5 for i, pixel in enumerate((y, x))
+            ((pixel + 0.5) * ratios[i][1] / ratios[i][0] - cuts[i]) * grid[i] / self.image_size[i] - 0.5 for i, pixel in enumerate((y, x))
         )
         return row, column
 
@@ -171,32 +180,19 @@ class PreProcessor(nn.Module):
         """Shown by `print`."""
         return f"image_size={self.image_size}, fit={self.fit!r}, crop_from={self.crop_from}"
 
-    def _geometry(self, original: tuple[int, int]) -> tuple[Sequence[float], Sequence[float]]:
-        """Pixels of the image per pixel of the model's input, and what is cut off before it in pixels of the latter,
-        along both axes.
+    def _geometry(self, original: tuple[int, int]) -> tuple[Sequence[tuple[int, int]], Sequence[float]]:
+        """Pixels of the image per pixel of the model's input, as fractions, and what is cut off before it in pixels of
+        the latter, along both axes.
         """
         if self.fit == "letterbox":
-            scale, pad = letterbox_geometry(original, self._full)
-            return (scale, scale), (self._cut[0] - pad[0], self._cut[1] - pad[1])
-        return [size / full for size, full in zip(original, self._full, strict=True)], self._cut
-
-    def _weights(self, original: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        scales, cut = self._geometry(original)
-        return (
-            axis_weights(original[0], self.image_size[0], scale=scales[0], start=cut[0] * scales[0], device=device),
-            axis_weights(original[1], self.image_size[1], scale=scales[1], start=cut[1] * scales[1], device=device),
-        )
+            ratio, pad = letterbox_geometry(original, self._full)
+            return (ratio, ratio), (self._cut[0] - pad[0], self._cut[1] - pad[1])
+        return list(zip(original, self._full, strict=True)), self._cut
 
     def _restore(self, maps: Tensor, original: tuple[int, int]) -> Tensor:
-        scales = [full / size for size, full in zip(original, self._full, strict=True)]
-        cut = self._cut
-        if self.fit == "letterbox":
-            scale, pad = letterbox_geometry(original, self._full)
-            scales, cut = [1.0 / scale, 1.0 / scale], (cut[0] - pad[0], cut[1] - pad[1])
-        restored = apply_weights(
-            maps,
-            axis_weights(self.image_size[0], original[0], scale=scales[0], start=-cut[0], device=maps.device),
-            axis_weights(self.image_size[1], original[1], scale=scales[1], start=-cut[1], device=maps.device),
-        )
+        ratios, cut = self._geometry(original)
+        for axis in (1, 0):  # columns first, while there are few rows
+            whole, parts = ratios[axis]
+            maps = resize_rows(maps.mT, original[axis], ratio=(parts, whole), start=-cut[axis])
         inside = self.inside(original)
-        return restored if inside is None else torch.where(inside, restored, 0.0)
+        return maps if inside is None else torch.where(inside, maps, 0.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from blemish.functional.resize import apply_weights, axis_weights, letterbox_geometry, resize
+from blemish.functional.resize import apply_weights, axis_weights, covered, letterbox_geometry, resize, resize_rows
 
 SIDE = st.integers(1, 40)
 VALUE = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
@@ -54,6 +54,29 @@ def test_resize_stays_in_the_range_of_its_input(old: int, new: int, one: float, 
     assert float(found.max()) <= float(image.max()) + slack
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(1, 40), st.floats(-60, 60))
+@example(1, 1, 1, 1, 0.0)
+@example(7, 1, 1, 40, 0.0)  # grown 40 times
+@example(90, 3, 40, 1, -50.0)  # hardly anything inside
+def test_blocks_of_rows_are_the_whole_product(old: int, new: int, whole: int, parts: int, start: float) -> None:
+    image = picture(2, old, 3)
+    for ratio, begin in ((None, 0.0), ((whole, parts), start)):
+        scale = old / new if ratio is None else whole / parts
+        weights = axis_weights(old, new, scale=scale, start=begin)
+        found = resize_rows(image, new, ratio=ratio, start=begin)
+        assert found.shape == (2, new, 3)
+        torch.testing.assert_close(found, weights @ image, rtol=0, atol=3e-5)
+        inside = covered(old, new, scale=scale, start=begin, device=image.device)
+        assert torch.equal(inside, weights.any(dim=1))
+        assert not found[:, ~inside].any()
+
+
+def test_rows_of_bytes_are_those_of_numbers() -> None:
+    image = (255 * picture(2, 3, 50, 7)).to(torch.uint8)
+    assert torch.equal(resize_rows(image, 16), resize_rows(image.float(), 16))
+
+
 @given(SIDE, SIDE)
 def test_weights_are_means(old: int, new: int) -> None:
     weights = axis_weights(old, new)
@@ -75,7 +98,8 @@ def test_weights_outside_the_input_are_zero() -> None:
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
 def test_letterbox_fits_the_longer_side_and_centers_the_other(height: int, width: int, h: int, w: int) -> None:
-    scale, (top, left) = letterbox_geometry((height, width), (h, w))
+    (whole, parts), (top, left) = letterbox_geometry((height, width), (h, w))
+    scale = whole / parts
     fitted = (height / scale, width / scale)
     assert min(top, left) == pytest.approx(0, abs=1e-9)
     assert fitted[0] + 2 * top == pytest.approx(h)
