@@ -22,6 +22,7 @@ from blemish.post_processing.decision import SETTINGS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnx_ir import Node
 
 OPSET = 18
 """The lowest that holds all operators, so that older runtimes and compilers take the file."""
@@ -91,7 +92,7 @@ def to_onnx(
             f"torch can't trace backbone {model.extractor.backbone!r}: {reason} Choose another backbone."
         ) from error
     optimizer.inline(program.model)
-    optimizer.fold_constants(program.model)
+    optimizer.fold_constants(program.model, should_fold=_rearranges, output_size_limit=max_bytes)
     optimizer.remove_unused_nodes(program.model)
     proto: ModelProto = program.model_proto
     for name in SETTINGS:
@@ -108,6 +109,14 @@ def to_onnx(
         part.ClearField("metadata_props")  # stack traces of the machine that exported
         part.ClearField("doc_string")
     return proto
+
+
+def _rearranges(node: Node) -> bool | None:
+    """True for parts of a large tensor that the graph uses in parts alone; the usual rules, None, fold small ones."""
+    parts, source = ("Slice", "Transpose"), node.inputs[0] if node.inputs else None
+    if node.op_type not in parts or source is None:
+        return None
+    return True if all(use.node.op_type in parts for use in source.uses()) else None
 
 
 def _scopes(graph: nn.Module, *modules: nn.Module) -> list[str]:

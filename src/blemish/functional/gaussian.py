@@ -24,6 +24,9 @@ from torch import Tensor
 
 from blemish.errors import UsageError
 
+FACTOR_BLOCKS = 5
+"""Blocks of rows of a triangular factor, which leave 0.6 of it to read; more make products too small."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -141,12 +144,21 @@ def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0
 
 
 def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors -> (N, P), in standard
-    deviations. Factors may be float16; arithmetic is float32.
+    """Distances of (N, P, D) embeddings to (P, D) means under (P, D, D) whitening factors, lower triangular -> (N, P),
+    in standard deviations. Factors may be float16; arithmetic is float32.
     """
     # A product per position with the images as rows, both sides contiguous: other layouts take up to four times longer.
     centered = (embedding - mean).transpose(0, 1).contiguous()  # (P, N, D)
-    distance: Tensor = torch.linalg.vector_norm(centered @ whitening.float().mT, dim=2)  # (P, N)
+    channels = centered.shape[2]
+    # Factors are read once for each image, which is most of the time. In blocks of rows, what lies right of a block is
+    # zero and isn't read; in eager mode a block of float32 would first be copied.
+    whole = whitening.dtype == torch.float32 and not torch.compiler.is_exporting()
+    step = channels if whole else -(-channels // FACTOR_BLOCKS)
+    parts = []
+    for start in range(0, channels, step):
+        block = whitening[:, start : start + step, : start + step].mT.float()  # (P, up to start + step, step)
+        parts.append(centered[:, :, : start + step] @ block)
+    distance: Tensor = torch.linalg.vector_norm(torch.cat(parts, dim=2), dim=2)  # (P, N)
     return distance.mT  # (N, P)
 
 

@@ -7,7 +7,8 @@ axis that is mapped by `center(i) = (i + 0.5) * scale + start`, the weights are
 
 and an image (..., H, W) becomes `Wv @ image @ Wh^T`. Nearly all weights of a large image are zero: a row of the output
 needs the few rows of the input around its center. `resize_rows` cuts the output into blocks and multiplies each with
-the rows that it needs. The weights come from `arange` on the sizes, so the same arithmetic runs in a data-loader worker, in eager mode and in an exported graph whose H and W are free.
+the rows that it needs. The weights come from `arange` on the sizes, so the same arithmetic runs in a data-loader
+worker, in eager mode and in an exported graph whose H and W are free.
 `torch.nn.functional.interpolate` can't do that: its antialiased kernel has no ONNX counterpart, which is how exported
 models of other libraries come to see other pixels than the trained ones did. Weights are non-negative and sum to one:
 resizing never leaves the range of its input.
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 BLOCKS = 8
-"""Blocks of output rows. More would save arithmetic, but products of few rows spend their time on arranging the rest."""
+"""Blocks of output rows. More save arithmetic, but products of few rows spend their time on arranging the others."""
 
 
 def axis_weights(
@@ -62,7 +63,8 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     in_size, device = image.shape[-2], image.device
     whole, parts = (in_size, out_size) if ratio is None else ratio
     scale = whole / parts
-    rows = -(-out_size // BLOCKS)  # in a block; in the last ones some may lie behind the end
+    # Rows in a block; in the last ones some may lie behind the end. (A graph rounds negative quotients upwards.)
+    rows = (out_size + BLOCKS - 1) // BLOCKS
     center = _centers(BLOCKS * rows, scale, start, device).unflatten(0, (BLOCKS, rows))
     # Whole numbers, since a graph can't round a size: the distance of the outer centers, the triangles' outer halves,
     # and a row on each side for rounding.
@@ -74,8 +76,11 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     inside = _inside(center, in_size, scale)
     weights = weights * inside[:, :, None] / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
     taken = image.index_select(-2, row.clamp(0, in_size - 1).flatten())  # (..., BLOCKS * needed, K)
-    blocks = weights @ taken.float().unflatten(-2, (BLOCKS, needed))  # (..., BLOCKS, rows, K)
-    return blocks.flatten(-3, -2)[..., :out_size, :]
+    blocks: Tensor = weights @ taken.float().unflatten(-2, (BLOCKS, needed))  # (..., BLOCKS, rows, K)
+    joined = blocks.flatten(-3, -2)
+    if isinstance(out_size, torch.SymInt):  # the size of a slice would be an expression in the graph, not "H"
+        return joined.index_select(-2, torch.arange(out_size, device=device))
+    return joined[..., :out_size, :]
 
 
 def covered(in_size: int, out_size: int, *, scale: float, start: float, device: torch.device) -> Tensor:
@@ -101,9 +106,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
-def letterbox_geometry(
-    original: tuple[int, int], size: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[float, float]]:
+def letterbox_geometry(original: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float]]:
     """Scale and padding that fit (H, W) into (h, w) without changing the aspect ratio.
 
     Returns:
@@ -123,7 +126,8 @@ def _centers(out_size: int, scale: float, start: float, device: torch.device | N
 def _triangle(pixel: Tensor, center: Tensor, scale: float) -> Tensor:
     """Weights, not normalized, of pixels for an output pixel with this center."""
     support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment] # max, for sizes that are symbols of a graph too
-    return (1.0 - (pixel - center).abs() / support).clamp(min=0.0)
+    weights: Tensor = (1.0 - (pixel - center).abs() / support).clamp(min=0.0)
+    return weights
 
 
 def _inside(center: Tensor, in_size: int, scale: float) -> Tensor:

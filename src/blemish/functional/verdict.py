@@ -61,23 +61,33 @@ def normalize(scores: Array, threshold: Array, lo: Array, hi: Array) -> Array:
     xp = _namespace(scores)
     span = hi * 0.5 - lo * 0.5
     flat = span <= 0
-    ratio = (scores * 0.5 - threshold * 0.5) / xp.where(flat, 1.0, span) + 0.5
-    step = 0.5 + 0.5 * xp.sign(scores - threshold)
+    # Halves, because a difference may overflow. Where there is no span, any difference shall reach one of the ends:
+    # even the smallest one, 2^-149, times 2^64 fills a span of 2^-85. (Maps are large, and numbers are chosen here so
+    # that no second pass over a map is needed.)
+    one = xp.ones_like(span)
+    half, gain = xp.where(flat, one, one * 0.5), xp.where(flat, one * 2.0**64, one)
+    ratio = (scores * half - threshold * half) * gain / xp.where(flat, one * 2.0**-85, span) + 0.5
     broken = xp.isnan(ratio) | (scores == -math.inf)
-    return xp.where(broken, 1.0, xp.where(flat, step, xp.clip(ratio, 0, 1)))
+    return xp.where(broken, 1.0, xp.clip(ratio, 0, 1))
 
 
 def normalize_consistently(scores: Array, threshold: Array, lo: Array, hi: Array, sensitivity: Array) -> Array:
-    """`normalize`, with rounding kept from contradicting the verdict.
+    """`normalize`, with rounding kept from contradicting the verdict; see `judge`."""
+    return judge(scores, threshold, lo, hi, sensitivity)[0]
 
-    For every float32 input, `result >= 1 - sensitivity` equals `is_anomalous(scores, raw_threshold(...))`: an anomalous
-    score is lifted to 1 - alpha if it fell below, a normal one lowered to the next float under it if it rose too high.
+
+def judge(scores: Array, threshold: Array, lo: Array, hi: Array, sensitivity: Array) -> tuple[Array, Array]:
+    """Normalized scores, float32, and verdicts, bool.
+
+    For every float32 input, `normalized >= 1 - sensitivity` equals the verdict, `is_anomalous(scores,
+    raw_threshold(...))`: an anomalous score is lifted to 1 - alpha if it fell below, a normal one lowered to the next
+    float under it if it rose too high.
     """
     xp = _namespace(scores)
     cut = 1 - sensitivity
     value = normalize(scores, threshold, lo, hi)
     anomalous = is_anomalous(scores, raw_threshold(threshold, lo, hi, sensitivity))
-    return xp.where(anomalous, xp.maximum(value, cut), xp.minimum(value, -_next_above(-cut)))
+    return xp.where(anomalous, xp.maximum(value, cut), xp.minimum(value, -_next_above(-cut))), anomalous
 
 
 def _namespace(array: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from blemish.data.batch import InferenceBatch, PerImage, RawPrediction
 from blemish.errors import NotCalibratedError, UsageError
-from blemish.functional.verdict import is_anomalous, normalize_consistently, raw_threshold
+from blemish.functional.verdict import judge, raw_threshold
 from blemish.post_processing.calibration import Evidence, calibrate, raw_of
 from blemish.post_processing.decision import SETTINGS, CalibrationRecord, Decision, checked_sensitivity
 from blemish.post_processing.moving import by_hand
@@ -109,14 +108,14 @@ class DecisionModule(nn.Module):
         if not self._calibrated:
             return raw
         image, pixel = (self._statistics(scale) for scale in _SCALES)
-        image_cut, pixel_cut = raw_threshold(*image), raw_threshold(*pixel)
-        normalized = _each(maps, lambda values: normalize_consistently(values, *pixel))
+        pred_score, pred_label = judge(score, *image)
+        normalized, mask = _judged(maps, pixel)
         return replace(
             raw,
-            pred_score=normalize_consistently(score, *image),
+            pred_score=pred_score,
             anomaly_map=_inside(normalized, raw.roi),
-            pred_label=is_anomalous(score, image_cut),
-            pred_mask=_inside(_each(maps, lambda values: is_anomalous(values, pixel_cut)), raw.roi),
+            pred_label=pred_label,
+            pred_mask=_inside(mask, raw.roi),
         )
 
     @property
@@ -334,10 +333,14 @@ def _names() -> list[tuple[str, str]]:
     return [(scale, name) for scale in _SCALES for name in _STATISTICS]
 
 
-def _each(maps: PerImage | None, function: Callable[[Tensor], Tensor]) -> PerImage | None:
+def _judged(maps: PerImage | None, statistics: tuple[Tensor, ...]) -> tuple[PerImage | None, PerImage | None]:
+    """Normalized maps and masks."""
     if maps is None:
-        return None
-    return function(maps) if isinstance(maps, Tensor) else [function(single) for single in maps]
+        return None, None
+    if isinstance(maps, Tensor):
+        return judge(maps, *statistics)
+    pairs = [judge(single, *statistics) for single in maps]
+    return [normalized for normalized, _ in pairs], [mask for _, mask in pairs]
 
 
 def _inside(maps: PerImage | None, roi: PerImage | None) -> PerImage | None:

@@ -111,8 +111,7 @@ class PreProcessor(nn.Module):
         if self.fit == "stretch":
             return normalized
         vertical, horizontal = (
-            covered(size[i], self.image_size[i], scale=scales[i], start=starts[i], device=images.device)
-            for i in (0, 1)
+            covered(size[i], self.image_size[i], scale=scales[i], start=starts[i], device=images.device) for i in (0, 1)
         )
         return torch.where(vertical[:, None] & horizontal, normalized, 0.0)  # padding has the mean color
 
@@ -128,10 +127,10 @@ class PreProcessor(nn.Module):
             `maps`; outside a center crop or the region of interest they are 0.
         """
         if isinstance(size[0], (int, torch.SymInt)):
-            return self._restore(maps, (size[0], size[1]))[:, 0]  # type: ignore[arg-type]
+            return self._restore(maps, (size[0], size[1])).squeeze(1)  # type: ignore[arg-type]
         sizes = [(int(height), int(width)) for height, width in size]  # type: ignore[misc]
         if len(set(sizes)) == 1:
-            return self._restore(maps, sizes[0])[:, 0]
+            return self._restore(maps, sizes[0]).squeeze(1)
         return [self._restore(single, one)[0] for single, one in zip(maps, sizes, strict=True)]
 
     def inside(self, size: tuple[int, int]) -> Tensor | None:
@@ -172,7 +171,8 @@ class PreProcessor(nn.Module):
         """
         ratios, cuts = self._geometry(size)
         row, column = (
-            ((pixel + 0.5) * ratios[i][1] / ratios[i][0] - cuts[i]) * grid[i] / self.image_size[i] - 0.5 for i, pixel in enumerate((y, x))
+            ((pixel + 0.5) * ratios[i][1] / ratios[i][0] - cuts[i]) * grid[i] / self.image_size[i] - 0.5
+            for i, pixel in enumerate((y, x))
         )
         return row, column
 

@@ -97,10 +97,10 @@ class PadimDetector(Detector):
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Keeps the drawn channels of each layer, then joins the layers at the resolution of the finest."""
-        first, chosen = 0, []
-        for layer, index in zip(layers, self.channel_index.split(self._shares), strict=True):
-            chosen.append(layer[:, index - first])
-            first += layer.shape[1]
+        first, start, chosen = 0, 0, []
+        for layer, share in zip(layers, self._shares, strict=True):
+            chosen.append(layer.index_select(1, self.channel_index[start : start + share] - first))
+            first, start = first + layer.shape[1], start + share
         return join_layers(chosen, self.grid)
 
     def _per_layer(self, index: Tensor) -> list[int]:
