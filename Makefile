@@ -44,12 +44,9 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/anatomy.py
-<<<<<<< HEAD
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/start.py
-=======
 	$(BIN)/python benchmarks/resize.py
->>>>>>> 5f81a5d (Multiply only what resizing, triangular factors and verdicts need)
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
