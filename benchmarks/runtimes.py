@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,27 @@ from common import SIDE, arguments, claim, draw_parts, ratio, report
 BLOCK = 10
 FIRST = "import sys; from blemish.runtime import load; print(load(sys.argv[1])(sys.argv[2])[0].label)"
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+@contextmanager
+def default_models(kept: Path | None) -> Iterator[tuple[dict[str, Path], Path]]:
+    """The default preset's model in every runtime, and a folder of drawn parts; `kept` has them for other benchmarks."""
+    from blemish import Engine, ImageDataModule, Padim
+    from blemish.presets import PRESETS
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) if kept is None else kept
+        files = {"torch": folder / "m.safetensors", "ONNX Runtime": folder / "m.onnx", "OpenVINO": folder / "m.xml"}
+        parts = folder / "parts" / "tile"
+        if not all(file.exists() for file in files.values()):
+            draw_parts(folder / "parts", 30, test=8)
+            keys = ("backbone", "grid_stride", "shrinkage", "worst_share")
+            model = Padim(**{key: PRESETS["default"][key] for key in keys})
+            Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
+            model.save(files["torch"])
+            for runtime, file in list(files.items())[1:]:
+                model.export(file, runtime.removesuffix(" Runtime").lower(), images=parts)
+        yield files, parts
 
 
 def torch_backbone(model: Any) -> Callable[[Any], Any]:

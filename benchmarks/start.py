@@ -15,33 +15,17 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-from common import arguments, claim, draw_parts, report
-from runtimes import Installed
+from common import arguments, claim, report
+from runtimes import Installed, default_models
 
 import blemish
-from blemish import Engine, ImageDataModule, Padim
-from blemish.presets import PRESETS
 
 GOALS = {"--help": 0.35, "predict, ONNX Runtime": 0.4, "predict, torch": 2.5}
 """Seconds."""
-
-
-def models(folder: Path) -> tuple[dict[str, Path], Path]:
-    """The default model in every runtime, and an image."""
-    settings = PRESETS["default"]
-    model = Padim(**{key: settings[key] for key in ("backbone", "grid_stride", "shrinkage", "worst_share")})
-    parts = draw_parts(folder / "parts", 30, test=4)
-    Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
-    model.save(folder / "model.safetensors")
-    onnx = model.export(folder / "onnx", "onnx", images=parts).path
-    openvino = model.export(folder / "openvino", "openvino", images=parts).path
-    files = {"torch": folder / "model.safetensors", "ONNX Runtime": onnx, "OpenVINO": openvino}
-    return files, min((parts / "test").rglob("*.png"))
 
 
 def spent(*words: object) -> tuple[float, float]:
@@ -55,11 +39,12 @@ def spent(*words: object) -> tuple[float, float]:
 def main() -> None:
     parser = arguments(__doc__ or "", device=False, peer=False)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", type=Path, help="folder that keeps the models for the next benchmark")
     options = parser.parse_args()
     compileall.compile_dir(Path(blemish.__file__).parent, quiet=2)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    with tempfile.TemporaryDirectory() as name:
-        files, image = models(Path(name))
+    with default_models(options.models) as (files, parts):
+        image = min((parts / "test").rglob("*.png"))
         calls: dict[str, tuple[object, ...]] = {
             "--help": ("-m", "blemish", "--help"),
             "bare --help": ("-c", "import typer.rich_utils"),

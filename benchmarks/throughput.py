@@ -12,7 +12,6 @@ without.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +21,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import torch
-from common import arguments, claim, draw_parts, report
-from runtimes import Installed
+from common import arguments, claim, report
+from runtimes import Installed, default_models
 
-from blemish import Engine, ImageDataModule, Padim
-from blemish.presets import PRESETS
 from blemish.runtime import load
 from blemish.runtime.session import Session
 from blemish.runtime.threads import shared_out, usable_cores
@@ -54,23 +51,12 @@ def main() -> None:
     parser = arguments(__doc__ or "", device=False, peer=False)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--models", type=Path, help="folder that keeps the models for the next benchmark")
     options = parser.parse_args()
-    settings = PRESETS["default"]
-    padim = {key: settings[key] for key in ("backbone", "grid_stride", "shrinkage", "worst_share")}
     workers, threads = shared_out(usable_cores())
     rows: list[dict[str, Any]] = []
     same = True
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        parts = draw_parts(folder / "parts", 30, test=8)
-        model = Padim(**padim)
-        Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
-        model.save(folder / "model.safetensors")
-        paths = {
-            "torch": folder / "model.safetensors",
-            "ONNX Runtime": model.export(folder / "onnx", "onnx", images=parts).path,
-            "OpenVINO": model.export(folder / "openvino", "openvino", images=parts).path,
-        }
+    with default_models(options.models) as (paths, parts):
         drawn = sorted((parts / "test").rglob("*.png"))
         files = [drawn[number % len(drawn)] for number in range(options.images)]
         for runtime, path in paths.items():

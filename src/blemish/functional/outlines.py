@@ -23,12 +23,13 @@ Ring: TypeAlias = tuple[tuple[int, int], ...]
 """Corners of a closed line; the last is joined to the first."""
 
 
-def trace(labels: npt.NDArray[np.int32], count: int) -> list[tuple[Ring, ...]]:
+def trace(labels: npt.NDArray[np.int32], count: int, *, origin: tuple[int, int] = (0, 0)) -> list[tuple[Ring, ...]]:
     """The outlines of the components of a labeled mask.
 
     Args:
         labels: (H, W), 0 for background and 1..count for 8-connected components (`regions.label_components`).
         count: how many there are.
+        origin: (x, y) of the first pixel.
 
     Returns:
         For each component its rings: the outer one, clockwise as seen on a screen, then its holes, the other way round.
@@ -63,7 +64,7 @@ def trace(labels: npt.NDArray[np.int32], count: int) -> list[tuple[Ring, ...]]:
 
     rings: list[list[Ring]] = [[] for _ in range(count)]
     following, owners = after.tolist(), owner.tolist()
-    points = list(zip((x + left).tolist(), (y + top).tolist(), strict=True))
+    points = list(zip((x + left + origin[0]).tolist(), (y + top + origin[1]).tolist(), strict=True))
     seen = bytearray(len(points))
     for start in range(len(points)):  # in raster order, so the outer ring of a component comes first
         ring, corner = [], start

@@ -102,6 +102,8 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     mask, score_map = _checked(mask), np.asarray(score_map)
     if score_map.shape != mask.shape:
         raise UsageError(f"mask and score_map must have one shape. Got {mask.shape} and {score_map.shape}.")
+    rows, columns = _extent(mask)  # of a large image a few pixels
+    mask, score_map, top_row, left = mask[rows, columns], score_map[rows, columns], rows.start, columns.start
     score = score_map[mask].astype(np.float64)  # raster order, as the runs
     if not np.isfinite(score).all():
         raise NonFiniteError("The score map holds NaN or infinity within the mask: its regions can't be ranked.")
@@ -119,15 +121,16 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     box = np.full((runs.n, 4), np.iinfo(np.int64).max)
     np.minimum.at(box, runs.label, np.stack([runs.start, runs.row, -runs.end, -runs.row - 1], axis=1))
     box[:, 2:] *= -1
-    peak_y, peak_x = np.divmod(peak, mask.shape[1])
+    box += (left, top_row, left, top_row)
+    peak_y, peak_x = np.divmod(peak, max(1, mask.shape[1]))
     large = area >= min_area
     number = np.where(large, np.cumsum(large), 0)  # among the large ones, from 1
-    polygons = trace(_painted(mask, number[pixel_label]), int(large.sum()))
+    polygons = trace(_painted(mask, number[pixel_label]), int(large.sum()), origin=(left, top_row))
     return [
         Region(
             box=(int(box[i, 0]), int(box[i, 1]), int(box[i, 2]), int(box[i, 3])),
             area=int(area[i]),
-            peak=(int(peak_x[i]), int(peak_y[i])),
+            peak=(int(peak_x[i]) + left, int(peak_y[i]) + top_row),
             peak_score=float(top[i]),
             mean_score=float(mean[i]),
             polygon=polygons[number[i] - 1],
@@ -150,10 +153,13 @@ def cores(mask: ArrayLike, score_map: ArrayLike, share: float = CORE) -> Mask:
     Returns:
         (H, W) bool.
     """
-    mask = _checked(mask)
+    whole = _checked(mask)
+    found = np.zeros_like(whole)
+    rows, columns = _extent(whole)
+    mask = whole[rows, columns]
     runs = _label_runs(mask, connectivity=8)
     number = runs.label[_run_of_pixels(runs)]  # of the component of each True pixel, in raster order, as all below
-    score = np.asarray(score_map)[mask].astype(np.float64)
+    score = np.asarray(score_map)[rows, columns][mask].astype(np.float64)
     score[np.isnan(score)] = np.inf
     peak = np.full(runs.n, -np.inf)
     np.maximum.at(peak, number, score)
@@ -165,7 +171,8 @@ def cores(mask: ArrayLike, score_map: ArrayLike, share: float = CORE) -> Mask:
     piece, count = label_components(core)
     chosen = np.zeros(count + 1, np.bool_)
     chosen[piece[mask][place]] = True
-    return np.asarray(core & chosen[piece])
+    found[rows, columns] = core & chosen[piece]
+    return found
 
 
 def highest(score_map: ArrayLike, region: Region | None, threshold: float) -> tuple[int, int]:
@@ -192,7 +199,17 @@ def _checked(mask: ArrayLike) -> Mask:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise UsageError(f"A mask must have shape (H, W). Got {mask.shape}.")
-    return np.asarray(mask != 0, dtype=np.bool_)
+    return mask if mask.dtype == np.bool_ else np.asarray(mask != 0, dtype=np.bool_)
+
+
+def _extent(mask: Mask) -> tuple[slice, slice]:
+    """The rows, and the columns, from the first to the last that has anything."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    down = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(mask[down].any(axis=0))
+    return down, slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _painted(mask: Mask, label: Integers) -> NDArray[np.int32]:

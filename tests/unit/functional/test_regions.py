@@ -192,3 +192,21 @@ def test_bad_arguments_are_named() -> None:
 def test_regions_need_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; from blemish.functional.regions import find_regions"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (7, 30), (60, 81)])
+def test_regions_and_cores_lie_where_the_mask_does(corner: tuple[int, int]) -> None:
+    """Only the part of an image that has marks is looked at."""
+    rng = np.random.default_rng(5)
+    small, scores = rng.random((20, 15)) > 0.6, rng.random((20, 15), dtype=np.float32)
+    y, x = corner
+    mask, score_map = np.zeros((80, 96), bool), np.full((80, 96), np.nan, np.float32)
+    mask[y : y + 20, x : x + 15], score_map[y : y + 20, x : x + 15] = small, scores
+    for there, here in zip(find_regions(mask, score_map), find_regions(small, scores), strict=True):
+        x0, y0, x1, y1 = here.box
+        assert there.box == (x0 + x, y0 + y, x1 + x, y1 + y)
+        assert there.peak == (here.peak[0] + x, here.peak[1] + y)
+        assert there.polygon == tuple(tuple((px + x, py + y) for px, py in ring) for ring in here.polygon)
+        assert (there.area, there.peak_score, there.mean_score) == (here.area, here.peak_score, here.mean_score)
+    np.testing.assert_array_equal(cores(mask, score_map)[y : y + 20, x : x + 15], cores(small, scores))
+    assert not cores(mask, score_map)[~mask].any()
