@@ -31,7 +31,7 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 @contextmanager
 def default_models(kept: Path | None) -> Iterator[tuple[dict[str, Path], Path]]:
-    """The default preset's model in every runtime, and a folder of drawn parts; `kept` has them for other benchmarks."""
+    """The default preset's model in every runtime, and the drawn parts; `kept` has them for the next benchmark."""
     from blemish import Engine, ImageDataModule, Padim
     from blemish.presets import PRESETS
 
