@@ -63,7 +63,7 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
 .two { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1rem; width: 100% }
 @media (max-width: 900px) { .two { grid-template-columns: minmax(0, 1fr) }
   .menu a { padding: .35rem .2rem; min-width: 58px; font-size: .75rem }
-  .q-table th, .q-table td { padding: 4px 7px }
+  .q-table th, .q-table td { padding: 4px 7px } .shot { max-height: 46vh }
   .two.verdict-first > :last-child { order: -1 } }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; width: 100% }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; overflow-wrap: anywhere }
@@ -72,9 +72,7 @@ body { background: var(--page); color: var(--ink); font-size: 17px }
 .compare td + td { font-weight: 700; font-variant-numeric: tabular-nums }
 .q-table th, .q-table td { font-size: 1rem }
 .body--dark .q-table__card { background: var(--card); border-color: var(--line) }
-.body--dark .q-btn--outline.text-primary { color: #4fc3c3 !important }
-.body--dark .q-btn--outline.text-negative { color: #ff8a80 !important }
-.body--dark .q-toggle__inner--truthy { color: #4fc3c3 }
+.body--dark .q-btn--outline, .body--dark .q-toggle, .body--dark .q-field { --q-primary: #4fc3c3; --q-negative: #ff8a80 }
 :focus-visible { outline: 3px solid #ff9800 !important; outline-offset: 2px }
 """
 

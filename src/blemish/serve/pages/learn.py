@@ -144,12 +144,13 @@ def _candidate(station: Station, visitor: Visitor, row: dict[str, Any], numbers:
                 (words("misses of", report["defective"]), "misses"),
             ):
                 _line("td", text, report["current"][name], report["candidate"][name])
-            for text, name in (
-                (words("shadow anomalous", shadow["parts"] - shadow["failed"]), "anomalous"),
-                (words("shadow false alarms", shadow["judged_good"]), "false_alarms"),
-                (words("shadow misses", shadow["judged_defective"]), "misses"),
+            for text, name, of in (
+                ("shadow anomalous", "anomalous", shadow["parts"] - shadow["failed"]),
+                ("shadow false alarms", "false_alarms", shadow["judged_good"]),
+                ("shadow misses", "misses", shadow["judged_defective"]),
             ):
-                _line("td", text, shadow[name], shadow[f"{name}_then"])
+                if of:
+                    _line("td", words(text, of), shadow[name], shadow[f"{name}_then"])
         if shadow["failed"]:
             ui.label(words("shadow failed", shadow["failed"])).style("color: var(--alarm); font-weight: 600")
         if shadow["differ"]:
