@@ -180,7 +180,8 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: i
         if k > 1:
             value, row = rank.topk(min(k, len(block)), dim=1, largest=False)
         else:
-            row = _lowest(F.pad(rank, (0, -len(block) % GROUP), value=torch.inf), 1, len(block))
+            missing = -len(block) % GROUP  # padding by nothing would copy
+            row = _lowest(F.pad(rank, (0, missing), value=torch.inf) if missing else rank, 1, len(block))
             value = rank.gather(1, row)
         values.append(value)
         rows.append(row + start)
