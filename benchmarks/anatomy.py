@@ -12,7 +12,6 @@ convolution, up to the last one, and behind. Numbers are medians of the rounds, 
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -34,11 +33,11 @@ from blemish.data.image_io import read_image
 from blemish.functional.regions import find_regions
 from blemish.presets import PRESETS
 from blemish.runtime import load
+from blemish.runtime.time_sheet import PARTS, OnnxProfile, OpenVinoProfile
 
 Row = dict[str, Any]
 Times = dict[str, list[float]]
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-PARTS = ("before the backbone", "backbone", "behind the backbone")
 
 
 def speeds() -> tuple[float, float]:
@@ -106,54 +105,8 @@ def bounds(model: Any, file: Path) -> dict[str, float | None]:
     return found | {"read and decode": None, "decide": None, "regions": None}  # no products, hardly any bytes
 
 
-class OnnxProfile:
-    """The nodes of one image after the other; times are known at the end."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: it warns of thresholds that are inputs
-        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-        self.session = onnxruntime.InferenceSession(path, options)
-        self.images = 0
-
-    def __call__(self) -> None:
-        self.session.run(None, {"image": IMAGE})
-        self.images += 1
-
-    def times(self) -> Times:
-        events = json.loads(Path(self.session.end_profiling()).read_text())
-        kernels = [one for one in events if one["name"].endswith("_kernel_time")]
-        each = len(kernels) // self.images
-        found: Times = {}
-        for start in range(each, len(kernels), each):  # the first image is slower
-            image = kernels[start : start + each]
-            add(found, [("Conv" in one["args"]["op_name"], one["dur"] / 1e6) for one in image])
-        return found
-
-
-class OpenVinoProfile:
-    """As `OnnxProfile`."""
-
-    def __init__(self, path: Path) -> None:
-        import openvino
-
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
-        self.request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
-        self.found: Times = {}
-
-    def __call__(self) -> None:
-        self.request.infer({"image": IMAGE})
-        nodes = self.request.profiling_info
-        add(self.found, [("Convolution" in one.node_type, one.real_time.total_seconds()) for one in nodes])
-
-    def times(self) -> Times:
-        return {name: spent[1:] for name, spent in self.found.items()}
-
-
-class TorchProfile:
-    """As `OnnxProfile`."""
+class Stages:
+    """A detector in torch, stage by stage."""
 
     def __init__(self, model: Any, file: Path) -> None:
         self.model, self.file = model.eval(), file
@@ -171,12 +124,11 @@ class TorchProfile:
         return {name: spent[1:] for name, spent in self.found.items()}
 
 
-def add(times: Times, nodes: list[tuple[bool, float]]) -> None:
-    """Sums of what comes before the first convolution, up to the last one, and behind."""
-    convolutions = [number for number, (convolves, _) in enumerate(nodes) if convolves]
-    cuts = [0, convolutions[0], convolutions[-1] + 1, len(nodes)]
-    for name, start, end in zip(PARTS, cuts, cuts[1:], strict=False):
-        times.setdefault(name, []).append(sum(spent for _, spent in nodes[start:end]))
+def times_of(profile: Any) -> Times:
+    """Seconds of each part in every round but the first."""
+    if isinstance(profile, Stages):
+        return profile.times()
+    return {part: list(spent) for part, spent in zip(PARTS, zip(*profile.seconds(), strict=True), strict=True)}
 
 
 def rows_of(detector: str, runtime: str, times: Times, least: dict[str, float | None]) -> list[Row]:
@@ -220,9 +172,9 @@ def main() -> None:
             openvino = model.export(folder / f"{detector}-openvino", "openvino", images=parts).path
             model.save(folder / "model.safetensors")
             profiles: dict[str, Any] = {
-                "torch": TorchProfile(model, file),
-                "ONNX Runtime": OnnxProfile(onnx, folder),
-                "OpenVINO": OpenVinoProfile(openvino),
+                "torch": Stages(model, file),
+                "ONNX Runtime": OnnxProfile(onnx, IMAGE, folder),
+                "OpenVINO": OpenVinoProfile(openvino, IMAGE),
             }
             paths = (folder / "model.safetensors", onnx, openvino)
             sessions = dict(zip(profiles, map(load, paths), strict=True))
@@ -234,7 +186,7 @@ def main() -> None:
                     whole[runtime] += block(sessions[runtime], [file])
             least = bounds(model.eval(), file)
             for runtime, profile in profiles.items():
-                ours = rows_of(detector, runtime, profile.times(), least if runtime == "torch" else {})
+                ours = rows_of(detector, runtime, times_of(profile), least if runtime == "torch" else {})
                 ms = 1000 * median(whole[runtime])
                 backbone = next(row["ms"] for row in ours if row["part"] == "backbone")
                 last = {"part": "file to verdict, by a session", "ms": ms, "share": None, "bound ms": None}

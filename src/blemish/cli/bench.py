@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from blemish.cli.console import UNMET, out, print_json, progress
+from blemish.cli.console import UNMET, out, print_json, progress, table
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
+from blemish.cli.paths import check_model
 from blemish.errors import UsageError
 from blemish.escaping import one_line
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 @with_flags(*(name for name in OPTIONS if name not in ("detector", "seed")))
 def bench(
+    context: typer.Context,
     root: Path = typer.Argument(..., help="Data set, or folder of them, such as that of MVTec AD."),
+    time: Path | None = typer.Option(
+        None, "--time", metavar="IMAGE", help="With a model file in place of data: where the time of a verdict goes."
+    ),
     output: Path = typer.Option(Path("bench"), "--output", "-o", help="Folder for results; a second start goes on."),
     seeds: str = typer.Option("0", help="Seeds, comma-separated."),
     preset: str = typer.Option("default", help="Recipes: default, or paper: those the papers published."),
@@ -40,6 +45,14 @@ def bench(
 
     Each job runs in a process of its own and is kept as one file. Exit code 4 if a job failed; the others are not lost.
     """
+    if time is not None:
+        asked = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+        for name in sorted(asked - {"root", "time", "as_json"}):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is not for --time, which takes a model file. Drop one of them."
+            )
+        _time(root, time, as_json)
+        return
     if address is not None and not ray:
         raise UsageError("--address is for --ray. Add it, or leave it out.")
     values = given(flags)
@@ -91,6 +104,19 @@ def bench(
         )
     if failed:
         raise typer.Exit(UNMET)
+
+
+def _time(model: Path, image: Path, as_json: bool) -> None:
+    check_model(model)
+    from blemish.runtime.time_sheet import PARTS, WHOLE, time_sheet
+
+    sheet = {part: 1000 * seconds for part, seconds in time_sheet(model, image).items()}
+    if as_json:
+        print_json({"model": str(model), "image": str(image), "milliseconds": sheet})
+        return
+    backbone, whole = sheet[PARTS[1]], sheet[WHOLE]
+    rows = [(part, f"{ms:.2f}", f"{ms / whole:.0%}", f"{ms / backbone:.2f}") for part, ms in sheet.items()]
+    table(one_line(f"{image} in {model}"), ("part", "ms", "share", "times the backbone"), rows)
 
 
 def _recipes(preset: str, names: str | None, configs: Sequence[Path] | None) -> dict[str, Configuration]:

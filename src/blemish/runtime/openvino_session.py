@@ -43,6 +43,9 @@ class OpenVinoBackend(GraphBackend):
         threads: threads on the CPU for one image; None lets OpenVINO decide.
         workers: how many images or stacks are inspected at once on the CPU, each with so many threads.
 
+    Attributes:
+        by_size: whether the graph is compiled for each size of image, see above.
+
     Raises:
         ArtifactError: if a file is missing, damaged or foreign. UsageError: if there is no such device here.
     """
@@ -75,7 +78,7 @@ class OpenVinoBackend(GraphBackend):
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads * workers
         self._model = model
-        self._by_size = self.content.get("precision") == "int8" and self.content["static"] is None
+        self.by_size = self.content.get("precision") == "int8" and self.content["static"] is None
         self._local = threading.local()
 
         @lru_cache(MAX_SIZES)
@@ -86,12 +89,12 @@ class OpenVinoBackend(GraphBackend):
             return core.compile_model(fixed, device.upper(), options)
 
         self._compiled = compiled
-        if not self._by_size:
+        if not self.by_size:
             compiled(None)  # now, not while the first part waits
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
-        if not self._by_size:
+        if not self.by_size:
             return self._run(None, feed)
         parts = [self._run(image.shape[:2], {**feed, "image": image[None]}) for image in feed["image"]]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

@@ -389,10 +389,7 @@ class Session:
             return
         share = (time.perf_counter() - started) / len(stack)
         for i, item in enumerate(stack):
-            core = outputs.pred_mask[i]
-            if outputs.raw_map is not None:
-                core = cores(core, outputs.raw_map[i])
-            regions = find_regions(core, outputs.anomaly_map[i], min_area=self.min_area)
+            regions = regions_of(outputs, i, min_area=self.min_area)
             yield Result(
                 path=item.path,
                 label="anomalous" if outputs.pred_label[i] else "normal",
@@ -418,6 +415,14 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
     for name, value in (("batch_size", batch_size), ("min_area", min_area)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1. Got {value}.")
+
+
+def regions_of(outputs: Outputs, number: int, *, min_area: int) -> list[Region]:
+    """The regions of one of the images, worst first; see `Result`."""
+    core = outputs.pred_mask[number]
+    if outputs.raw_map is not None:
+        core = cores(core, outputs.raw_map[number])
+    return find_regions(core, outputs.anomaly_map[number], min_area=min_area)
 
 
 def _stackable(stack: list[_Item], item: _Item) -> bool:

@@ -152,3 +152,15 @@ def test_a_missing_folder(blemish: Blemish, tmp_path: Path) -> None:
 def test_every_key_of_fit_is_a_flag_but_detector_and_seed() -> None:
     names = {parameter.name for parameter in command_of("bench").params}
     assert OPTIONS.keys() - names == {"detector", "seed"}
+
+
+def test_where_the_time_goes(blemish: Blemish, model_file: Path, tiles: Path) -> None:
+    image = tiles / "test/good/000.png"
+    drawn, printed = (blemish("bench", model_file, "--time", image, *flag) for flag in ([], ["--json"]))
+    assert (drawn.code, printed.code) == (0, 0)
+    for part, milliseconds in printed.json["milliseconds"].items():
+        assert part in drawn.out
+        assert milliseconds > 0
+    refused = blemish("bench", model_file, "--time", image, "--seeds", "0,1")
+    assert (refused.code, "--seeds is not for --time" in refused.err) == (2, True)
+    assert blemish("bench", tiles, "--time", image).code == 2
