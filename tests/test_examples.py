@@ -5,6 +5,7 @@ library is that of the Python package.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import notebook
 from blemish import runtime
 from blemish.runtime.session import Result
 from blemish.synthetic.products import render
 from exported import export_untried
+from test_docs import first_missing, lines_of
 
 FOLDER = Path(__file__).parents[1] / "examples"
 COMPILER = shutil.which("c++")
@@ -136,3 +139,14 @@ def test_the_stations_start_with_options_that_there_are(name: str) -> None:
     assert words[0] == "serve"
     answer = CliRunner().invoke(app, [*words[:2], "/nowhere/station.yaml"])
     assert "The configuration /nowhere/station.yaml can't be read" in str(answer.exception)
+
+
+def test_the_notebook_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((FOLDER / "first_look.ipynb").read_text(encoding="utf-8"))["cells"]
+    for cell, outputs in zip(cells, notebook.run(cells), strict=True):
+        shown = cell.get("outputs", [])
+        assert [sorted(output.get("data", ())) for output in outputs] == [sorted(one.get("data", ())) for one in shown]
+        for output, other in zip(outputs, shown, strict=True):
+            wanted, found = ("".join(one.get("text") or one["data"]["text/plain"]) for one in (other, output))
+            assert first_missing(lines_of(wanted), lines_of(found)) is None, found
