@@ -32,21 +32,22 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 @contextmanager
 def default_models(kept: Path | None) -> Iterator[tuple[dict[str, Path], Path]]:
     """The default preset's model in every runtime, and the drawn parts; `kept` has them for the next benchmark."""
-    from blemish import Engine, ImageDataModule, Padim
+    from blemish import Engine, ImageDataModule, Padim, load_detector
     from blemish.presets import PRESETS
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) if kept is None else kept
         files = {"torch": folder / "m.safetensors", "ONNX Runtime": folder / "m.onnx", "OpenVINO": folder / "m.xml"}
         parts = folder / "parts" / "tile"
-        if not all(file.exists() for file in files.values()):
+        if not files["torch"].exists():
             draw_parts(folder / "parts", 30, test=8)
             keys = ("backbone", "grid_stride", "shrinkage", "worst_share")
             model = Padim(**{key: PRESETS["default"][key] for key in keys})
             Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
             model.save(files["torch"])
-            for runtime, file in list(files.items())[1:]:
-                model.export(file, runtime.removesuffix(" Runtime").lower(), images=parts)
+        for runtime, file in files.items():
+            if not file.exists():
+                load_detector(files["torch"]).export(file, runtime.removesuffix(" Runtime").lower(), images=parts)
         yield files, parts
 
 

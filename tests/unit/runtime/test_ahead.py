@@ -81,3 +81,15 @@ def test_closing_early_leaves_no_thread_and_starts_nothing_more(taken: int) -> N
     answers.close()
     assert threads_left() == []
     assert len(started) <= taken + 4
+
+
+def test_what_hangs_is_not_waited_for() -> None:
+    """As a file on a drive that doesn't answer, when the user presses Ctrl-C."""
+    answered = threading.Event()
+    answers = ahead(lambda number: number == 0 or answered.wait(), range(9), workers=2, most=lambda: 3, patience=0.0)
+    assert next(answers)
+    answers.close()
+    assert threads_left()
+    answered.set()
+    while threads_left():
+        time.sleep(0.01)
