@@ -25,11 +25,14 @@ def run(cells: list[dict[str, Any]]) -> list[list[Output]]:
 
 def _run_cell(source: str, namespace: dict[str, Any]) -> list[Output]:
     tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    *_, last = tree.body
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     outputs: list[Output] = []
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(tree, "cell", "exec"), namespace)
-        value = None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+        shown = compile(ast.Expression(last.value), "cell", "eval") if isinstance(last, ast.Expr) else None
+        value = None if shown is None else eval(shown, namespace)
     if printed.getvalue():
         text = printed.getvalue().splitlines(keepends=True)
         outputs.append({"output_type": "stream", "name": "stdout", "text": text})
