@@ -33,7 +33,7 @@ def demo(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
     **flags: Any,
 ) -> None:
-    """Draw parts, some with defects, fit on good ones as `fit --preset fast` does, test, leave pictures to look at."""
+    """Draw parts, fit on good ones as `fit --preset fast` does, test, and leave pictures to look at."""
     from blemish.trials import demo as story
 
     chosen = given(flags)

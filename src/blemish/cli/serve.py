@@ -57,25 +57,25 @@ def run(
         "key": key and key.absolute(),
         "insecure": insecure or None,
     }
-    server.log_to_stderr()
-    if config is not None:
-        server.serve(configuration.read_station(config, **flags))
-        return
-    given = {name: value for name, value in flags.items() if value is not None}
-    if demo:
-        from blemish.serve.demo import Demo
+    with server.logging_to_stderr():
+        if config is not None:
+            server.serve(configuration.read_station(config, **flags))
+            return
+        given = {name: value for name, value in flags.items() if value is not None}
+        if demo:
+            from blemish.serve.demo import Demo
 
-        story = Demo(data or configuration.StationSettings().data)
-        with story:
-            server.serve(configuration.station_settings({**given, **story.configuration()}))
-        return
-    assert model is not None
-    if model.suffix.lower() == ".catalog":
-        given["catalog"] = model
-    else:
-        given["products"] = [{"code": code_of(model), "model": model}]
-    given["sources"] = [{"folder": folder} for folder in watch or ()]
-    server.serve(configuration.station_settings(given))
+            story = Demo(data or configuration.StationSettings().data)
+            with story:
+                server.serve(configuration.station_settings({**given, **story.configuration()}))
+            return
+        assert model is not None
+        if model.suffix.lower() == ".catalog":
+            given["catalog"] = model
+        else:
+            given["products"] = [{"code": code_of(model), "model": model}]
+        given["sources"] = [{"folder": folder} for folder in watch or ()]
+        server.serve(configuration.station_settings(given))
 
 
 @serve.command()

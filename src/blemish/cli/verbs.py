@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "recommend": "Try settings on your good images, with defects planted into some of them.",
     "bench": "Fit and test detectors on every data set of a folder, with several seeds.",
     "doctor": "Show versions, devices, the weight store and what is missing.",
-    "demo": "Draw parts with planted defects, fit on good ones as `fit` does, test, and leave pictures to look at.",
+    "demo": "Draw parts, fit on good ones as `fit --preset fast` does, test, and leave pictures to look at.",
     "serve": "Inspect a line, with a memory of every verdict; back a station up.",
     "data": "Look into data folders.",
 }

@@ -40,15 +40,24 @@ class JsonLines(logging.Formatter):
         return json_line(as_utf8(content))
 
 
-def log_to_stderr() -> None:
-    """Structured logs of the station, one JSON object per line."""
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Structured logs of a station, one JSON object per line, while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    root = logging.getLogger()
+    root, ours = logging.getLogger(), logging.getLogger("blemish")
+    before = root.handlers, root.level, ours.level
     root.handlers = [handler]
     logging.captureWarnings(True)  # they are lines of the log as well
     root.setLevel(logging.WARNING)
-    logging.getLogger("blemish").setLevel(logging.INFO)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers = before[0]
+        root.setLevel(before[1])
+        ours.setLevel(before[2])
 
 
 def is_loopback(host: str) -> bool:

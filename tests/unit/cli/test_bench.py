@@ -15,7 +15,7 @@ from blemish.artifact import load
 from blemish.cli.flags import OPTIONS
 from blemish.cli.verbs import command_of
 from blemish.trials import jobs
-from conftest import Blemish
+from ran import Blemish
 
 SMALL = ("--backbone", "filter_bank", "--image-size", "64")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_fault_of_ours_is_no_anomaly(blemish: Any, model_file: Path, monkeypat
     def fault(*_: object) -> None:
         raise LookupError("nobody foresaw this")
 
-    monkeypatch.setattr(sys.modules["blemish.cli.predict"], "expand", fault)
+    monkeypatch.setattr(importlib.import_module("blemish.cli.predict"), "expand", fault)
     ran = blemish("predict", model_file, "x.png")
     assert ran.code == 70
     assert "LookupError: nobody foresaw this" in ran.err

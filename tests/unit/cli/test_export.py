@@ -13,8 +13,8 @@ import pytest
 from blemish.export import exporting
 from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.session import Outputs
-from conftest import Blemish
 from exported import export_untried, traced
+from ran import Blemish
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from blemish.settings import fit_settings
 from blemish.trials import grid as grid_module
 from blemish.trials import recommend as recommending
 from blemish.trials import trying
-from conftest import Blemish
+from ran import Blemish
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,7 @@ def test_onnx_file(model: Detector, tmp_path: Path) -> None:
         "image": ["N", "H", "W", 3],
         **{key: [] for key in SETTINGS},
         **{key: ["N"] for key in ("raw_score", "pred_score", "pred_label")},
-        **{key: ["N", "H", "W"] for key in ("anomaly_map", "pred_mask")},
+        **{key: ["N", "H", "W"] for key in ("anomaly_map", "pred_mask", "raw_map")},
     }
     assert set(SETTINGS) <= {one.name for one in proto.graph.initializer}
     (entry,) = proto.metadata_props
@@ -213,8 +213,8 @@ class Shifted(OnnxBackend):
     flip = False
 
     def infer(self, feed: dict[str, Any]) -> list[Any]:
-        raw, score, label, maps, mask = super().infer(feed)
-        return [raw * np.float32(1 + self.score), score, label ^ self.flip, maps + np.float32(self.maps), mask]
+        raw, score, label, maps, *rest = super().infer(feed)
+        return [raw * np.float32(1 + self.score), score, label ^ self.flip, maps + np.float32(self.maps), *rest]
 
 
 @pytest.mark.parametrize(

@@ -177,9 +177,9 @@ class Flipped(OnnxBackend):
     left = 1
 
     def infer(self, feed: dict[str, Any]) -> list[Any]:
-        raw, score, label, maps, mask = super().infer(feed)
+        raw, score, label, *rest = super().infer(feed)
         self.left, flip = self.left - 1, self.left > 0
-        return [raw, score, label ^ flip, maps, mask]
+        return [raw, score, label ^ flip, *rest]
 
 
 def test_more_flips_than_allowed(network: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
