@@ -226,7 +226,7 @@ def test_a_file_is_taken_when_it_is_complete(small_model: Path, tmp_path: Path, 
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     products = [{"code": "tile", "model": small_model}]
-    sources = [{"folder": inbox, "settle": 0.1, "patience": 3}]
+    sources = [{"folder": inbox, "settle": 0.1, "patience": 6}]
     with running(data=tmp_path / "data", products=products, sources=sources) as (station, _):
         with (inbox / "slow.png").open("wb") as file:
             for start in range(0, len(good), len(good) // 5 + 1):
