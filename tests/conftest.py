@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A run in the background may inherit that Ctrl-C is ignored, and would hand it on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A Ray that a test starts without our help (by `ray.data` alone, say) reports nothing to anybody.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -30,6 +36,20 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 IMAGE_SIZE = (64, 96)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Handlers that a library adds to the root logger would write what later tests log into their output."""
+    loggers = logging.getLogger(), logging.getLogger("blemish")
+    before = [(set(logger.handlers), logger.level) for logger in loggers]
+    try:
+        return (yield)
+    finally:
+        for logger, (handlers, level) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            for handler in set(logger.handlers) - handlers:
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
