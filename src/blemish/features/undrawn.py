@@ -1,4 +1,4 @@
-"""Networks whose initial weights are not drawn, because all of them are replaced at once.
+"""Initial weights of networks: drawn apart from the global random state, or not at all where all are replaced at once.
 
 Drawing takes most of the time of building a network: a file's detector loads in half the time without. `torch.device
 ("meta")` would do so too, but leaves no memory to load into, also not for what is computed and is in no state dict.
@@ -6,7 +6,8 @@ Drawing takes most of the time of building a network: a file's detector loads in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,3 +34,14 @@ class undrawn(TorchFunctionMode):
         if func in _DRAWS:
             return args[0] if args else given["tensor"]
         return func(*args, **given)
+
+
+@contextmanager
+def private_random_state(seed: int) -> Iterator[None]:
+    """Networks draw from torch's global generator: within it that one is seeded, afterwards it is as it was."""
+    state = torch.random.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)

