@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blemish.errors import UsageError
-from blemish.features import timm_network
 from blemish.features.built import Built
 from blemish.features.filter_bank import MINIMUM_SIDE, FilterBank
+from blemish.features.resnet18 import ResNet18
 from blemish.features.undrawn import private_random_state, undrawn
 
 ARCHITECTURE = "resnet18"
@@ -111,12 +111,12 @@ def build(
     smallest = MINIMUM_SIDE if FILTERS in layers else None
     with private_random_state(seed):
         if not (learned and pretrained):
-            network = timm_network.untrained(ARCHITECTURE, learned) if learned else None
+            network = ResNet18(learned) if learned else None
             source = "bundled" if pretrained else "random"
             bundled = BundledNetwork(network, layers)
             return Built(bundled, MEAN, STD, source, None, smallest, _full_precision(bundled))
         with torch.device("meta"), undrawn():
-            network = timm_network.untrained(ARCHITECTURE, learned)
+            network = ResNet18(learned)
         bundled = BundledNetwork(network, layers)
     stored = load_file(file)
     network.load_state_dict({name: stored[name] for name in network.state_dict()}, assign=True)

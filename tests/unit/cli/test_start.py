@@ -76,20 +76,25 @@ def test_a_verdict_of_an_exported_model_loads_its_runtime_alone(
     assert not ran.packages & {*GRAPHS, *OTHERS}
 
 
-@pytest.fixture(scope="module")
-def lite_file(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model on the backbone of the default preset; random weights, so that no package is needed."""
+@pytest.fixture(scope="module", params=["bundled", "tf_efficientnet_lite0"])
+def torch_file(
+    request: pytest.FixtureRequest, model_file: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model on a backbone of our own."""
+    if request.param == "bundled":
+        return model_file
     from blemish import Engine, ImageDataModule, Padim
 
-    model = Padim(backbone="tf_efficientnet_lite0", layers=["blocks.1"], pretrained=False, image_size=64)
+    # Random weights need no package.
+    model = Padim(backbone=request.param, layers=["blocks.1"], pretrained=False, image_size=64)
     Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
     path = tmp_path_factory.mktemp("lite") / "model.safetensors"
     model.save(path)
     return path
 
 
-def test_a_verdict_in_torch_loads_nothing_that_fits_compiles_or_exports(lite_file: Path, tiles: Path) -> None:
-    ran = loaded("predict", lite_file, tiles / "test/good/000.png")
+def test_a_verdict_in_torch_loads_nothing_that_fits_compiles_or_exports(torch_file: Path, tiles: Path) -> None:
+    ran = loaded("predict", torch_file, tiles / "test/good/000.png")
     assert ran.code == 0
     assert "torch" in ran.packages
     assert not ran.packages & {"timm", "torchvision"}  # a second for each family of models that is never used

@@ -14,6 +14,8 @@ from blemish.errors import UsageError
 from blemish.features.bundled_network import FILE, FILTER_SCALE, FLOOR
 from blemish.features.extractor import FeatureExtractor
 from blemish.features.filter_bank import FilterBank
+from blemish.features.resnet18 import CHANNELS, ResNet18
+from blemish.features.undrawn import private_random_state
 
 LAYERS = ["layer1", "layer2"]
 
@@ -127,6 +129,25 @@ def test_the_bundled_layers_are_projected_roots_of_timms_resnet18(bundled: Featu
     energies = torch.cat(list(FilterBank()(pictures() * std + mean).values()), dim=1)
     assert torch.equal(filters, FILTER_SCALE * energies)
     assert all(value.dtype == torch.float32 for value in bundled.parameters())
+
+
+@pytest.mark.parametrize("layers", [("layer1",), ("layer2", "layer3"), ("layer1", "layer4")])
+def test_resnet18_without_timm_is_timms_to_the_bit(layers: tuple[str, ...]) -> None:
+    names = list(CHANNELS)
+    with private_random_state(0):
+        indices = [1 + names.index(name) for name in layers]
+        theirs = timm.create_model("resnet18", features_only=True, out_indices=indices, zero_init_last=False).eval()
+    ours = ResNet18(layers).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, 65, 98, generator=torch.Generator().manual_seed(0))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.inference_mode():
+            expected = theirs.to(memory_format=layout)(images.contiguous(memory_format=layout))
+            for got, want in zip(
+                ours.to(memory_format=layout)(images.contiguous(memory_format=layout)), expected, strict=True
+            ):
+                assert torch.equal(got, want)
 
 
 def test_the_bundled_backbone_is_cut_too(bundled: FeatureExtractor) -> None:
