@@ -279,7 +279,7 @@ def test_files_of_others_are_refused(model_file: Path, tmp_path: Path) -> None:
         runtime.load(tmp_path / "foreign.onnx")
     onnx.helper.set_model_props(foreign, {"blemish": "{}"})
     onnx.save(foreign, tmp_path / "empty.onnx")
-    with pytest.raises(ArtifactError, match=r"The metadata of .*empty.onnx is damaged: KeyError\('decision'\)"):
+    with pytest.raises(ArtifactError, match=r"The metadata of .*empty.onnx is damaged: decision: Field required"):
         runtime.load(tmp_path / "empty.onnx")
     text = export_untried(model_file, tmp_path / "m.xml").read_text(encoding="utf-8")
     changed = re.sub(r"blemish-sha256-[0-9a-f]{64}", BLANK, text.replace('name="pixel_sensitivity"', 'name="other"'))

@@ -1,10 +1,11 @@
 """Damaged and hostile bytes for all that reads what comes from outside: model files, pictures, regions, manifests.
 
-python tests/fuzz/parsers.py [--seconds 300] [--seed 0] [--targets model picture region manifest] [--output FILE.json]
+python tests/fuzz/parsers.py [--seconds 500] [--seed 1] [--targets model picture ...] [--output FILE.json]
 
-Inputs are made from good ones: bits flipped, bytes set, cut, doubled, moved and spliced, numbers replaced by those at
-the ends of their types. An input that reaches a line of `blemish` that none reached before becomes a parent of others,
-so that the search goes deeper. Model files get their digest anew, as who wants to harm would do.
+Needs `pip install atheris` (Linux). libFuzzer changes good inputs, and keeps as parents of others those that reach a
+branch, or come closer to a comparison, of `blemish` or of Pillow's Python, than any before. A changed model file gets
+its digest anew, as who wants to harm would do; "header" and "graph" are the JSON alone of a model and of an exported
+graph, which bytes of a whole file seldom get through to.
 
 An input may be read, or refused by an error of `blemish.errors`. Anything else is a fault: another exception, more than
 10 seconds of the processor, more memory than 4 GB, the death of the process. Faults are kept beside the figures; the
@@ -14,176 +15,241 @@ exit code is 1.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import multiprocessing
+import os
 import random
 import resource
+import shutil
 import signal
-import struct
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 SECONDS, MEMORY = 10, 4 * 2**30
-INTERESTING = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
-WORDS = (
-    b"1e999",
-    b"-1",
-    b"NaN",
-    b"null",
-    b"true",
-    b'""',
-    b"[]",
-    b"{}",
-    b"9" * 400,
-    b"\xff\xfe",
-    b"\0",
-    b"1e-400",
-    b";",
-)
+WORDS = ("1e999", "-1", "NaN", "Infinity", "null", "true", "[]", "{}", "9" * 60, "1e-400", "[[[[[[[[", ";", "../")
+"""What libFuzzer puts in now and then, beside what comparisons tell it."""
+NUMBERS = (0, -1, 1, 0.5, 1e39, -1e308, 2**31, 2**63, 10**400, float("nan"), float("inf"))
+VALUES = (*NUMBERS, None, True, "", "x", "1", "../../x", "\0\x1b[2J\ud800", [], {}, [[]], [0] * 1000, {"": {}})
+"""What stands in place of a value of JSON."""
 KINDS = "PNG JPEG BMP TIFF WEBP GIF JPEG2000 PPM TGA PCX P:PNG LA:PNG I;16:PNG I;16:TIFF F:TIFF CMYK:JPEG"
 
-Feed = Callable[[bytes, Path], None]
+Feed = Callable[[bytes], object]
+"""Reads one input; it may raise errors of `blemish.errors` only."""
 
 
-# --------------------------------------------------------------------------------------------------------- what is fed
+# ------------------------------------------------------------------------- what is fed: folder -> good inputs, and Feed
 
 
-def seeds(target: str, folder: Path) -> list[bytes]:
-    """Good inputs."""
-    drawn = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
-    if target == "picture":
-        found = []
-        deep = Image.fromarray(drawn[..., 0].astype(np.uint16) * 257)
-        for word in KINDS.split():
-            mode, kind = word.split(":") if ":" in word else ("RGB", word)
-            content = io.BytesIO()
-            unit = Image.fromarray(drawn[..., 0].astype(np.float32) / 255)
-            made = {"I;16": deep, "F": unit}.get(mode) or Image.fromarray(drawn).convert(mode)
-            made.save(content, kind)
-            found.append(content.getvalue())
-        pages = io.BytesIO()
-        Image.fromarray(drawn).save(pages, "TIFF", save_all=True, append_images=[Image.fromarray(drawn[::-1])])
-        return [*found, pages.getvalue()]
-    if target == "region":
-        shapes: list[Any] = [
-            {"polygons": [[[1, 1], [20, 2], [10, 20]], [[3, 3], [5, 3], [5, 5]]], "size": [24, 36]},
-            {"size": [4, 6], "counts": [3, 4, 5, 6, 6]},
-        ]
-        return [json.dumps(shape).encode() for shape in shapes]
-    if target == "manifest":
-        for name in ("a.png", "b.png", "m.png"):
-            Image.fromarray(drawn).save(folder / name)
-        return [
-            b"path,label,split\na.png,good,train\nb.png,bad,test\n",
-            "\ufeffpath;label;mask;defect\na.png;good;;\nb.png;bad;m.png;Kratzer\n".encode(),
-            b'path\tlabel\n"a.png"\tgood\n',
-        ]
-    import blemish
-
-    for number in range(6):
-        (folder / "parts").mkdir(exist_ok=True)
-        Image.fromarray(np.roll(drawn, number, axis=0)).save(folder / "parts" / f"{number}.png")
-    kinds: list[Any] = [
-        blemish.Patchcore(
-            backbone="filter_bank", image_size=64, bank_size=20, roi={"size": [2, 2], "counts": [0, 3, 1]}
-        ),
-        blemish.Padim(backbone="filter_bank", image_size=64, n_features=4),
-        blemish.Subspace(backbone="filter_bank", image_size=64),
-        blemish.Fused(backbone="filter_bank", image_size=64, n_features=4, bank_size=20),
-        blemish.Patchcore(backbone="filter_bank", image_size=64, bank_size=20, neighbor_search="faiss"),
-    ]
-    for number, model in enumerate(kinds):
-        blemish.Engine("cpu", progress=False).fit(model, blemish.ImageDataModule(folder / "parts", num_workers=0))
-        model.save(folder / f"{number}.safetensors")
-    return [(folder / f"{number}.safetensors").read_bytes() for number in range(len(kinds))]
-
-
-def feeding(target: str) -> Feed:
-    """What reads one input; it may raise errors of `blemish.errors` only."""
-    if target == "picture":
-        from blemish.data.image_io import looks_like_a_mask, read_header, read_image
-
-        def picture(data: bytes, path: Path) -> None:
-            looks_like_a_mask(data)
-            read_header(data)
-            read_image(data, max_pixels=4_000_000, frame=0)
-
-        return picture
-    if target == "region":
-        from blemish.data.roi import read_roi
-
-        def region(data: bytes, path: Path) -> None:
-            path = path.with_suffix(".json")
-            path.write_bytes(data)
-            read_roi(str(path))
-
-        return region
-    if target == "manifest":
-        from blemish.data.manifests import read_manifest
-
-        def manifest(data: bytes, path: Path) -> None:
-            path = path.with_suffix(".csv")
-            path.write_bytes(data)
-            read_manifest(path)
-
-        return manifest
+def model(folder: Path) -> tuple[list[bytes], Feed]:
     from blemish.runtime import load
-    from blemish.seal import write_seal
 
-    probe = np.random.default_rng(1).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    path, probe = folder / "input.safetensors", noise(1)
 
-    def model(data: bytes, path: Path) -> None:
-        path = path.with_suffix(".safetensors")
+    def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with suppress(ValueError):  # the place for the digest is damaged
-            write_seal(path)
+        seal(path)
         for result in load(path).stream([probe]):
             assert result is not None
 
-    return model
+    return [one.read_bytes() for one in models(folder)], feed
 
 
-def mutated(parent: bytes, other: bytes, rng: random.Random, *, text: bool) -> bytes:
-    """One to four changes."""
-    data = bytearray(parent)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        at = rng.randrange(len(data) + 1) if rng.random() < 0.5 else rng.randrange(min(len(data), 4096) + 1)
-        length = min(rng.choice((1, 2, 4, 8, 64, 512)), len(data) - at)
-        match rng.randrange(9 if text else 7):
-            case 0 if at < len(data):
-                data[at] ^= 1 << rng.randrange(8)
-            case 1:
-                data[at : at + length] = rng.randbytes(length)
-            case 2:
-                del data[at : at + length]
-            case 3:
-                data[at:at] = data[at : at + length] * rng.choice((1, 2, 100))
-            case 4:
-                where = rng.randrange(len(other) + 1)
-                data[at:at] = other[where : where + length]
-            case 5:
-                size = rng.choice("BHIQ")
-                number = rng.choice(INTERESTING) % 256 ** struct.calcsize(size)
-                data[at : at + struct.calcsize(size)] = struct.pack(rng.choice("<>") + size, number)
-            case 6 if rng.random() < 0.2:
-                del data[at:]
-            case _:
-                data[at : at + rng.choice((0, 1, 3))] = rng.choice(WORDS)
-    return bytes(data[: 1 << 20])
+def header(folder: Path) -> tuple[list[bytes], Feed]:
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save
+
+    from blemish.manifest import KEY
+
+    (first, *_), feed_model = model(folder)
+    path = folder / "input.safetensors"
+    path.write_bytes(first)
+    tensors = load_file(path)
+    with safe_open(path, framework="np") as file:
+        text = file.metadata()[KEY]
+
+    def feed(data: bytes) -> None:
+        feed_model(save(tensors, metadata={KEY: data.decode(errors="replace")}))
+
+    return [text.encode()], feed
+
+
+def graph(folder: Path) -> tuple[list[bytes], Feed]:
+    from blemish.artifact import load, manifest_of
+    from blemish.runtime.graph_session import GraphBackend, parse_metadata
+    from blemish.runtime.session import Session
+
+    good = load(models(folder)[0])
+    content = {
+        "manifest": manifest_of(good).model_dump(mode="json"),
+        "decision": good.decider.decision.to_dict(),
+        "static": [1, 24, 36],
+        "seal": "",
+    }
+
+    def feed(data: bytes) -> None:
+        backend = GraphBackend(parse_metadata(data.decode(errors="replace"), "graph.onnx", "0" * 64), "0" * 64)
+        _ = Session(backend).reading, backend.roi, backend.color
+
+    return [json.dumps(content).encode()], feed
+
+
+def catalog(folder: Path) -> tuple[list[bytes], Feed]:
+    from blemish.catalog import unpack, write_catalog
+
+    path = folder / "input.catalog"
+    write_catalog({str(number): one for number, one in enumerate(models(folder)[:2])}, path)
+    good = path.read_bytes()
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        seal(path)
+        unpack(path, folder / "unpacked")
+
+    return [good], feed
+
+
+def picture(folder: Path) -> tuple[list[bytes], Feed]:
+    from blemish.data.image_io import looks_like_a_mask, read_header, read_image
+
+    def feed(data: bytes) -> None:
+        looks_like_a_mask(data)
+        read_header(data)
+        read_image(data, max_pixels=4_000_000, frame=0)
+
+    return pictures(), feed
+
+
+def region(folder: Path) -> tuple[list[bytes], Feed]:
+    from blemish.data.roi import read_roi
+
+    path = folder / "input.json"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        read_roi(str(path))
+
+    shapes: list[Any] = [
+        {"polygons": [[[1, 1], [20, 2], [10, 20]], [[3, 3], [5, 3], [5, 5]]], "size": [24, 36]},
+        {"size": [4, 6], "counts": [3, 4, 5, 6, 6]},
+    ]
+    return [json.dumps(shape).encode() for shape in shapes], feed
+
+
+def manifest(folder: Path) -> tuple[list[bytes], Feed]:
+    from blemish.data.manifests import read_manifest
+
+    path = folder / "input.csv"
+    for name in ("a.png", "b.png", "m.png"):
+        (folder / name).write_bytes(pictures()[0])
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        read_manifest(path)
+
+    return [
+        b"path,label,split\na.png,good,train\nb.png,bad,test\n",
+        "\ufeffpath;label;mask;defect\na.png;good;;\nb.png;bad;m.png;Kratzer\n".encode(),
+        b'path\tlabel\n"a.png"\tgood\n',
+    ], feed
+
+
+TARGETS = {made.__name__: made for made in (model, header, graph, catalog, picture, region, manifest)}
+
+
+def models(folder: Path) -> list[Path]:
+    """One file of each kind."""
+    from PIL import Image
+
+    import blemish
+
+    (folder / "parts").mkdir()
+    for number in range(6):
+        Image.fromarray(np.roll(noise(0), number, axis=0)).save(folder / "parts" / f"{number}.png")
+    small: dict[str, Any] = {"backbone": "filter_bank", "image_size": 64}
+    kinds = [
+        blemish.Patchcore(**small, bank_size=20, roi={"size": [2, 2], "counts": [0, 3, 1]}),
+        blemish.Padim(**small, n_features=4),
+        blemish.Subspace(**small),
+        blemish.Fused(**small, n_features=4, bank_size=20),
+        blemish.Patchcore(**small, bank_size=20, neighbor_search="faiss"),
+    ]
+    paths = []
+    for number, made in enumerate(kinds):
+        blemish.Engine("cpu", progress=False).fit(made, blemish.ImageDataModule(folder / "parts", num_workers=0))
+        made.save(folder / f"{number}.safetensors")
+        paths.append(folder / f"{number}.safetensors")
+    return paths
+
+
+def pictures() -> list[bytes]:
+    """A small one in each of many formats."""
+    from PIL import Image
+
+    drawn, found = noise(0), []
+    deep = Image.fromarray(drawn[..., 0].astype(np.uint16) * 257)
+    unit = Image.fromarray(drawn[..., 0].astype(np.float32) / 255)
+    for word in KINDS.split():
+        mode, kind = word.split(":") if ":" in word else ("RGB", word)
+        content = io.BytesIO()
+        made = {"I;16": deep, "F": unit}.get(mode) or Image.fromarray(drawn).convert(mode)
+        made.save(content, kind)
+        found.append(content.getvalue())
+    pages = io.BytesIO()
+    Image.fromarray(drawn).save(pages, "TIFF", save_all=True, append_images=[Image.fromarray(drawn[::-1])])
+    return [*found, pages.getvalue()]
+
+
+def noise(seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+
+
+def seal(path: Path) -> None:
+    """Writes the digest anew, unless the place for it is damaged."""
+    from blemish.seal import write_seal
+
+    with suppress(ValueError):
+        write_seal(path)
 
 
 # -------------------------------------------------------------------------------------------------------- one target
+
+
+def mutated(data: bytes, most: int, seed: int) -> bytes:
+    """libFuzzer's mutator; in JSON, mostly one value or key is replaced instead, which leaves it JSON."""
+    import atheris
+
+    rng = random.Random(seed)
+    try:
+        content = json.loads(data)
+        places = list(places_in(content))
+    except (ValueError, RecursionError):
+        places = []
+    if not places or rng.random() < 0.2:
+        changed: bytes = atheris.Mutate(data, most)
+        return changed
+    (inside, key), (other, its) = rng.choice(places), rng.choice(places)
+    inside[key] = rng.choice((*VALUES, copy.deepcopy(other[its])))
+    if isinstance(inside, dict) and rng.random() < 0.2:
+        inside[its if isinstance(its, str) else rng.choice(("", "\0", "a" * 300))] = inside.pop(key)
+    return json.dumps(content).encode()[:most]
+
+
+def places_in(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container in JSON with each key."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in list(pairs):
+        yield content, key
+        yield from places_in(value)
 
 
 class Late(BaseException):
@@ -203,57 +269,24 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-class Reach:
-    """Lines of blemish that were reached, by `sys.monitoring`, which tells each once. Python 3.12; none before."""
+class Tally:
+    """Feeds inputs, and counts what became of them in `folder`, which outlives the process."""
 
-    def __init__(self) -> None:
-        self.new = 0
-        monitoring = getattr(sys, "monitoring", None)
-        if monitoring is not None:
-            monitoring.use_tool_id(monitoring.COVERAGE_ID, "fuzz")
-            monitoring.register_callback(monitoring.COVERAGE_ID, monitoring.events.LINE, self._line)
-            monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.LINE)
-        else:
-            self._seen: set[tuple[CodeType, int]] = set()
-            sys.settrace(self._call)
+    def __init__(self, feed: Feed, seconds: float, folder: Path) -> None:
+        self.feed, self.folder, self.until = feed, folder, time.monotonic() + seconds
+        self.counts, self.slowest = Counter[str](), 0.0
 
-    def _line(self, code: CodeType, line: int) -> Any:
-        self.new += _is_ours(code)
-        return sys.monitoring.DISABLE  # type: ignore[attr-defined]
+    def __call__(self, data: bytes) -> None:
+        from blemish.errors import BlemishError
 
-    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._trace if _is_ours(frame.f_code) else None
-
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line" and (frame.f_code, frame.f_lineno) not in self._seen:
-            self._seen.add((frame.f_code, frame.f_lineno))
-            self.new += 1
-        return self._trace
-
-
-def _is_ours(code: CodeType) -> bool:
-    return "/blemish/" in code.co_filename or "/PIL/" in code.co_filename
-
-
-def hunt(target: str, seconds: float, seed: int, folder: str, share: Any) -> None:
-    """Feeds inputs for a time, in a process of its own; what it found is in `share` whenever it dies."""
-    from blemish.errors import BlemishError
-
-    rng, path = random.Random(seed), Path(folder) / "input"
-    corpus, feed = seeds(target, Path(folder)), feeding(target)
-    for good in corpus:
-        feed(good, path)  # imports everything, and shows that it can be read
-    resource.setrlimit(resource.RLIMIT_AS, (_now_used() + MEMORY, resource.RLIM_INFINITY))
-    reach, counts, parents = Reach(), Counter[str](), list(corpus)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        parent = rng.choice(parents if rng.random() < 0.7 else corpus)
-        data = mutated(parent, rng.choice(corpus), rng, text=target != "picture")
-        share["last"] = data
-        before, started = reach.new, time.process_time()
+        if time.monotonic() > self.until:
+            self.write()
+            os._exit(0)  # libFuzzer has no way of being told
+        (self.folder / "last").write_bytes(data)
+        started = time.process_time()
         try:
             with at_most(SECONDS):
-                feed(data, path)
+                self.feed(data)
             outcome = "read"
         except BlemishError:
             outcome = "refused"
@@ -261,57 +294,90 @@ def hunt(target: str, seconds: float, seed: int, folder: str, share: Any) -> Non
             outcome = f"fault: more than {SECONDS} s"
         except Exception as error:
             outcome = f"fault: {type(error).__name__}: {error}"[:200]
-        counts[outcome] += 1
-        if outcome.startswith("fault") and counts[outcome] == 1:
-            share["faults"] = [*share["faults"], (outcome, data)]
-        if reach.new > before:
-            parents.append(data)
-        share["slowest"] = max(share["slowest"], time.process_time() - started)
-        if sum(counts.values()) % 100 == 0:
-            share["counts"] = dict(counts)
-    share["counts"], share["parents"] = dict(counts), len(parents) - len(corpus)
-    sys.settrace(None)
+        self.slowest = max(self.slowest, time.process_time() - started)
+        self.counts[outcome] += 1
+        if outcome.startswith("fault") and self.counts[outcome] == 1:
+            (self.folder / f"fault-{len(self.counts)}").write_bytes(data)
+        if sum(self.counts.values()) % 100 == 0:
+            self.write()
+
+    def write(self) -> None:
+        content = {"counts": self.counts, "slowest": self.slowest}
+        (self.folder / "tally.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _now_used() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def hunt(target: str, seconds: float, seed: int, folder: Path) -> None:
+    """Feeds inputs for a time; a process of its own that never returns."""
+    import atheris
+
+    (folder / "seeds").mkdir()
+    (folder / "found").mkdir()
+    (folder / "work").mkdir()
+    with atheris.instrument_imports(include=["blemish", "PIL"]):
+        seeds, feed = TARGETS[target](folder / "work")
+        for number, good in enumerate(seeds):
+            feed(good)  # imports what is needed, and shows that it can be read
+            (folder / "seeds" / str(number)).write_bytes(good)
+    (folder / "words").write_text("".join(f'"{word}"\n' for word in WORDS), encoding="ascii")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    options = ("-rss_limit_mb=0", "-detect_leaks=0", "-timeout=100", "-verbosity=0", f"-seed={seed}")
+    atheris.Setup(
+        [
+            "parsers",
+            *options,
+            f"-dict={folder}/words",
+            f"-artifact_prefix={folder}/",
+            f"{folder}/found",
+            f"{folder}/seeds",
+        ],
+        Tally(feed, seconds, folder),
+        custom_mutator=mutated,
+    )
+    atheris.Fuzz()
+
+
+def hunted(target: str, seconds: float, seed: int, output: Path | None) -> dict[str, Any]:
+    """The figures of one target."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        process = multiprocessing.get_context("spawn").Process(target=hunt, args=(target, seconds, seed, folder))
+        process.start()
+        process.join()
+        tally = folder / "tally.json"
+        content = json.loads(tally.read_text()) if tally.exists() else {"counts": {}, "slowest": 0.0}
+        faults = {text: count for text, count in content["counts"].items() if text.startswith("fault")}
+        kept = sorted(folder.glob("fault-*"))
+        if process.exitcode:
+            faults[f"fault: the process died with {process.exitcode}"] = 1
+            kept += folder.glob("last")
+        for one in kept if output else ():
+            shutil.move(one, output.with_name(f"{output.stem}-{target}-{one.name}"))
+        return {
+            "seconds": seconds,
+            "inputs": sum(content["counts"].values()),
+            "read": content["counts"].get("read", 0),
+            "refused": content["counts"].get("refused", 0),
+            "faults": faults,
+            "slowest_seconds": round(content["slowest"], 2),
+            "kept_as_parents": sum(1 for _ in (folder / "found").iterdir()),
+        }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=300, help="for each target")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--targets", nargs="+", default=["model", "picture", "region", "manifest"])
+    parser.add_argument("--seconds", type=float, default=500, help="for each target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--output", type=Path, help="figures as JSON; inputs that were faults lie beside it")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
-    manager = multiprocessing.Manager()
     for target in options.targets:
-        share = manager.dict(counts={}, faults=[], last=b"", slowest=0.0, parents=0)
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = (target, options.seconds, options.seed, folder, share)
-            process = multiprocessing.get_context("spawn").Process(target=hunt, args=arguments)
-            process.start()
-            process.join()
-        faults = list(share["faults"])
-        if process.exitcode:
-            faults.append((f"fault: the process died with {process.exitcode}", share["last"]))
-        counts = share["counts"]
-        figures[target] = {
-            "seconds": options.seconds,
-            "inputs": sum(counts.values()),
-            "read": counts.get("read", 0),
-            "refused": counts.get("refused", 0),
-            "faults": {text: counts.get(text, 1) for text, _ in faults},
-            "slowest_seconds": round(share["slowest"], 2),
-            "led_to_new_lines": share["parents"],
-        }
+        figures[target] = hunted(target, options.seconds, options.seed, options.output)
         print(target, json.dumps(figures[target], indent=1), flush=True)
-        for number, (_, data) in enumerate(faults if options.output else []):
-            options.output.with_name(f"{options.output.stem}_{target}_{number}.bin").write_bytes(data)
-    if options.output:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
-    return int(any(one["faults"] for one in figures.values()))
+        if options.output:
+            options.output.write_text(json.dumps(figures, indent=1) + "\n")
+    return int(any(found["faults"] for found in figures.values()))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """From the metadata alone: needs the runtime of the file, and no torch."""
     from blemish.errors import ArtifactError
     from blemish.export.report import ParityReport
+    from blemish.manifest import Manifest
     from blemish.runtime import load
     from blemish.runtime.graph_session import GraphBackend
 
@@ -111,11 +112,9 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         graph = {"static": content["static"], "precision": content["precision"], **backend.signature()}
         manifest: dict[str, Any] = content["manifest"]
         parity = content["parity"]
-        ParityReport.from_dict(parity)
-        for name in ("detector", "arguments", "weights", "data", "versions", "calibration"):
-            _ = manifest[name]
-        _record(manifest["calibration"])
-    except (KeyError, TypeError) as error:
+        str(ParityReport.from_dict(parity))
+        Manifest.model_validate(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
     return manifest, {"thresholds": _thresholds(backend.decision), "graph": graph, "parity": parity}
 

@@ -251,7 +251,7 @@ class Decision:
         Raises:
             KeyError, TypeError, ValueError: if that isn't where `content` comes from, or its numbers make no sense.
         """
-        image, pixel = (Scale(*(float(content[f"{name}_{key}"]) for key in _KEYS)) for name in ("image", "pixel"))
+        image, pixel = (Scale(*(content[f"{name}_{key}"] for key in _KEYS)) for name in ("image", "pixel"))
         return cls(image, pixel, record)
 
 

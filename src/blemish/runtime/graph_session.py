@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field, ValidationError
 
 from blemish import signing
 from blemish.data.explanation import Explanation
@@ -28,6 +29,29 @@ _NO_PATCHES = (
     "An exported graph names no good images, so it can't explain its verdicts. Explain with the .safetensors file that "
     "it was exported from."
 )
+
+
+class _Data(BaseModel):
+    bit_depth: int | None = None
+    color: ColorRecord | None = None
+
+
+class _Manifest(BaseModel):
+    arguments: dict[str, Any] = {}
+    calibration: CalibrationRecord | None = None
+    data: _Data | None = None
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Metadata(BaseModel):
+    """What a session needs of an exporter's metadata. `static` is (N, H, W)."""
+
+    manifest: _Manifest = _Manifest()
+    decision: dict[str, Any]
+    static: tuple[_Count, _Count, _Count] | None
+    precision: str = "float32"
 
 
 class GraphBackend:
@@ -147,25 +171,23 @@ def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict
         raise ArtifactError(f"{path} has no metadata of blemish. Export it with `blemish export`.")
     try:
         content: dict[str, Any] = json.loads(text)
+        _Metadata.model_validate_json(text, strict=True)
         Decision.from_dict(content["decision"], record_of(content))
-        if content["static"] is not None:
-            count, height, width = content["static"]
-            if min(count, height, width) < 1:
-                raise ValueError(f"static must be (N, H, W), each at least 1. Got {content['static']}.")
         if fingerprint is None and "seal" in content:
             raise ValueError("its digest is missing")
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # UsageError is a ValueError
-        raise ArtifactError(f"The metadata of {path} is damaged: {error!r}. Export again.") from error
+        reason = repr(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        raise ArtifactError(f"The metadata of {path} is damaged: {reason}. Export again.") from error
     return content
 
 
 def record_of(content: Mapping[str, Any]) -> CalibrationRecord | None:
     """What the thresholds rest on, where the metadata says so. Raises TypeError for what isn't a record."""
     record = content.get("manifest", {}).get("calibration")
-    if record is None:
-        return None
-    lists = {name: tuple(record[name]) for name in ("scores", "names") if name in record}
-    return CalibrationRecord(**{**record, **lists})
+    return None if record is None else CalibrationRecord(**record)
 
 
 def checked_seal(path: Path, companions: Sequence[Path] = ()) -> str | None:

@@ -6,12 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from blemish.errors import ArtifactError, UsageError
 from blemish.post_processing.decision import Decision
 from blemish.runtime import load
-from blemish.runtime.graph_session import GraphBackend
 from blemish.runtime.session import Session
 from blemish.serve.configuration import ProductSettings
 
@@ -112,9 +110,6 @@ def at_threshold(decision: Decision, threshold: float) -> Decision:
 
 def calibration_scores(session: Session) -> list[float]:
     """Raw scores of the good images that the model's threshold rests on; empty where the model doesn't hold them."""
-    if isinstance(session.backend, GraphBackend):
-        record: Any = session.backend.content.get("manifest", {}).get("calibration") or {}
-        return [float(score) for score in record.get("scores", ())]
     record = session.backend.decision.record
     return [] if record is None else list(record.scores)
 
