@@ -22,7 +22,8 @@ test-floors: $(FLOORS)  ## attack model files and parsers on the oldest versions
 	.venv-floors/bin/python -m pytest -k "not graphs" tests/unit/test_artifact.py tests/unit/features/test_weights.py \
 	  tests/unit/data/test_roi.py tests/unit/data/test_manifests.py tests/unit/test_escaping.py
 
-fuzz: $(READY)  ## damaged inputs for every parser, verbs killed at random moments: half an hour
+fuzz: $(READY)  ## hostile inputs for every parser, verbs killed at random moments: an hour and a half; Linux
+	$(BIN)/python -m pip install --quiet atheris
 	$(BIN)/python tests/fuzz/parsers.py --output fuzz-parsers.json
 	$(BIN)/python tests/fuzz/kills.py --output fuzz-kills.json
 

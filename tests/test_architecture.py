@@ -271,3 +271,11 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     """Two of one name can't be collected together."""
     names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
     assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_named_tuple_has_a_second_base() -> None:
+    """Python 3.10 refuses them when the module is imported."""
+    for path in SRC.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "NamedTuple" for base in node.bases):
+                assert len(node.bases) == 1, f"{path.name}: {node.name}"

@@ -16,20 +16,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from blemish.errors import UsageError
 
 T = TypeVar("T")
 
 
-class Part(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Part(Generic[T]):  # no NamedTuple: those can't be generic before Python 3.11
     """The result of blocks `start` to `stop`, which is excluded."""
 
     start: int
     stop: int
     value: T
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """`start` and `stop`; parts are ordered by them."""
+        return self.start, self.stop
 
 
 class OrderedFold(Generic[T]):
@@ -54,7 +61,7 @@ class OrderedFold(Generic[T]):
         Where two results are of the same blocks, each of some of their images, they are combined as well; the tree
         stays the same, but the bytes then depend on who had which images.
         """
-        at = bisect_right([part[:2] for part in self.parts], (start, stop))
+        at = bisect_right([part.blocks for part in self.parts], (start, stop))
         self.parts.insert(at, Part(start, stop, value))
         pairs = range(len(self.parts) - 1)
         while (at := next((i for i in pairs if self._belong(*self.parts[i : i + 2])), -1)) >= 0:
@@ -68,7 +75,7 @@ class OrderedFold(Generic[T]):
 
     def _belong(self, left: Part[T], right: Part[T]) -> bool:
         """Whether `right` is the next child of the node of which `left` holds the children so far."""
-        if left[:2] == right[:2]:
+        if left.blocks == right.blocks:
             return True
         size, child = right.stop - right.start, 1
         while child < size:
