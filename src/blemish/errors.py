@@ -23,6 +23,7 @@ it as well, so that `except ValueError` keeps working.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from blemish.escaping import one_line
 
@@ -99,3 +100,8 @@ class MissingExtraError(BlemishError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         return type(self), (self.package, self.extra)
+
+
+def one_of(choices: Sequence[str]) -> str:
+    """Choices in words: "'a' or 'b'", "one of a, b, c"."""
+    return " or ".join(map(repr, choices)) if len(choices) < 3 else f"one of {', '.join(choices)}"

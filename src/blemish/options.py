@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from blemish.errors import UsageError
+from blemish.errors import UsageError, one_of
 
 MAX_SIDE = 16_384
 MAX_AREA = 2**24
@@ -45,9 +45,12 @@ def option(
 
 
 class Settings(BaseModel):
-    """Base class: frozen, and every error is one `UsageError` in one line."""
+    """Base class: frozen, and every error is one `UsageError` in one line.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    A check is built when the first settings of its class are made: most processes make none of most classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -151,11 +154,6 @@ def _in_words(bounds: Mapping[str, float]) -> str:
         low, high = bounds.values()
         return f"between {low} and {high}" + (", both excluded" if "gt" in bounds else "")
     return " and ".join(f"{_BOUNDS[key]} {bound}" for key, bound in bounds.items())
-
-
-def one_of(choices: Sequence[str]) -> str:
-    """Choices in words: "'a' or 'b'", "one of a, b, c"."""
-    return " or ".join(map(repr, choices)) if len(choices) < 3 else f"one of {', '.join(choices)}"
 
 
 def _message(settings: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:

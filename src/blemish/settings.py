@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import model_validator
 
-from blemish.errors import UsageError
-from blemish.options import FilePath, Names, Number, Option, Settings, Size, nearest, one_of, option, option_of
+from blemish.errors import UsageError, one_of
+from blemish.options import FilePath, Names, Number, Option, Settings, Size, nearest, option, option_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

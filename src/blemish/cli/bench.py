@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from blemish.cli.console import UNMET, out, print_json, progress, table
+from blemish.cli.console import UNMET, NoBars, out, print_json, progress, table
 from blemish.cli.flags import OPTIONS, given, read_config, with_flags
 from blemish.cli.paths import check_model
 from blemish.errors import UsageError
@@ -78,7 +78,7 @@ def bench(
         bars.update(task, description=_label(jobs[0]))
         for number, (_, result, before) in enumerate(run_jobs(jobs, work, output / "jobs", together=together), start=1):
             results.append(result)
-            if bars.console.is_terminal:
+            if not isinstance(bars, NoBars):
                 bars.console.print(_line(result, before), markup=False, highlight=False)
             bars.update(task, completed=number, description=_label(jobs[min(number, len(jobs) - 1)]))
     content = write_tables(output, results)

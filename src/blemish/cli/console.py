@@ -6,8 +6,8 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -83,16 +83,35 @@ def logging_on_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def progress(*, transient: bool = True, console: Console | None = None) -> Progress:
+class NoBars:
+    """What `progress` gives where no bar would be seen: importing rich's takes longer than a verdict."""
+
+    def __enter__(self) -> NoBars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add_task(self, *_: object, **__: object) -> TaskID:
+        """No bar, and so any number."""
+        return cast("TaskID", 0)
+
+    def update(self, *_: object, **__: object) -> None:
+        """Nothing moves."""
+
+
+def progress(*, transient: bool = True, console: Console | None = None) -> AbstractContextManager[Progress | NoBars]:
     """A bar with elapsed and remaining time; nothing where there is no terminal, or with `blemish -q`.
 
     Args:
         transient: whether it goes when it is done.
         console: where lines are printed meanwhile: the bar stays below them. None for stderr, where no others go.
     """
+    console = console or SafeConsole(stderr=True)
+    if talk.quiet or not console.is_terminal:
+        return NoBars()
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = console or SafeConsole(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -101,7 +120,6 @@ def progress(*, transient: bool = True, console: Console | None = None) -> Progr
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=talk.quiet or not console.is_terminal,
         transient=transient,
         speed_estimate_period=3600,  # a step may take minutes
     )

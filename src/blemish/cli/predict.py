@@ -132,7 +132,6 @@ def predict(
     inputs = Inputs() if live else expand(images)
     from blemish.monitor.shift import ShiftTest
     from blemish.post_processing.moving import moved
-    from blemish.predictions.pictures import PictureFolder
     from blemish.predictions.rows import fingerprint
     from blemish.predictions.run import prediction_run
     from blemish.runtime import load
@@ -159,6 +158,8 @@ def predict(
     good = GoodPictures(session.good_images, good_root, session.reading) if explain else None
     pictures = None
     if save is not None or good is not None:
+        from blemish.predictions.pictures import PictureFolder
+
         wanted = [] if save is None else save.split(",")
         pictures = PictureFolder(save_dir, wanted, overwrite=overwrite, good=good)
     record = session.decision.record

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from blemish.errors import CalibrationError, UsageError
 from blemish.functional import verdict
 from blemish.functional.conformal import conditional_rate, normal_rank
-from blemish.visualization.tradeoff import tradeoff_svg
 
 SETTINGS = ("image_threshold", "pixel_threshold", "image_sensitivity", "pixel_sensitivity")
 """What may be changed in a finished model: raw thresholds at sensitivity 0.5, and sensitivities."""
@@ -229,6 +228,8 @@ class Decision:
             return f"<p>Threshold {threshold:.4g}</p>"
         real = self.record.defect_scores
         bad = real or [defect.score for defect in self.record.planted]
+        from blemish.visualization.tradeoff import tradeoff_svg  # nothing else here draws
+
         return tradeoff_svg(self.record.scores, bad, threshold, "defects" if real else "planted defects")
 
     def settings(self) -> dict[str, float]:

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blemish.data.live import Shot
 from blemish.errors import UsageError
 from blemish.escaping import as_utf8
-from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import PredictionRow, row_of
 from blemish.predictions.streaming import FailedRow, PredictionFile, is_interrupted
 from blemish.runtime.inputs import Frame, frames_of
 from blemish.runtime.session import Failure, Session
+
+if TYPE_CHECKING:
+    from blemish.predictions.pictures import PictureFolder
 
 
 @dataclass

@@ -22,9 +22,8 @@ from blemish.data.good_images import GoodImages
 from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.data.live import Shot
 from blemish.data.record import ColorRecord
-from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError
+from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError, one_of
 from blemish.functional.regions import Region, cores, find_regions
-from blemish.options import one_of
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.ahead import ahead

@@ -57,6 +57,19 @@ def test_help_and_version_import_no_verb(arguments: list[str]) -> None:
     assert not ran.packages & {"numpy", "PIL", *GRAPHS, *OTHERS}
 
 
+def test_a_session_of_an_exported_model_needs_numpy_pillow_and_its_runtime_alone(
+    model_file: Path, tmp_path: Path
+) -> None:
+    model = export_untried(model_file, tmp_path / "model.onnx")
+    code = (
+        f"import json, sys; from blemish.runtime import load; load({str(model)!r}); print(json.dumps([*sys.modules]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages = {name.partition(".")[0] for name in json.loads(ran.stdout)}
+    assert {"numpy", "PIL", "onnxruntime"} <= packages
+    assert not packages & {"pydantic", "rich", "typer", *GRAPHS, *OTHERS}
+
+
 def test_help_of_a_verb_imports_no_other() -> None:
     ran = loaded("predict", "--help")
     assert ran.code == 0
@@ -74,6 +87,7 @@ def test_a_verdict_of_an_exported_model_loads_its_runtime_alone(
     assert verbs_in(ran.modules) == {"predict"}
     assert ran.packages & {"onnxruntime", "openvino"} == {runtime}
     assert not ran.packages & {*GRAPHS, *OTHERS}
+    assert not ran.modules & {"rich.progress", "blemish.predictions.pictures", "blemish.visualization.tradeoff"}
 
 
 @pytest.fixture(scope="module", params=["bundled", "tf_efficientnet_lite0"])
