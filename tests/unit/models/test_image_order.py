@@ -41,7 +41,7 @@ def test_any_order_and_any_division_give_one_result(count: int, fan_in: int) -> 
         together: OrderedFold[str] = OrderedFold(brackets, fan_in)
         for share in shares:
             for part in share.parts:
-                together.add(*part)
+                together.add(part.start, part.stop, part.value)
         assert together.fold() == expected
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import UsageError
-from blemish.models.components.image_order import OrderedFold, check_union, numbered
+from blemish.models.components.image_order import OrderedFold, Part, check_union, numbered
 
 
 class Rows(NamedTuple):
@@ -108,7 +108,7 @@ class PatchStream:
         """
         kept = _join(*(buffer.rows() for _, buffer in sorted(self._buffers.items())))
         coresets = _join(*(part.value for part in self._coresets.parts))
-        table = [(start, stop, rows.seen, len(rows.number)) for start, stop, rows in self._coresets.parts]
+        table = [(part.start, part.stop, part.value.seen, len(part.value.number)) for part in self._coresets.parts]
         return {
             "extent": torch.tensor([*self._shape, self._seen, self._end]),
             "patches": kept.features,
@@ -143,8 +143,9 @@ class PatchStream:
     def finish(self) -> Rows:
         """Everything in the order of images. The stream can't be used afterwards."""
         self._reduce_complete()
-        parts = [(block, block + 1, buffer.rows()) for block, buffer in self._buffers.items()]
-        rows = _join(*(part[2] for part in sorted([*parts, *self._coresets.parts], key=lambda part: part[:2])))
+        parts = [Part(block, block + 1, buffer.rows()) for block, buffer in self._buffers.items()]
+        in_order = sorted([*parts, *self._coresets.parts], key=lambda part: part.blocks)
+        rows = _join(*(part.value for part in in_order))
         self._buffers.clear()
         self._coresets.parts.clear()
         return rows
