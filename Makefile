@@ -48,6 +48,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/resize.py
+	$(BIN)/python benchmarks/bounds.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/pixel_metrics.py
