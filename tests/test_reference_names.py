@@ -32,7 +32,7 @@ import blemish
 from blemish.data.batch import InferenceBatch
 from blemish.errors import UsageError
 from blemish.functional.distances import square_norms
-from blemish.functional.gaussian import mahalanobis_from_inverse, merge_moments_, whitening_
+from blemish.functional.gaussian import mahalanobis_from_inverse, merge_moments_, pack, whitening_factors
 from blemish.functional.thresholds import f1_threshold
 from blemish.functional.verdict import normalize
 from blemish.metrics import AUPRO, AUROC, AveragePrecision, F1Max
@@ -790,9 +790,9 @@ def patchcore_numbers(given: Mapping[str, Tensor]) -> dict[str, Any]:
 def gaussian_numbers(given: Mapping[str, Tensor]) -> dict[str, Any]:
     images = given["embedding"].flatten(2).mT  # (30, 20, 6)
     mean, scatter = torch.zeros(20, 6), torch.zeros(20, 6, 6)
-    count = merge_moments_(0, mean, scatter, images)
+    count = merge_moments_(0, mean, [scatter], images)
     # Deliberate difference: one regularizer with a name. The stored numbers have two, 0.01 and a hidden 1e-5.
-    factor = whitening_(count, scatter, 0.01 + 1e-5)
+    factor = whitening_factors(count, pack(scatter), 0.01 + 1e-5)
     inverse = factor.mT @ factor
     distance = mahalanobis_from_inverse(images, mean, given["inv_covariance"])
     torch.testing.assert_close(mahalanobis_from_inverse(images, mean, inverse), distance, rtol=1e-5, atol=0)

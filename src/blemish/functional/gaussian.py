@@ -16,7 +16,7 @@ n images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ def combine_moments(first: Moments, second: Moments) -> Moments:
     shift = second.mean - first.mean  # (P, D)
     scatter = first.scatter + second.scatter
     rows, columns = torch.tril_indices(shift.shape[1], shift.shape[1], device=shift.device)
-    for part in _blocks(scatter, 2**20):  # of 4 MiB: there are two copies of each
+    for part in _blocks(scatter):
         left, right = shift[part].index_select(1, rows), shift[part].index_select(1, columns)
         scatter[part].addcmul_(left, right, value=first.count * second.count / total)
     return Moments(total, first.mean + shift * (second.count / total), scatter)
@@ -80,14 +80,14 @@ def unpack(packed: Tensor) -> Tensor:
     return matrices.view(len(packed), channels, channels)
 
 
-def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> int:
+def merge_moments_(count: int, mean: Tensor, scatter: Sequence[Tensor], chunk: Tensor) -> int:
     """Adds a chunk of images to running moments, in place.
 
     Args:
         count: images seen so far, 0 or more.
         mean: (P, D) floating, changed in place.
-        scatter: (P, D, D), sum of centered outer products, changed in place. What is read and written of the lower
-            triangle doesn't depend on the upper one.
+        scatter: sums of centered outer products, changed in place, in parts of (P, D, D): the first positions, the
+            next, and so on. What is read and written of the lower triangle doesn't depend on the upper one.
         chunk: (n, P, D), n at least 1.
 
     Returns:
@@ -96,18 +96,21 @@ def merge_moments_(count: int, mean: Tensor, scatter: Tensor, chunk: Tensor) -> 
     new = chunk.shape[0]
     chunk_mean = chunk.mean(dim=0)  # (P, D)
     centered = (chunk - chunk_mean).transpose(0, 1)  # (P, n, D)
-    scatter.baddbmm_(centered.mT, centered)  # (P, D, n) x (P, n, D)
     shift = chunk_mean - mean  # (P, D)
     total = count + new
-    if count:
-        weight = count * new / total
-        scatter.baddbmm_(shift[:, :, None] * weight, shift[:, None, :])  # (P, D, 1) x (P, 1, D)
+    sizes = [len(part) for part in scatter]
+    for part, own, away in zip(scatter, centered.split(sizes), shift.split(sizes), strict=True):
+        part.baddbmm_(own.mT, own)  # (p, D, n) x (p, n, D)
+        if count:
+            part.baddbmm_(away[:, :, None] * (count * new / total), away[:, None, :])  # (p, D, 1) x (p, 1, D)
     mean.add_(shift, alpha=new / total)
     return total
 
 
-def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
-    """Turns scatter matrices into whitening factors W = L^-1, L L^T = (1 - a) S + a mean(S) + epsilon I.
+def whitening_factors(
+    count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Whitening factors W = L^-1 of scatter matrices, L L^T = (1 - a) S + a mean(S) + epsilon I.
 
     S = scatter / (count - 1) is the covariance of a position, mean(S) that of all positions and a the shrinkage (Ledoit
     and Wolf 2004, toward the pooled covariance instead of a multiple of the identity): n images tell D (D + 1) / 2
@@ -115,32 +118,34 @@ def whitening_(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0
 
     Args:
         count: images seen, at least 2.
-        scatter: (P, D, D) float32, symmetric or lower triangular; overwritten, to hold one copy of the largest tensor
-            of the model instead of three.
+        scatter: (P, D (D + 1) / 2) float32, lower triangles, see `pack`. Whole matrices are made of few positions at a
+            time, so that memory holds one copy of the largest tensor of the model, in `dtype`, beside these.
         epsilon: added to the diagonal, greater than 0; keeps the factor finite when count <= D.
         shrinkage: a in [0, 1).
+        dtype: of the factors; arithmetic is float32.
 
     Returns:
-        `scatter`, now holding (P, D, D) lower-triangular factors.
+        (P, D, D) lower-triangular factors.
 
     Raises:
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
-    identity = torch.eye(scatter.shape[-1], device=scatter.device)
+    mean = unpack(scatter.mean(dim=0, keepdim=True))[0]  # (D, D)
+    identity = torch.eye(mean.shape[-1], device=scatter.device)
     added = epsilon * identity  # (D, D)
     if shrinkage:
-        added = shrinkage * (scatter.mean(dim=0) / (count - 1)) + added
-    for part in _blocks(scatter):
-        block = scatter[part]
-        covariance = ((1 - shrinkage) * block).div_(count - 1).add_(added)
+        added = shrinkage * (mean / (count - 1)) + added
+    factors = scatter.new_empty(len(scatter), *mean.shape, dtype=dtype)
+    for part in _blocks(factors):
+        covariance = unpack(scatter[part]).mul_(1 - shrinkage).div_(count - 1).add_(added)
         factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
         if bool(failed.any()):
             raise UsageError(
                 f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
                 f"Got {epsilon}: raise it, or fit on more than {count} images."
             )
-        block.copy_(torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False))
-    return scatter
+        factors[part] = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return factors
 
 
 def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
@@ -170,7 +175,7 @@ def mahalanobis_from_inverse(embedding: Tensor, mean: Tensor, inverse: Tensor) -
 
 
 def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
-    """The inverse of `whitening_`, up to rounding: (P, D, D) factors back to scatter matrices of `count` images."""
+    """The inverse of `whitening_factors`, up to rounding: (P, D, D) factors back to the scatter of `count` images."""
     identity = torch.eye(whitening.shape[-1], device=whitening.device)
     factor = torch.linalg.solve_triangular(whitening, identity.expand_as(whitening), upper=False)
     covariance: Tensor = factor @ factor.mT - epsilon * identity  # (P, D, D)
@@ -179,7 +184,9 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrink
     return covariance * (count - 1)
 
 
-def _blocks(tensor: Tensor, numbers: int = 2**22) -> Iterator[slice]:
-    """Ranges of positions whose part of (P, ...) has about so many numbers; of float32 these are 16 MiB."""
+def _blocks(tensor: Tensor, numbers: int = 2**20) -> Iterator[slice]:
+    """Ranges of positions whose part of (P, ...) has about so many numbers; of float32 these are 4 MiB, of
+    which calculations hold a few copies.
+    """
     step = max(1, numbers // max(1, tensor[:1].numel()))
     return (slice(start, start + step) for start in range(0, len(tensor), step))

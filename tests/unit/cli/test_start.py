@@ -67,7 +67,7 @@ def test_a_session_of_an_exported_model_needs_numpy_pillow_and_its_runtime_alone
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     packages = {name.partition(".")[0] for name in json.loads(ran.stdout)}
     assert {"numpy", "PIL", "onnxruntime"} <= packages
-    assert not packages & {"pydantic", "rich", "typer", *GRAPHS, *OTHERS}
+    assert not packages & {"rich", "typer", *GRAPHS, *OTHERS}
 
 
 def test_help_of_a_verb_imports_no_other() -> None:

@@ -13,8 +13,9 @@ from blemish.functional.gaussian import (
     mahalanobis,
     mahalanobis_from_inverse,
     merge_moments_,
+    pack,
     scatter_from_whitening,
-    whitening_,
+    whitening_factors,
 )
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
@@ -40,7 +41,7 @@ def moments(images: Tensor, *chunks: int) -> tuple[int, Tensor, Tensor]:
     positions, channels = images.shape[1:]
     count, mean, scatter = 0, torch.zeros(positions, channels), torch.zeros(positions, channels, channels)
     for chunk in images.split(list(chunks) or [len(images)]):
-        count = merge_moments_(count, mean, scatter, chunk)
+        count = merge_moments_(count, mean, [scatter], chunk)
     return count, mean, scatter
 
 
@@ -64,8 +65,9 @@ def test_moments_do_not_depend_on_the_chunks(chunks: tuple[int, ...], offset: fl
 def test_whitening_factors_the_covariance() -> None:
     images = embeddings()
     count, _, scatter = moments(images)
-    whitening = whitening_(count, scatter, EPSILON)
-    assert whitening is scatter  # one copy of the largest tensor of the model
+    whitening = whitening_factors(count, pack(scatter), EPSILON)
+    half = whitening_factors(count, pack(scatter), EPSILON, dtype=torch.float16)
+    assert torch.equal(half, whitening.half())
     assert torch.equal(whitening, whitening.tril())
     inverse = torch.linalg.inv(covariances(images) + EPSILON * torch.eye(6, dtype=torch.float64))
     torch.testing.assert_close((whitening.mT @ whitening).double(), inverse, rtol=1e-4, atol=1e-4)
@@ -74,15 +76,15 @@ def test_whitening_factors_the_covariance() -> None:
 def test_whitening_is_the_same_in_one_block_and_in_many() -> None:
     images = embeddings(positions=2**10, channels=70)  # 4900 numbers per position: several blocks
     count, _, scatter = moments(images)
-    expected = torch.cat([whitening_(count, one.clone()[None], EPSILON) for one in scatter[[0, 855, 1023]]])
-    torch.testing.assert_close(whitening_(count, scatter, EPSILON)[[0, 855, 1023]], expected)
+    expected = torch.cat([whitening_factors(count, pack(one[None]), EPSILON) for one in scatter[[0, 855, 1023]]])
+    torch.testing.assert_close(whitening_factors(count, pack(scatter), EPSILON)[[0, 855, 1023]], expected)
 
 
 @pytest.mark.parametrize("n", [3, 40])  # fewer images than channels, and more
 def test_distances_are_mahalanobis_in_float64(n: int) -> None:
     images, queries = embeddings(n), embeddings(5, offset=2.0)
     count, mean, scatter = moments(images)
-    found = mahalanobis(queries, mean, whitening_(count, scatter, EPSILON))
+    found = mahalanobis(queries, mean, whitening_factors(count, pack(scatter), EPSILON))
     assert found.shape == (5, 3)
     covariance = covariances(images) + EPSILON * torch.eye(6)
     for position in range(3):
@@ -102,9 +104,9 @@ def test_rounding_below_zero_is_no_nan() -> None:
 def test_whitening_can_be_taken_back_and_fitted_on() -> None:
     images = embeddings(60)
     count, mean, scatter = moments(images[:40])
-    whitening = whitening_(count, scatter, EPSILON)
+    whitening = whitening_factors(count, pack(scatter), EPSILON)
     scatter = scatter_from_whitening(count, whitening, EPSILON)
-    count = merge_moments_(count, mean, scatter, images[40:])
+    count = merge_moments_(count, mean, [scatter], images[40:])
     assert count == 60
     torch.testing.assert_close((scatter / 59).double(), covariances(images), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(mean, images.mean(dim=0), rtol=0, atol=1e-5)
@@ -113,7 +115,7 @@ def test_whitening_can_be_taken_back_and_fitted_on() -> None:
 def test_a_regularization_that_rounding_swallows_is_an_error() -> None:
     count, _, scatter = moments(1e4 * embeddings(4, channels=30))
     with pytest.raises(UsageError, match=r"epsilon must stand out .* Got 0.01: raise it, or fit on more than 4 images"):
-        whitening_(count, scatter, EPSILON)
+        whitening_factors(count, pack(scatter), EPSILON)
 
 
 def test_moments_of_another_library(golden: dict[str, Tensor]) -> None:
@@ -121,7 +123,7 @@ def test_moments_of_another_library(golden: dict[str, Tensor]) -> None:
     images = golden["gaussian.embedding"].flatten(2).mT  # (30, 20, 6)
     count, mean, scatter = moments(images, 7, 23)
     torch.testing.assert_close(mean.mT, golden["gaussian.mean"], rtol=1e-5, atol=1e-6)
-    whitening = whitening_(count, scatter, 0.01 + 1e-5)
+    whitening = whitening_factors(count, pack(scatter), 0.01 + 1e-5)
     largest = float(golden["gaussian.inv_covariance"].abs().max())
     torch.testing.assert_close(
         whitening.mT @ whitening, golden["gaussian.inv_covariance"], rtol=1e-5, atol=1e-5 * largest

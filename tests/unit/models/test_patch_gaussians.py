@@ -188,3 +188,28 @@ def test_shapes_that_differ_are_refused() -> None:
     first = pieces(embedding(9), [])[0]
     with pytest.raises(UsageError, match=r"features of one shape. Got \(5, 4\), \[5, 3\]."):
         first.merge(pieces(embedding(9, channels=3), [])[0])
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 2**24])
+def test_matrices_in_parts_change_nothing(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, also where the state of a block that isn't full yet was sent."""
+    expected = filled(embedding(50))
+    monkeypatch.setattr("blemish.models.components.moments.PART_NUMBERS", numbers)
+    first, second = PatchGaussians(0.01), PatchGaussians(0.01)
+    first.observe(embedding(50)[:32], range(32))
+    second.observe(embedding(50)[32:], range(32, 50))
+    first.merge(second.observed_state())
+    received = PatchGaussians(0.01)
+    received.merge(first.observed_state())
+    received.finish()
+    for got in (filled(embedding(50)), received):
+        assert torch.equal(got.mean, expected.mean)
+        assert torch.equal(got.whitening, expected.whitening)
+
+
+def test_factors_in_half_precision_are_the_rounded_ones() -> None:
+    half = PatchGaussians(0.01, "float16")
+    half.observe(embedding(50))
+    half.finish()
+    assert half.whitening.dtype == torch.float16
+    assert torch.equal(half.whitening, filled(embedding(50), batch_size=50).whitening.half())

@@ -31,16 +31,22 @@ CHUNK_BYTES = 64 * 2**20
 CHUNK_IMAGES = 32
 BLOCK_IMAGES = 256
 FAN_IN = 8
+PART_NUMBERS = 2**24
+"""Of running scatter matrices in one tensor. The system takes back 64 MiB of float32 as soon as they are packed: whole
+matrices and triangles of all positions are never held at once."""
 
 
 @dataclass
 class _Running:
-    """What was folded of the first images of a block, those below number `stop`. `scatter` is (P, D, D)."""
+    """What was folded of the first images of a block, those below number `stop`.
+
+    `scatter` has parts of (P, D, D).
+    """
 
     stop: int
     count: int
     mean: Tensor
-    scatter: Tensor
+    scatter: list[Tensor]
 
 
 class MomentStream:
@@ -101,7 +107,7 @@ class MomentStream:
         """
         parts = [(part.start * self.block, part.stop * self.block, part.value) for part in self._blocks.parts]
         for block, run in sorted(self._running.items()):
-            parts.append((block * self.block, run.stop, Moments(run.count, run.mean, pack(run.scatter))))
+            parts.append((block * self.block, run.stop, Moments(run.count, run.mean, _packed([*run.scatter]))))
         numbers = sorted(self._waiting)
         table = [(start, stop, moments.count) for start, stop, moments in parts]
         return {
@@ -132,7 +138,7 @@ class MomentStream:
         self._seen, self._end = self._seen + seen, max(self._end, end)
         for (start, stop, count), mean, scatter in zip(parts, state["mean"], state["scatter"], strict=True):
             if stop % self.block:
-                self._running[start // self.block] = _Running(stop, count, mean.clone(), unpack(scatter))
+                self._running[start // self.block] = _Running(stop, count, mean.clone(), _parts(scatter))
             else:
                 self._blocks.add(start // self.block, stop // self.block, Moments(count, mean, scatter))
         self._waiting.update(zip(numbers, state["features"], strict=True))
@@ -163,9 +169,7 @@ class MomentStream:
         for first in range(0, len(numbers), self.chunk):
             self._fold(block, numbers[first : first + self.chunk])
         run = self._running.pop(block)
-        moments = Moments(run.count, run.mean, pack(run.scatter))
-        del run  # the largest tensor there is
-        self._blocks.add(block, block + 1, moments)
+        self._blocks.add(block, block + 1, Moments(run.count, run.mean, _packed(run.scatter)))
 
     def _fold(self, block: int, numbers: Sequence[int]) -> None:
         chunk = torch.stack([self._waiting.pop(number) for number in numbers])  # (n, P, D)
@@ -174,10 +178,24 @@ class MomentStream:
         run = self._running.get(block)
         if run is None:
             positions, channels = chunk.shape[1:]
-            mean, scatter = chunk.new_zeros(positions, channels), chunk.new_zeros(positions, channels, channels)
-            run = self._running[block] = _Running(0, 0, mean, scatter)
+            mean, nothing = chunk.new_zeros(positions, channels), chunk.new_zeros(1, channels * (channels + 1) // 2)
+            run = self._running[block] = _Running(0, 0, mean, _parts(nothing.expand(positions, -1)))
         run.count = merge_moments_(run.count, run.mean, run.scatter, chunk)
         run.stop = numbers[-1] + 1
+
+
+def _parts(packed: Tensor) -> list[Tensor]:
+    """(P, D (D + 1) / 2) -> matrices of up to `PART_NUMBERS` each."""
+    return [unpack(rows) for rows in packed.split(max(1, PART_NUMBERS // (2 * packed.shape[1])))]
+
+
+def _packed(parts: list[Tensor]) -> Tensor:
+    """The inverse of `_parts`; takes each out of the list as soon as it is packed."""
+    positions, channels = sum(map(len, parts)), parts[0].shape[1]
+    packed = parts[0].new_empty(positions, channels * (channels + 1) // 2)
+    for rows in packed.split([len(part) for part in parts]):
+        rows.copy_(pack(parts.pop(0)))
+    return packed
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

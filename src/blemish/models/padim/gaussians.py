@@ -16,7 +16,7 @@ from blemish.functional.gaussian import (
     pack,
     scatter_from_whitening,
     unpack,
-    whitening_,
+    whitening_factors,
 )
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.components.moments import MomentStream
@@ -97,9 +97,7 @@ class PatchGaussians(DynamicBufferModule):
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
         count, self.mean = moments.count, moments.mean
-        scatter = unpack(moments.scatter)  # (P, D, D); factoring reads lower triangles alone
-        del moments  # half as much again
-        self.whitening = whitening_(count, scatter, self.epsilon, self.shrinkage).to(self.dtype)
+        self.whitening = whitening_factors(count, moments.scatter, self.epsilon, self.shrinkage, self.dtype)
         self.count.fill_(count)
 
     def distance(self, embedding: Tensor) -> Tensor:
