@@ -6,8 +6,9 @@ the second one defective), one namespace, and these rules by the language of a b
     python      is executed. `print(...)  # text` must print exactly that text.
     console     every line is a command after "$ ". `blemish ...` runs and must end with exit code 0, or with N where
                 the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine,
-                or doesn't end. A `blemish fit ...` that ran on another page, with the same words on the same files,
-                isn't run again: what it printed and wrote is taken from there.
+                or doesn't end. A `blemish fit ...` or `blemish data audit ...` that ran on another page, with the same
+                words (but for --overwrite) on the same files, isn't run again: what it printed and wrote is taken
+                from there.
     output      lines that the block before it prints, in this order; " ..." at the end stands for the rest of a line.
                 Whole numbers are what they are, those with a decimal point may be off by `TOLERANCE`, and seconds by
                 anything.
@@ -44,6 +45,7 @@ from once import common
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN_ONLY = ("pip install", "make", "python benchmarks/", "blemish serve")
+SHARED = ("blemish fit ", "blemish data audit ")
 FENCE = re.compile(r"^```(\w*)(?: +title=\"([\w.]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?: s\b)?")
@@ -102,8 +104,8 @@ def test_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         elif block.language == "console":
             printed = ""
             for command in commands_of(block, where):
-                fits = command.startswith("blemish fit ") and not re.search("# exit code|--print-config", command)
-                printed += (fit_once if fits else run_command)(command, where, monkeypatch)
+                shared = command.startswith(SHARED) and not re.search("# exit code|--print-config|--list", command)
+                printed += (run_once if shared else run_command)(command, where, monkeypatch)
         elif block.language == "output":
             missing = first_missing(lines_of(block.code), lines_of(printed))
             assert missing is None, f"{where}: {missing!r} was not printed, but:\n{printed}"
@@ -146,21 +148,23 @@ def run_command(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> st
     return stream.getvalue()
 
 
-def fit_once(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def run_once(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
     words = shlex.split(command, comments=True)
     output = Path(words[words.index("-o") + 1])
-    digest = hashlib.sha256(" ".join(words).encode())
-    for word in words:
-        for path in [Path(word), *sorted(Path(word).rglob("*"))]:
+    assert not output.exists() or "--overwrite" in words, f"{where}: {output} is there before: {command}"
+    asked = [word for word in words if word != "--overwrite"]
+    digest = hashlib.sha256(" ".join(asked).encode())
+    for word in asked:
+        for path in [Path(word), *sorted(Path(word).rglob("*"))] if word != str(output) else []:
             digest.update(f"{path}\n".encode())
             digest.update(path.read_bytes() if path.is_file() else b"")
 
     def fill(folder: Path) -> None:
         (folder / "printed").write_text(run_command(command, where, monkeypatch), encoding="utf-8")
-        shutil.copy(output, folder / "model")
+        shutil.copy(output, folder / "output")
 
-    folder = common.once(f"fit-{digest.hexdigest()}", fill)
-    shutil.copy(folder / "model", output)
+    folder = common.once(f"command-{digest.hexdigest()}", fill)
+    shutil.copy(folder / "output", output)
     return (folder / "printed").read_text(encoding="utf-8")
 
 

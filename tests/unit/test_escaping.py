@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pytest
 
+from blemish.cli import main
 from blemish.cli.console import print_json
 from blemish.errors import ImageReadError, OutputError
 from blemish.escaping import as_utf8, csv_cell, csv_path, json_line, lines, markdown_cell, one_line
@@ -90,28 +92,56 @@ def named(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "blemish", *map(os.fspath, map(str, arguments))]
-    return subprocess.run(command, cwd=cwd, capture_output=True, env={**os.environ, **environment}, timeout=120)
+class Ended(NamedTuple):
+    code: int
+    out: bytes
+    err: bytes
+
+
+def run(*words: object, encoding: str, monkeypatch: pytest.MonkeyPatch) -> Ended:
+    """A verb in this process, with streams such as PYTHONIOENCODING asks for."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["blemish", *map(str, words)])
+        for name, stream in zip(("stdout", "stderr"), streams, strict=True):
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    for stream in streams:
+        stream.flush()
+    out, err = (cast("io.BytesIO", stream.buffer).getvalue() for stream in streams)
+    assert isinstance(ended.value.code, int)
+    return Ended(ended.value.code, out, err)
+
+
+def assert_not_forged(ran: Ended, encoding: str, named: Path) -> None:
+    assert ran.code == 3, ran.err
+    printed = ran.out.decode(encoding).split("\n")
+    assert len(printed) == len(HOSTILE) + 3  # the header, the summary, and what follows its line break
+    for line in (*printed, *ran.err.decode(encoding).split("\n")):
+        assert line == one_line(line)
+    assert all(str(named) in line for line in printed[1 : len(HOSTILE) + 1])
+    assert ran.err.count(b"error:") == 1
+    assert not any(line.startswith(b"normal    0.000") for line in ran.err.split(b"\n"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_verdict_lines_can_not_be_forged(encoding: str, model_file: Path, named: Path, tmp_path: Path) -> None:
-    ran = run("predict", model_file, named, cwd=tmp_path, PYTHONIOENCODING=encoding)
-    assert ran.returncode == 3, ran.stderr
-    printed = ran.stdout.decode(encoding).split("\n")
-    assert len(printed) == len(HOSTILE) + 3  # the header, the summary, and what follows its line break
-    for line in (*printed, *ran.stderr.decode(encoding).split("\n")):
-        assert line == one_line(line)
-    assert all(str(named) in line for line in printed[1 : len(HOSTILE) + 1])
-    assert ran.stderr.count(b"error:") == 1
-    assert not any(line.startswith(b"normal    0.000") for line in ran.stderr.split(b"\n"))
+def test_verdict_lines_can_not_be_forged(
+    encoding: str, model_file: Path, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_not_forged(run("predict", model_file, named, encoding=encoding, monkeypatch=monkeypatch), encoding, named)
+
+
+def test_nor_in_a_process_of_its_own(model_file: Path, named: Path) -> None:
+    command = [sys.executable, "-m", "blemish", "predict", str(model_file), str(named)]
+    ran = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=120)
+    assert_not_forged(Ended(ran.returncode, ran.stdout, ran.stderr), "ascii", named)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_json_is_unicode(encoding: str, model_file: Path, named: Path, tmp_path: Path) -> None:
-    ran = run("predict", model_file, named, "--json", cwd=tmp_path, PYTHONIOENCODING=encoding)
-    *_, content = map(json.loads, ran.stdout.decode("utf-8").strip("\n").split("\n"))
+def test_json_is_unicode(encoding: str, model_file: Path, named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = run("predict", model_file, named, "--json", encoding=encoding, monkeypatch=monkeypatch)
+    *_, content = map(json.loads, ran.out.decode("utf-8").strip("\n").split("\n"))
     assert content["inspected"] == len(HOSTILE)
     assert "no\\udcffpicture" in content["failures"][0]["path"]
 
@@ -122,10 +152,14 @@ def test_json_into_a_stream_without_encoding() -> None:
     assert json.loads(stream.getvalue()) == {"name": "Stück\\udcff"}
 
 
-def test_rows_of_formulas_and_of_bytes(model_file: Path, named: Path, tiles: Path, tmp_path: Path) -> None:
+def test_rows_of_formulas_and_of_bytes(
+    model_file: Path, named: Path, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     shutil.copy(sorted(tiles.glob("test/good/*.png"))[0], tmp_path / "=1+1.png")
-    ran = run("predict", model_file, "=1+1.png", named, "--out", "rows.csv", cwd=tmp_path)
-    assert ran.returncode == 3, ran.stderr
+    words = ("predict", model_file, "=1+1.png", named, "--out", "rows.csv")
+    ran = run(*words, encoding="utf-8", monkeypatch=monkeypatch)
+    assert ran.code == 3, ran.err
     with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as stream:
         paths = [row["path"] for row in csv.DictReader(stream)]
     assert len(paths) == len(HOSTILE) + 1

@@ -40,7 +40,7 @@ from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import Outputs, Session
 from blemish.synthetic.products import render
 from disks import files_end_at
-from exported import traced
+from exported import trace_once, traced
 
 
 def drawn(seed: int, defect: str | None = None, size: tuple[int, int] = (96, 128)) -> Any:
@@ -62,7 +62,8 @@ def traced_before(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- the file
 
 
-def test_onnx_file(model: Detector, tmp_path: Path) -> None:
+def test_onnx_file(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "to_onnx", trace_once)  # other tests ask for the same graph
     done = Engine.export(model, tmp_path / "new" / "part.v2", "onnx")
     assert done.path == tmp_path / "new" / "part.v2.onnx"
     assert [one.name for one in done.path.parent.iterdir()] == ["part.v2.onnx"]
