@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from blemish.cli import main
 from blemish.serve.database import open_database
 from blemish.serve.tables import accepted, verdicts
 from stations import Process, drop, until
@@ -107,7 +108,10 @@ def test_a_stop_finishes_what_was_accepted(small_model: Path, tmp_path: Path, go
     assert '"message": "the station has stopped"' in station.log.read_text()
 
 
-def test_what_would_not_work_ends_with_one_line(small_model: Path, tmp_path: Path) -> None:
+def test_what_would_not_work_ends_with_one_line(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that have opened a port as processes, the others in this one."""
     taken = socket.create_server(("127.0.0.1", 0))
     port = str(taken.getsockname()[1])
     table = [
@@ -119,13 +123,21 @@ def test_what_would_not_work_ends_with_one_line(small_model: Path, tmp_path: Pat
         ((), "Give a model file, or --config, or --demo"),
         (("--demo", "--watch", "x"), "--watch goes with a model file"),
     ]
-    for arguments, message in table:
-        ended = subprocess.run(
-            [sys.executable, "-m", "blemish", "serve", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert ended.returncode == 2
-        assert message in ended.stderr
-        assert ended.stderr.count("\n") == 1
+    ended: list[tuple[object, str]] = []
+    for arguments, _ in table[:2]:
+        command = [sys.executable, "-m", "blemish", "serve", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        ended.append((ran.returncode, ran.stderr))
+    monkeypatch.chdir(tmp_path)
+    for arguments, _ in table[2:]:
+        monkeypatch.setattr(sys, "argv", ["blemish", "serve", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        ended.append((end.value.code, capsys.readouterr().err))
+    for (_, message), (code, errors) in zip(table, ended, strict=True):
+        assert code == 2
+        assert message in errors
+        assert errors.count("\n") == 1
     taken.close()
 
 
