@@ -166,6 +166,16 @@ def test_custom_post_processor_is_refused(model: Detector, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_detector_of_a_class_of_the_users_own_is_refused(model: Detector, tmp_path: Path) -> None:
+    """It would come back as its base class, and judge as that."""
+    model.__class__ = type("Mine", (type(model),), {})
+    with pytest.raises(
+        UsageError, match=r"A file without code can't hold a detector of class Mine: it would come back as"
+    ):
+        model.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_parents_are_created(model: Detector, tmp_path: Path) -> None:
     model.save(tmp_path / "a" / "ü b" / "model.safetensors")
     assert load(tmp_path / "a" / "ü b" / "model.safetensors").is_fitted
