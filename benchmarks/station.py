@@ -1,10 +1,11 @@
 """Claim: a station costs little beside its session, loses nothing and judges nothing twice, whatever happens to it.
 
-python benchmarks/station.py [--requests 10000] [--files 100000] [--kills 50] [--rows 10000000] [--outage 600]
+python benchmarks/station.py [--parts http files kills history outage] [--requests 10000] [--files 100000] ...
 
 Each part needs a process of its own, `blemish serve`, with PaDiM on the bundled backbone at 256 x 256, in ONNX Runtime;
 files and kills take a smaller model, since they count. Clients run on the same machine and take their share of it.
-Hours at these sizes, and 20 GB of disk for the rows; 0 leaves a part out.
+Hours at these sizes, and 20 GB of disk for the rows of history; each part writes a file of
+its own as soon as it is done.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ import yaml
 from common import SIDE, arguments, claim, draw_parts, report
 
 Row = dict[str, Any]
+PARTS = ("http", "files", "kills", "history", "outage")
 CLIENTS = 16
 PAGE_MS = 200
 PACE = 5
 """Parts per second while a sink is away."""
 
 
-def row(part: str, case: str, count: int, value: float, unit: str) -> Row:
-    return {"part": part, "case": case, "count": count, "measured": round(value, 4), "unit": unit}
+def row(case: str, count: int, value: float, unit: str) -> Row:
+    return {"case": case, "count": count, "measured": round(value, 4), "unit": unit}
 
 
 # ------------------------------------------------------------------------------------------------------- the process
@@ -169,13 +171,13 @@ def http_rate(folder: Path, model: Path, images: list[bytes], count: int) -> tup
     rate, bare_rate = len(times) / elapsed, 1 / mean((before, after))
     p95 = quantiles(single, n=20)[-1]
     rows = [
-        row("http", "bare session, stream", len(sample), bare_rate, "parts/s"),
-        row("http", f"{CLIENTS} clients", len(times), rate, "parts/s"),
-        row("http", "bare session, one by one, median", len(sample), 1000 * alone, "ms"),
-        row("http", "1 client, 95th percentile", len(single), 1000 * p95, "ms"),
-        row("http", f"{CLIENTS} clients, 95th percentile", len(times), 1000 * quantiles(times, n=20)[-1], "ms"),
-        row("http", "memory after a tenth", count // 10, memory[0], "MB"),
-        row("http", "memory at the end", count, memory[-1], "MB"),
+        row("bare session, stream", len(sample), bare_rate, "parts/s"),
+        row(f"{CLIENTS} clients", len(times), rate, "parts/s"),
+        row("bare session, one by one, median", len(sample), 1000 * alone, "ms"),
+        row("1 client, 95th percentile", len(single), 1000 * p95, "ms"),
+        row(f"{CLIENTS} clients, 95th percentile", len(times), 1000 * quantiles(times, n=20)[-1], "ms"),
+        row("memory after a tenth", count // 10, memory[0], "MB"),
+        row("memory at the end", count, memory[-1], "MB"),
     ]
     sent_count = 10 * (count // 10) + len(single)
     share, growth, slower = rate / bare_rate, memory[-1] / memory[0], p95 / alone
@@ -206,7 +208,7 @@ def dropped_files(folder: Path, model: Path, images: list[bytes], count: int) ->
         time.sleep(2)  # whatever would come twice
         stored = station.one("SELECT count(*) FROM verdicts")
         distinct = station.one("SELECT count(DISTINCT part) FROM verdicts")
-    rows = [row("files", "dropped at once", count, count / elapsed, "parts/s")]
+    rows = [row("dropped at once", count, count / elapsed, "parts/s")]
     good = stored == distinct == count
     return rows, [claim(f"{count:,} files dropped at once", "each once", f"{stored:,}, {distinct:,} different", good)]
 
@@ -243,7 +245,7 @@ def killed(folder: Path, model: Path, images: list[bytes], count: int) -> tuple[
         kept = dict(database.execute("SELECT part, uid FROM verdicts WHERE source = 'http'"))
         files = {part for (part,) in database.execute("SELECT part FROM verdicts WHERE source != 'http'")}
     lost = sum(kept.get(part) != uid for part, uid in answered.items()) + dropped - len(files)
-    rows = [row("kills", "kill -9 under load, parts accepted", count, stored, "parts")]
+    rows = [row("kill -9 under load, parts accepted", count, stored, "parts")]
     return rows, [
         claim(f"kill -9 at {count} random moments: parts lost", "0", f"{lost} of {stored:,}", lost == 0),
         claim("parts judged twice after that", "0", str(stored - distinct), stored == distinct),
@@ -257,7 +259,7 @@ def paging(folder: Path, count: int, postgresql: bool) -> tuple[list[Row], list[
         for name, url in urls.items():
             slowest = 0.0
             for case, milliseconds in pages_of(url, count):
-                rows.append(row("history", f"{name}, {case}", count, milliseconds, "ms"))
+                rows.append(row(f"{name}, {case}", count, milliseconds, "ms"))
                 slowest = max(slowest, milliseconds)
             goal = f"under {PAGE_MS} ms"
             claims.append(
@@ -367,7 +369,7 @@ def outage(folder: Path, model: Path, images: list[bytes], seconds: float) -> tu
                 server = receiver(port, got)
             times, _ = client(station, paced(span, names, images))
             p95[case] = quantiles(times, n=20)[-1]
-            rows.append(row("outage", f"95th percentile, sink {case}", len(times), 1000 * p95[case], "ms"))
+            rows.append(row(f"95th percentile, sink {case}", len(times), 1000 * p95[case], "ms"))
         stored = station.one("SELECT count(*) FROM verdicts")
         end = time.monotonic() + 120
         while len(set(got)) < stored and time.monotonic() < end:
@@ -451,6 +453,7 @@ class Installed:
 
 def main() -> None:
     parser = arguments(__doc__ or "", device=False, peer=False)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=50)
@@ -458,23 +461,18 @@ def main() -> None:
     parser.add_argument("--outage", type=float, default=600, help="seconds that a sink is away")
     parser.add_argument("--no-postgresql", action="store_true", help="leave PostgreSQL out")
     options = parser.parse_args()
-    rows: list[Row] = []
-    claims: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         line, small, images = models(folder)
-        for size, part in (
-            (options.requests, lambda: http_rate(folder, line, images, options.requests)),
-            (options.files, lambda: dropped_files(folder, small, images, options.files)),
-            (options.kills, lambda: killed(folder, small, images, options.kills)),
-            (options.rows, lambda: paging(folder, options.rows, not options.no_postgresql)),
-            (options.outage, lambda: outage(folder, line, images, options.outage)),
-        ):
-            if size:
-                found, claimed = part()
-                rows += found
-                claims += claimed
-    report("station", options, rows, claims, Installed())
+        work: dict[str, Callable[[], tuple[list[Row], list[Row]]]] = {
+            "http": lambda: http_rate(folder, line, images, options.requests),
+            "files": lambda: dropped_files(folder, small, images, options.files),
+            "kills": lambda: killed(folder, small, images, options.kills),
+            "history": lambda: paging(folder, options.rows, not options.no_postgresql),
+            "outage": lambda: outage(folder, line, images, options.outage),
+        }
+        for part in options.parts:
+            report(f"station_{part}", options, *work[part](), Installed())
 
 
 if __name__ == "__main__":
