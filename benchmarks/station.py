@@ -301,7 +301,8 @@ def pages_of(url: str, count: int) -> Iterator[tuple[str, float]]:
     migrate(engine)
     labels = ("normal",) * 970 + ("anomalous",) * 29 + ("failed",)
     first = 1_700_000_000_000_000
-    for start in range(0, count, 10_000):
+    tenth = count // 10
+    for start in range(0, tenth, 10_000):
         made = [
             {
                 "uid": f"{number:032x}",
@@ -316,7 +317,7 @@ def pages_of(url: str, count: int) -> Iterator[tuple[str, float]]:
                 "regions": "[]",
                 "seconds": 0.01,
             }
-            for number in range(start, min(start + 10_000, count))
+            for number in range(start, min(start + 10_000, tenth))
         ]
         said = [
             {"time": one["time"], "uid": one["uid"], "who": "ada", "judgement": judgement, "kind": "", "note": ""}
@@ -325,6 +326,18 @@ def pages_of(url: str, count: int) -> Iterator[tuple[str, float]]:
         with engine.begin() as connection:
             connection.execute(insert(verdicts), made)
             connection.execute(insert(feedback), said)
+    for copy in range(1, 10):  # the tenth again, later and under other names, by the database itself
+        changed = {"uid": f"'{copy}' || substr(uid, 2)", "time": f"time + {1000 * tenth * copy}"}
+        changed["accepted"] = changed["time"].replace("time", "accepted")
+        changed["part"] = f"part || '-{copy}'"
+        with engine.begin() as connection:
+            for table in (verdicts, feedback):
+                columns = [column.name for column in table.columns if column.name != "id"]
+                values = ", ".join(changed.get(name, name) for name in columns)
+                original = "substr(uid, 1, 1) = '0' ORDER BY id"
+                connection.execute(
+                    text(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {original}")
+                )
     with engine.begin() as connection:
         connection.execute(text("ANALYZE"))
     writer = Writer(engine)
@@ -334,7 +347,7 @@ def pages_of(url: str, count: int) -> Iterator[tuple[str, float]]:
         "a product": Search(product="product2"),
         "anomalous": Search(label="anomalous"),
         "failed of a product": Search(product="product1", label="failed"),
-        "one part": Search(part=f"p{count // 3}"),
+        "one part": Search(part=f"p{tenth // 3}"),
         "one hour": Search(since=first + 500 * count, until=first + 500 * count + 3_600_000_000),
         "a source": Search(source="camera 1"),
         "scores": Search(low=0.9995, high=1.0),

@@ -208,15 +208,21 @@ class History:
                 query = query.where(verdicts.c[name] == value)
         if wanted.since is not None:
             query = query.where(verdicts.c.time >= wanted.since)
-        if wanted.until is not None:
-            query = query.where(verdicts.c.time < wanted.until)
+        until = wanted.until
         if cursor is not None:
-            query = query.where(tuple_(verdicts.c.time, verdicts.c.id) < _position(cursor))
+            moment, number = _position(cursor)
+            query = query.where(tuple_(verdicts.c.time, verdicts.c.id) < (moment, number))
+            until = moment + 1 if until is None else min(until, moment + 1)
+        if until is not None:
+            # One bound, which says again what the pair does: of pairs, planners can neither tell how many rows they
+            # leave, nor which of two bounds is the nearer one, and go through millions.
+            query = query.where(verdicts.c.time < until)
         with self.engine.connect() as connection:
             # All that the indices don't answer is looked for in a window of bounded size.
             end = connection.execute(query.offset(window - 1).limit(1)).first() if self._conditions(wanted) else None
             if end is not None:
-                query = query.where(tuple_(verdicts.c.time, verdicts.c.id) >= (end.time, end.id))
+                inside = tuple_(verdicts.c.time, verdicts.c.id) >= (end.time, end.id)
+                query = query.where(verdicts.c.time >= end.time, inside)
             full = query.with_only_columns(*verdicts.c).where(*self._conditions(wanted)).limit(limit + 1)
             rows = [_verdict(row) for row in connection.execute(full).mappings()]
         if len(rows) > limit:
@@ -280,8 +286,8 @@ class History:
             if wanted.feedback == "none":
                 found.append(~newest.exists())
             else:  # few were ever called so: the others need no look at their newest opinion
-                ever = select(feedback.c.uid).where(feedback.c.judgement == wanted.feedback)
-                found += [verdicts.c.uid.in_(ever), newest.scalar_subquery() == wanted.feedback]
+                called = (feedback.c.judgement == wanted.feedback, feedback.c.uid == verdicts.c.uid)
+                found += [select(feedback.c.id).where(*called).exists(), newest.scalar_subquery() == wanted.feedback]
         return found
 
     def _one(self, query: Select[Any]) -> Verdict | None:

@@ -115,6 +115,7 @@ feedback = Table(
     Column("kind", String(64), nullable=False),
     Column("note", Text, nullable=False),
     Index("feedback_uid", "uid", "id"),
+    Index("feedback_judgement", "judgement", "uid"),
 )
 review = Table(
     "review",

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, event, insert, inspect, text
 
 from blemish.errors import UsageError
 from blemish.serve.database import Writer, migrate, open_database, sole_user
 from blemish.serve.history import History, Part, Search, Verdict, delivery_key, new_uid
-from blemish.serve.tables import metadata
+from blemish.serve.tables import metadata, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,34 @@ def test_search_finds_what_a_loop_finds(history: History) -> None:
         assert paged == naive == list(history.every(one, window=7)), one
     assert history.counts(0) == {"normal": 20, "anomalous": 20, "failed": 20}
     assert [verdict["id"] for verdict in history.after(10, 3)] == [11, 12, 13]
+
+
+def test_a_page_at_the_end_of_a_span_walks_through_none_of_it(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/station.sqlite")
+    migrate(engine)
+    rows = [
+        {**found(Part("http", "", "gear", uid=f"{i:032x}")), "regions": "[]", "time": i, "accepted": i}
+        for i in range(20_000)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(verdicts), rows)
+        connection.execute(text("ANALYZE"))
+    steps: list[None] = []  # one for each hundred instructions of SQLite's machine
+
+    def count(connection: Any, *_: object) -> None:
+        connection.set_progress_handler(lambda: steps.append(None), 100)
+
+    event.listen(engine, "checkout", count)
+    writer = Writer(engine)
+    history = History(engine, writer)
+    for wanted in (
+        Search(since=100, until=20_000), Search(since=100), Search(since=100, until=20_000, product="gear")
+    ):  # fmt: skip
+        page = history.search(wanted, cursor="110-111")
+        assert [verdict["time"] for verdict in page.verdicts] == list(range(109, 99, -1))
+    writer.close()
+    engine.dispose()
+    assert len(steps) < 150
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "a-b", "1-2-3", "-1-2", "1" * 70 + "-2"])
