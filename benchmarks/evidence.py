@@ -42,9 +42,28 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "subspace": {"detector": "subspace"},
     "patchcore": {"detector": "patchcore", **BANK},
     "patchcore-cosine": {"detector": "patchcore", **BANK, "distance": "cosine"},
+    **{
+        f"patchcore-placed-{weight:g}": {
+            "detector": "patchcore",
+            **BANK,
+            "distance": "cosine",
+            "position_weight": weight,
+        }
+        for weight in (0.5, 1.0, 2.0)
+    },
     "fused": {"detector": "fused", "members": ("padim", "subspace"), "shrinkage": 0.1},
     "fused-bank": {"detector": "fused", "shrinkage": 0.1, **BANK},
     "fused-cosine": {"detector": "fused", "shrinkage": 0.1, **BANK, "distance": "cosine"},
+    **{
+        f"fused-placed-{weight:g}": {
+            "detector": "fused",
+            "shrinkage": 0.1,
+            **BANK,
+            "distance": "cosine",
+            "position_weight": weight,
+        }
+        for weight in (0.5, 1.0, 2.0)
+    },
 }
 SCORES: dict[str, float | None] = {"own": None, "worst 0.5 %": 0.005, "worst 1 %": 0.01}
 """Image scores: the paper's, or the mean of the worst share of patches."""

@@ -99,6 +99,7 @@ COMMON = {
     "seed": ({}, {"seed": 1}),
 }
 WITH_SUBSPACE = {"members": ["padim", "subspace"]}
+COSINE = {"distance": "cosine"}
 RANDOM = {"backbone": "resnet18", "layers": ["layer1"], "pretrained": False}
 OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "padim": {
@@ -116,7 +117,8 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "shrinkage": ({}, {"shrinkage": 0.5}),
         "factor_dtype": ({}, {"factor_dtype": "float16"}),
         "variance": (WITH_SUBSPACE, {**WITH_SUBSPACE, "variance": 0.5}),
-        "distance": ({}, {"distance": "cosine"}),
+        "distance": ({}, COSINE),
+        "position_weight": (COSINE, {**COSINE, "position_weight": 2.0}),
         "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
         "bank_size": ({}, {"bank_size": 10}),
         "selection_channels": ({}, {"selection_channels": 8}),
@@ -130,7 +132,8 @@ OPTIONS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     },
     "patchcore": {
         **COMMON,
-        "distance": ({}, {"distance": "cosine"}),
+        "distance": ({}, COSINE),
+        "position_weight": (COSINE, {**COSINE, "position_weight": 2.0}),
         "coreset_sampling_ratio": ({}, {"coreset_sampling_ratio": 0.5}),
         "bank_size": ({}, {"bank_size": 10}),
         "selection_channels": ({}, {"selection_channels": 8}),

@@ -36,7 +36,7 @@ def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     layers of a learned backbone.
     """
     options: dict[str, Any] = {"fit_mode": "letterbox", "tile_size": 64, "bank_dtype": "float16", "num_neighbors": 3}
-    options |= {"crop_from": (72, 104), "distance": "cosine"}
+    options |= {"crop_from": (72, 104), "distance": "cosine", "position_weight": 0.5}
     network = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "pretrained": False}
     model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
     path = tmp_path_factory.mktemp("special") / "special.safetensors"

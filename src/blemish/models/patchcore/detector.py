@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,7 @@ class PatchcoreDetector(Detector):
 
     Settings = PatchcoreSettings
     settings: PatchcoreSettings
+    place: Tensor
     basis = "nearest patches"
     statement = (
         "PatchCore scores a patch by its distance to the nearest good one it remembers. Shown are the nearest, one of "
@@ -45,6 +47,13 @@ class PatchcoreDetector(Detector):
             settings.neighbor_search,
         )
 
+        self.register_buffer("place", settings.position_weight * _places(self.grid), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """See `Detector.width`: those of the backbone, and row and column where these count."""
+        return self.channels + (2 if self.settings.position_weight else 0)
+
     def _has_state(self) -> bool:
         return len(self.bank.rows) > 0
 
@@ -52,8 +61,8 @@ class PatchcoreDetector(Detector):
         """See `Detector.check_state`."""
         rows = len(self.bank.rows)
         expected = {
-            "center": (self.channels,),
-            "rows": (rows, self.channels),
+            "center": (self.width,),
+            "rows": (rows, self.width),
             "norms": (rows,),
             "radius": (),
             "origin": (rows, 3),
@@ -87,7 +96,7 @@ class PatchcoreDetector(Detector):
     @property
     def scattered(self) -> int:
         """See `Detector.scattered`: what fits two buffers."""
-        return max(1, 2 * self.bank.capacity(self.channels) // self.map_maker.count)
+        return max(1, 2 * self.bank.capacity(self.width) // self.map_maker.count)
 
     def finish(self) -> None:
         """Selects the coreset."""
@@ -111,10 +120,15 @@ class PatchcoreDetector(Detector):
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Averages 3 x 3 neighborhoods, then joins the layers at the resolution of the finest. For cosine distances all
-        are brought to length 1: between such, squared Euclidean ones are 2 - 2 cos.
+        are brought to length 1: between such, squared Euclidean ones are 2 - 2 cos. With a position weight w, row and
+        column of the patch become two more features, which add w^2 times its squared displacement in sides of the grid.
         """
         joined = join_layers([average_neighborhood(layer) for layer in layers], self.grid)
-        return F.normalize(joined, dim=1) if self.settings.distance == "cosine" else joined
+        if self.settings.distance == "cosine":
+            joined = F.normalize(joined, dim=1)
+        if self.settings.position_weight:
+            joined = torch.cat([joined, self.place.expand(len(joined), -1, -1, -1)], dim=1)
+        return joined
 
     def patch_scores(self, features: Tensor) -> Tensor:
         """Distances to the bank."""
@@ -129,3 +143,9 @@ class PatchcoreDetector(Detector):
         distances = found.distance.view(images, self.map_maker.count)  # (N, P)
         usual = self.bank.image_scores(patches, found, images, self.settings.num_neighbors)
         return self.image_scores(distances, usual), self.map_maker(distances)
+
+
+def _places(grid: tuple[int, int]) -> Tensor:
+    """(1, 2, gh, gw): row and column of each patch, in units of the grid's longer side."""
+    rows, columns = (torch.arange(side) / max(grid) for side in grid)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]

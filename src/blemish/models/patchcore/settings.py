@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
+from typing_extensions import Self
+
+from blemish.errors import UsageError
 from blemish.options import Number, option
 from blemish.settings import DetectorSettings
 
@@ -18,6 +22,9 @@ class BankSettings(DetectorSettings):
     distance: Literal["euclidean", "cosine"] = option(
         "euclidean", "Between patches; cosine compares directions of features, not lengths."
     )
+    position_weight: Number = option(
+        0.0, "How much the place of a patch counts beside its features, for parts that lie alike.", ge=0
+    )
     coreset_sampling_ratio: Number = option(0.1, "Share of the patches to keep.", gt=0, le=1)
     bank_size: int | None = option(
         10_000, "Most patches to keep; 0 sets no limit.", ge=1, note=", or None for no limit", zero_is_none=True
@@ -27,6 +34,15 @@ class BankSettings(DetectorSettings):
     )
     bank_dtype: Literal["float32", "float16"] = option("float32", "How the bank is stored.")
     neighbor_search: Literal["exact", "faiss"] = option("exact", "faiss is approximate.")
+
+    @model_validator(mode="after")
+    def _places_have_a_measure(self) -> Self:
+        if self.position_weight and self.distance != "cosine":
+            raise UsageError(
+                f"position_weight weighs places against features of length 1, and needs distance 'cosine'. Got "
+                f"{self.distance!r}."
+            )
+        return self
 
 
 class PatchcoreSettings(BankSettings):
