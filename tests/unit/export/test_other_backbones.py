@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,12 +13,11 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.models import Patchcore
 from blemish.models.base import Detector
-from blemish.synthetic.products import render
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit": {"backbone": "test_vit", "layers": ["blocks.1", "blocks.3+norm"]},
     "dinov3": {"backbone": "vit_small_patch16_dinov3", "layers": ["blocks.1"]},
-    "same padding": {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2"]},
+    "same padding": {"backbone": "tf_efficientnet_lite0"},
     "channels last": {"backbone": "test_mambaout", "layers": ["stages.0", "stages.1"]},
 }
 
@@ -43,8 +41,6 @@ def test_loaded_again_it_gives_the_same_scores(fitted: Detector, tmp_path: Path)
 
 
 def test_exported_graphs_give_its_verdicts(fitted: Detector, tmp_path: Path) -> None:
-    # Not the drawn images that are taken otherwise, of which one has a hundred times the model's pixels.
-    images = [render("tile", size=(80, 110), rng=np.random.default_rng(seed))[0] for seed in range(2)]
-    done = fitted.export(tmp_path / "model.onnx", "onnx", images=images)
+    done = fitted.export(tmp_path / "model.onnx", "onnx")
     assert done.parity.passed
     assert {row.runtime for row in done.parity.rows} == {"onnxruntime", "openvino"}
