@@ -52,7 +52,7 @@ def test_a_part_the_wrong_way_round_is_seen_by_its_places() -> None:
 
 
 def test_places_without_a_measure_are_refused() -> None:
-    with pytest.raises(UsageError, match="needs distance 'cosine'. Got 'euclidean'"):
+    with pytest.raises(UsageError, match=r"needs distance 'cosine'\. Got 'euclidean'"):
         Patchcore(backbone="filter_bank", position_weight=1.0)
     with pytest.raises(UsageError, match="position_weight"):
         Patchcore(backbone="filter_bank", distance="cosine", position_weight=-1.0)
