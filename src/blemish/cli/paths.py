@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from blemish.data.walk import OWN, Walk, describe, is_own_output, walk
+from blemish.data.walk import OWN, Walk, describe, is_own_output, walk, without_masks
 from blemish.errors import ArtifactError, DataError, UsageError
 from blemish.files import locked
 
@@ -100,7 +100,7 @@ def expand(inputs: Sequence[str]) -> Inputs:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            below = walk(path)
+            below = without_masks(walk(path))
         elif path.exists():
             below = Walk(path.parent, {path.name: path}, {})
         else:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from blemish.data.words import MASK_NAMES
 from blemish.errors import DataError
 from blemish.files import IMAGE_SUFFIXES, is_image
 
@@ -26,6 +27,7 @@ OWN = "written by predict"
 OTHER = "of no image format"
 BROKEN = "links to nowhere"
 SPECIAL = "pipes or devices"
+MASKS = "in folders of masks"
 
 SYSTEM_FOLDERS = (
     *("$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "system volume information"),
@@ -72,6 +74,17 @@ def walk(root: Path) -> Walk:
     images = {name if (name := composed(stored)) not in found else stored: path for stored, path in found.items()}
     ordered = {reason: tuple(sorted(names)) for reason, names in sorted(passed_over.items())}
     return Walk(root, dict(sorted(images.items())), ordered)
+
+
+def without_masks(found: Walk) -> Walk:
+    """For those who inspect all images of a folder: what lies below it in one called `ground_truth` or the like is
+    passed over, since a mask is no picture of a part.
+    """
+    masks = [name for name in found.images if not set(MASK_NAMES).isdisjoint(name.lower().split("/")[:-1])]
+    if not masks:
+        return found
+    images = {name: path for name, path in found.images.items() if name not in masks}
+    return Walk(found.root, images, {**found.passed_over, MASKS: tuple(masks)})
 
 
 def describe(passed_over: Mapping[str, tuple[str, ...]]) -> str:

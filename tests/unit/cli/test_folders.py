@@ -114,6 +114,16 @@ def test_predict_walks_as_fit_does_and_says_what_it_passes_over(blemish: Any, pa
     assert sum(learned["good_folders"].values()) == 4
 
 
+def test_masks_below_a_folder_are_no_parts_and_a_folder_of_them_is_what_was_named(tmp_path: Path) -> None:
+    for name in ("test/hole/0.png", "ground_truth/hole/0_mask.png", "Masks/1.png", "test/masks_of_plaster/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = expand([str(tmp_path)])
+    assert [relative.as_posix() for _, relative in found.images] == ["test/hole/0.png", "test/masks_of_plaster/2.png"]
+    assert found.passed_over == {"in folders of masks": ("Masks/1.png", "ground_truth/hole/0_mask.png")}
+    assert len(expand([str(tmp_path / "ground_truth")]).images) == 1
+
+
 def test_expand_knows_files_folders_and_patterns(tmp_path: Path) -> None:
     for name in ("a.png", "b/c.png", "b/c.png.mask.png", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
