@@ -157,7 +157,7 @@ def fill(options: argparse.Namespace, file: Path, folder: Path) -> None:
     from blemish.synthetic.products import write_dataset
 
     data = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    done = {tuple(row["cell"]) for row in read(file)}
+    done = {tuple(row["cell"]) for row in read(file, options.most)}
     end = time.monotonic() + 60 * options.minutes
     for seed, size, backbone, name in itertools.product(options.seeds, options.sizes, options.backbones, options.sets):
         cells = [(name, backbone, size, detector, seed) for detector in options.detectors]
@@ -176,7 +176,7 @@ def fill(options: argparse.Namespace, file: Path, folder: Path) -> None:
             if time.monotonic() > end:
                 return
             pictures = pictures or Pictures(root, backbone, size, seed, options.most)
-            row = {"cell": cell, **measure(pictures, cell[3], backbone, size, seed)}
+            row = {"cell": cell, "most": options.most, **measure(pictures, cell[3], backbone, size, seed)}
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(row) + "\n")
             print(*cell, f"{row['fit seconds']:.0f} s", flush=True)
@@ -185,8 +185,12 @@ def fill(options: argparse.Namespace, file: Path, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+def read(file: Path, most: int) -> list[dict[str, Any]]:
+    """The cells that were measured with `--most` so many images: others had other images, and can't be paired."""
+    if not file.is_file():
+        return []
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["most"] == most]
 
 
 def auroc(scores: Scores, labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -266,7 +270,7 @@ def main() -> None:
     if not options.table:
         with tempfile.TemporaryDirectory() as folder:
             fill(options, file, Path(folder))
-    rows = table(read(file))
+    rows = table(read(file, options.most))
     if not rows:
         raise SystemExit(f"No cell of the default, {DEFAULT}, has been measured yet.")
     best = max(row["image AUROC"] for row in rows)
