@@ -173,17 +173,19 @@ def test_evidence_goes_on_where_it_was_and_compares_in_pairs(
     assert low < expected - evidence.auroc(good[None], labels)[0] < high < 0
     assert evidence.interval([(good, good, labels)]) == (0, 0)
     backbone, size, detector, way = evidence.DEFAULT
-    row = {"labels": labels.tolist(), "pixel AUROC": None, "ms": 1.0}
+    row = {"most": 100, "labels": labels.tolist(), "pixel AUROC": None, "ms": 1.0}
     lines = [
         {"cell": ["tile", backbone, size, detector, 0], "scores": {way: good.tolist()}, **row},
         {"cell": ["tile", backbone, size, "subspace", 0], "scores": {"own": bad.tolist()}, **row},
         {"cell": ["b", backbone, size, "patchcore", 0], "scores": {"own": bad.tolist()}, **row},
+        {"cell": ["tile", backbone, size, "fused", 0], "scores": {"own": bad.tolist()}, **row, "most": 60},
     ]
     (tmp_path / "evidence.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = run("evidence", "--table", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "subspace" in done.stdout
     assert "patchcore" not in done.stdout  # it lacks the default's cell
+    assert "fused" not in done.stdout  # it was asked about other images
     known = ("--sets", "tile", "--backbones", backbone, "--sizes", str(size), "--seeds", "0", "--detectors", detector)
     assert run("evidence", *known, "--output", str(tmp_path)).returncode == 0
-    assert len((tmp_path / "evidence.jsonl").read_text().splitlines()) == 3  # nothing was measured again
+    assert len((tmp_path / "evidence.jsonl").read_text().splitlines()) == 4  # nothing was measured again
