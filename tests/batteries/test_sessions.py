@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,26 @@ def test_threads_share_a_session(session: Session) -> None:
             assert_same(got, want)
 
 
+def test_a_threshold_that_moves_meanwhile_contradicts_no_label(session: Session) -> None:
+    score = session(drawn(0))[0].raw_score
+    done = threading.Event()
+
+    def move() -> None:
+        for threshold in itertools.cycle((0.5 * score, 2 * score)):
+            session.set_threshold(image=threshold)
+            if done.is_set():
+                return
+
+    with ThreadPoolExecutor(4) as pool:
+        moving = pool.submit(move)
+        found = [result for results in pool.map(session, [drawn(0)] * 60) for result in results]
+        done.set()
+        moving.result()
+    assert {result.label for result in found} == {"normal", "anomalous"}
+    for result in found:
+        assert (result.label == "anomalous") == (result.raw_score >= result.threshold)
+
+
 def test_workers_give_the_bytes_of_one_after_the_other(session: Session, path: Path, tmp_path: Path) -> None:
     files: list[Any] = [tmp_path / f"{number}.png" for number in range(9)]
     for number, file in enumerate(files):
@@ -310,6 +332,7 @@ def test_no_bit_of_an_exported_file_can_change(model_file: Path, tmp_path: Path)
 
 WITHOUT_TORCH = """
 import sys
+import threading
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -321,6 +344,7 @@ from blemish.runtime import load
 
 session = load(sys.argv[1])
 results = session(sys.argv[2:])
+import itertools
 import json
 print(json.dumps([[r.label, r.raw_score, [list(region.box) for region in r.regions]] for r in results]))
 """

@@ -142,6 +142,10 @@ def test_the_artifact_is_compared_on_images(model: Detector, tmp_path: Path, mon
     monkeypatch.setattr("blemish.artifact.save", lambda _, path, save=artifact.save: save(other, path))
     with pytest.raises(ExportError, match=r"would not give the verdicts of the model, so nothing was written"):
         model.export(tmp_path / "m", "torch", images=[drawn(0)])
+    approximate = copy.deepcopy(model)
+    approximate.settings = approximate.settings.model_copy(update={"neighbor_search": "faiss"})
+    with pytest.raises(ExportError, match=r"looks for neighbors by faiss.*Fit with neighbor_search exact to export"):
+        approximate.export(tmp_path / "m", "torch", images=[drawn(0)])
     assert done.path.read_bytes() == before
 
 
