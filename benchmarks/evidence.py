@@ -93,16 +93,13 @@ class Pictures:
 
         self.test = [*some([s for s in data.split.test if not s.label]), *some([s for s in data.split.test if s.label])]
         self.names = model.extractor.layers
-        self.seconds: list[float] = []  # of the backbone, for one image
         self.parts: dict[str, list[Any]] = {}  # "fit", "test" -> (batch, its layers)
         for part, samples in (("fit", some(list(data.split.fit))), ("test", self.test)):
             dataset = ImageDataset(samples, model.pre_processor, reading=data.reading, with_masks=True, lenient=True)
             self.parts[part] = []
             for batch in make_loader(dataset, batch_size=8, num_workers=0):
-                started = time.perf_counter()
                 with torch.no_grad():
                     layers = model.extractor(batch.image)
-                self.seconds.append((time.perf_counter() - started) / len(batch))
                 self.parts[part].append((batch, layers))
 
     def features(self, model: Any, part: str) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -134,18 +131,15 @@ def measure(pictures: Pictures, detector: str, backbone: str, size: int, seed: i
     model.finish()
     seconds = time.perf_counter() - started
     found: dict[str, list[Scores]] = {way: [] for way in SCORES}
-    pixels, times = Evaluator(), []
+    pixels = Evaluator()
     for batch, features in pictures.features(model, "test"):
-        started = time.perf_counter()
         usual, maps = model.score(features)
-        times.append((time.perf_counter() - started) / len(batch))
         each = model.patch_scores(features)  # (N, P)
         for way, share in SCORES.items():
             found[way].append((usual if share is None else worst_mean(each, share)).double().numpy())
         pixels.update(RawPrediction(usual, model.pre_processor.restore(maps, batch.size), None).batch(batch))
     return {
         "pixel AUROC": pixels.compute().pixel_auroc.value,
-        "ms": 1000 * (float(np.median(pictures.seconds)) + float(np.median(times))),
         "fit seconds": seconds,
         "labels": [bool(sample.label) for sample in pictures.test],
         "scores": {way: np.concatenate(scores).round(5).tolist() for way, scores in found.items()},
@@ -247,7 +241,6 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "image AUROC": float(np.mean([own[cell]["auroc"] for cell in wanted])),
                 "beside the default": f"{low:+.3f} to {high:+.3f}" if candidate != DEFAULT else "-",
                 "pixel AUROC": float(np.mean(pixels)) if pixels else None,
-                "ms": float(np.median([own[cell]["ms"] for cell in wanted])),
                 "cells": len(wanted),
             }
         )

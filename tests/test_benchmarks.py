@@ -173,7 +173,7 @@ def test_evidence_goes_on_where_it_was_and_compares_in_pairs(
     assert low < expected - evidence.auroc(good[None], labels)[0] < high < 0
     assert evidence.interval([(good, good, labels)]) == (0, 0)
     backbone, size, detector, way = evidence.DEFAULT
-    row = {"most": 100, "labels": labels.tolist(), "pixel AUROC": None, "ms": 1.0}
+    row = {"most": 100, "labels": labels.tolist(), "pixel AUROC": None}
     lines = [
         {"cell": ["tile", backbone, size, detector, 0], "scores": {way: good.tolist()}, **row},
         {"cell": ["tile", backbone, size, "subspace", 0], "scores": {"own": bad.tolist()}, **row},
