@@ -63,7 +63,7 @@ def test_script_parses_its_arguments_and_states_its_claim(script: str, run: Run)
 
 @pytest.mark.parametrize("script", CLAIMS)
 def test_readme_has_a_table_for_every_script(script: str) -> None:
-    assert f"<!-- {script} -->" in (FOLDER / "README.md").read_text()
+    assert re.search(rf"<!-- {script}(_\w+)? -->", (FOLDER / "README.md").read_text())  # or one for each of its parts
 
 
 def test_readme_tables_are_made_from_the_results(run: Run) -> None:
@@ -154,7 +154,6 @@ def test_evidence_measures_a_cell(run: Run, tiles: Path, tmp_path: Path, monkeyp
     assert row["labels"] == [False] * 4 + [True] * 6
     assert {len(scores) for scores in row["scores"].values()} == {10}
     assert 0.5 < row["pixel AUROC"] <= 1
-    assert row["ms"] > 0
 
 
 def test_evidence_goes_on_where_it_was_and_compares_in_pairs(

@@ -116,8 +116,7 @@ def predict(
         if as_json:
             print_json({**counts, "output": str(output)})
         else:
-            words = "{inspected} images inspected, {anomalous} anomalous, {failed} could not be inspected: {output}."
-            out().print(words.format(**counts, output=output))
+            out().print(f"{_counted(counts['inspected'], counts['anomalous'], counts['failed'])}: {output}.")
         if counts["failed"]:
             raise typer.Exit(BAD_INPUT)
         if counts["anomalous"] and fail_on_anomaly:
@@ -209,9 +208,7 @@ def predict(
         named = {} if output is None else {"output": str(output)}
         print_line({**content, **named, "failures": run.failures, "passed_over": inputs.passed_over})
     else:
-        out().print(
-            f"{run.inspected} images inspected, {run.anomalous} anomalous, {len(run.failures)} could not be inspected."
-        )
+        out().print(f"{_counted(run.inspected, run.anomalous, len(run.failures))}.")
     if camera is not None and camera.dropped:
         remark(f"{camera.dropped} of {camera.taken} frames were dropped, as they came while the model was busy.")
     if shift.sentence is not None:
@@ -250,6 +247,11 @@ def min_pixels(text: str, mm_per_pixel: float | None) -> int:
     if mm_per_pixel is None:
         raise UsageError(f"--min-area {text} needs a scale. Give the side of a pixel with --mm-per-pixel.")
     return max(1, math.ceil(float(found[2]) / mm_per_pixel**2 * (1 - 1e-12)))  # 9 pixels of 0.1 mm are 0.09 mm2
+
+
+def _counted(inspected: int, anomalous: int, failed: int) -> str:
+    images = "image" if inspected == 1 else "images"
+    return f"{inspected} {images} inspected, {anomalous} anomalous, {failed} could not be inspected"
 
 
 def _print_verdicts(batch: Sequence[Mapping[str, Any]], console: Console) -> None:

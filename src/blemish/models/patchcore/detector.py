@@ -127,7 +127,7 @@ class PatchcoreDetector(Detector):
         if self.settings.distance == "cosine":
             joined = F.normalize(joined, dim=1)
         if self.settings.position_weight:
-            joined = torch.cat([joined, self.place.expand(len(joined), -1, -1, -1)], dim=1)
+            joined = torch.cat([joined, self.place.expand(joined.shape[0], -1, -1, -1)], dim=1)
         return joined
 
     def patch_scores(self, features: Tensor) -> Tensor:
