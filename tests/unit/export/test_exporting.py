@@ -151,7 +151,7 @@ def test_the_artifact_is_compared_on_images(model: Detector, tmp_path: Path, mon
 
 def test_exporting_changes_nothing(model: Detector, tmp_path: Path, traced_before: None) -> None:
     state, before = {k: v.clone() for k, v in model.state_dict().items()}, torch.random.get_rng_state()
-    model.export(tmp_path / "a.onnx")
+    model.export(tmp_path / "a.onnx", images=[drawn(0)])
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -162,7 +162,7 @@ def test_the_guide_runs_on_the_file(
     """The guide's example of a deployment, completed: our outputs have names, where it takes apart one array."""
     monkeypatch.chdir(tmp_path)
     model = load(model_file)
-    model.export("model", export_mode="openvino")
+    model.export("model", export_mode="openvino", images=[drawn(0)])
 
     from openvino import Core
 
@@ -236,7 +236,7 @@ def test_a_graph_that_disagrees_is_not_written(
     with pytest.raises(
         broken, match="no verdict" if broken is NonFiniteError else "nothing was written.\nruntime"
     ) as e:
-        model.export(tmp_path / "m.onnx")
+        model.export(tmp_path / "m.onnx", images=[drawn(0), drawn(1, "hole")])
     if broken is ExportError:
         rows = [line for line in str(e.value).splitlines() if line.startswith(("onnxruntime", "openvino"))]
         assert [row.endswith("refused") for row in rows] == [True] * 3 + [False] * 3

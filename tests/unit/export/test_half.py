@@ -31,14 +31,16 @@ def traced_before(monkeypatch: pytest.MonkeyPatch, model_file: Path) -> None:
 def test_half_the_size_and_the_same_verdicts(
     mode: Any, suffix: str, model: Detector, model_file: Path, tiles: Path, tmp_path: Path
 ) -> None:
-    whole, half = (exporting.export(model, tmp_path / str(half), mode, half=half) for half in (False, True))
+    images = sorted(tiles.glob("test/*/*.png"))
+    whole, half = (
+        exporting.export(model, tmp_path / str(half), mode, half=half, images=images) for half in (False, True)
+    )
     sizes = [done.path.with_suffix(suffix).stat().st_size for done in (whole, half)]
     weights = sum(tensor.nbytes for tensor in model.extractor.parameters())
     assert sizes[0] - sizes[1] == pytest.approx(weights / 2, rel=0.1)
     assert half.parity.limits == HALF
     session = load(half.path)
     assert session.backend.content["precision"] == "float16"  # type: ignore[attr-defined]
-    images = sorted(tiles.glob("test/*/*.png"))
     for got, want in zip(session(images), load(model_file)(images), strict=True):
         assert got.label == want.label
         assert got.raw_score == pytest.approx(want.raw_score, rel=0.02)
