@@ -80,7 +80,8 @@ def without_masks(found: Walk) -> Walk:
     """For those who inspect all images of a folder: what lies below it in one called `ground_truth` or the like is
     passed over, since a mask is no picture of a part.
     """
-    masks = [name for name in found.images if not set(MASK_NAMES).isdisjoint(name.lower().split("/")[:-1])]
+    folders = frozenset(MASK_NAMES)
+    masks = {name: None for name in found.images if not folders.isdisjoint(name.lower().split("/")[:-1])}
     if not masks:
         return found
     images = {name: path for name, path in found.images.items() if name not in masks}

@@ -46,7 +46,6 @@ class PatchcoreDetector(Detector):
             settings.seed,
             settings.neighbor_search,
         )
-
         self.register_buffer("place", settings.position_weight * _places(self.grid), persistent=False)
 
     @property
