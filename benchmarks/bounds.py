@@ -38,7 +38,7 @@ from blemish.errors import BlemishError
 from blemish.manifest import KEY
 from blemish.seal import BLANK, read_seal, write_seal
 
-SECONDS, MEGABYTES, SHARE = 5.0, 250, 0.25
+SECONDS, MEGABYTES, SHARE = 1.0, 100, 0.25
 
 
 def fitted(folder: Path) -> Path:
