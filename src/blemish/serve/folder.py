@@ -87,11 +87,18 @@ class WatchedFolder:
         self._thread.join()
 
     def _run(self) -> None:
-        changes = self._changes()
-        looked = -LOOK
+        changes, watching, looked = self._changes(), False, -LOOK
         while not self._stop.is_set():
+            began = False
             try:
-                if time.monotonic() - looked > LOOK:
+                names, began, watching = next(changes), not watching, True
+                self._pending.update((name, _Seen((-1, -1), 0.0)) for name in names if name not in self._pending)
+            except Exception:  # the folder itself was removed, or can't be watched: looks go on
+                self._stop.wait(self.settings.settle)
+                changes, watching = self._changes(), False
+            try:
+                # The watching begins with the first `next`; a look before it would miss what comes in between.
+                if began or time.monotonic() - looked > LOOK:
                     looked = time.monotonic()
                     self._look()
                 self._take_settled()
@@ -100,13 +107,6 @@ class WatchedFolder:
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.warning("folder %s: %s", self.name, self.trouble)
                 self._stop.wait(1.0)
-            try:
-                self._pending.update(
-                    (name, _Seen((-1, -1), 0.0)) for name in next(changes) if name not in self._pending
-                )
-            except Exception:  # the folder itself was removed, or can't be watched: looks go on
-                self._stop.wait(self.settings.settle)
-                changes = self._changes()
 
     def _changes(self) -> Iterator[list[str]]:
         pause = int(1000 * min(self.settings.settle / 2, 1.0))

@@ -15,6 +15,7 @@ from blemish.catalog import write_catalog
 from blemish.errors import ArtifactError, UsageError
 from blemish.runtime import load
 from blemish.serve.configuration import station_settings
+from blemish.serve.folder import WatchedFolder
 from blemish.serve.history import Part, Search
 from blemish.serve.station import Station
 from stations import drop, running, until
@@ -220,6 +221,24 @@ def test_folders_bring_each_file_once(small_model: Path, tmp_path: Path, good: b
         )
         [failed] = [v for v in station.history.every(Search()) if v["source"] == "taken"]
         assert station.pictures.find(failed).read_bytes() == bad  # type: ignore[union-attr]
+
+
+def test_a_file_that_comes_right_after_the_first_look_is_taken_without_another(
+    small_model: Path, tmp_path: Path, good: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = WatchedFolder._look
+
+    def look_and_drop(self: WatchedFolder) -> None:
+        look(self)
+        drop(self.folder, "next.png", good)
+
+    monkeypatch.setattr(WatchedFolder, "_look", look_and_drop)
+    monkeypatch.setattr("blemish.serve.folder.LOOK", 1e9)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    products = [{"code": "tile", "model": small_model}]
+    with running(data=tmp_path / "data", products=products, sources=[{"folder": inbox, "settle": 0.1}]) as (station, _):
+        until(lambda: station.history.last_id() == 1)
 
 
 def test_a_file_is_taken_when_it_is_complete(small_model: Path, tmp_path: Path, good: bytes) -> None:
