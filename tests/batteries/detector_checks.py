@@ -451,6 +451,14 @@ def check_a_defect_counts_where_it_is_inside(make: Make) -> None:
             assert marked.raw_map[i][where[i]].mean() > clean.raw_map[i][where[i]].mean()
 
 
+def check_verdicts_without_maps_are_the_same(make: Make) -> None:
+    model, images = in_region(make, worst_share=0.1), torch.cat([parts(2, "hole"), parts(2)])
+    alone, whole = model.judge(images), model(images)
+    for name in ("raw_score", "pred_score", "pred_label"):
+        assert torch.equal(getattr(alone, name), getattr(whole, name)), name
+    assert alone.anomaly_map is alone.pred_mask is alone.raw_map is None
+
+
 def check_the_region_is_calibrated_alone(make: Make) -> None:
     """The zeros outside are no scores: the lowest pixel is one inside."""
     model = in_region(make)

@@ -105,6 +105,9 @@ def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Pa
         again = backend.run(torch.where(inside[..., None], images, 255 - images).numpy(), backend.decision)
         for one, other in zip(got, again, strict=True):
             np.testing.assert_array_equal(one, other)
+        alone = runtime.load(files[name].with_suffix(suffix), verdict_only=True).backend
+        for one, other in zip(alone.run(images.numpy(), backend.decision)[:3], got[:3], strict=True):
+            np.testing.assert_array_equal(one, other)
         everything = backend.run(images.numpy(), backend.decision.replace(pixel_sensitivity=1.0))
         np.testing.assert_array_equal(everything.pred_mask, np.broadcast_to(inside.numpy(), (3, *size)))
         assert not everything.anomaly_map[:, ~inside.numpy()].any()

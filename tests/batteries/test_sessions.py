@@ -113,6 +113,25 @@ def test_batches_of_every_size(files: dict[str, Path], size: tuple[int, int]) ->
             np.testing.assert_allclose(got.raw_map, expected.raw_map[:count], rtol=1e-3)
 
 
+def test_verdicts_alone_are_those_with_maps(files: dict[str, Path]) -> None:
+    def verdicts(results: list[Result]) -> list[tuple[Any, ...]]:
+        return [(one.label, one.raw_score, one.score, one.threshold, one.size) for one in results]
+
+    stack = np.stack([drawn(i, "hole") for i in range(3)])
+    for path in files.values():
+        whole, alone = runtime.load(path), runtime.load(path, verdict_only=True)
+        for images in (mixed(), stack):
+            assert verdicts(alone(images)) == verdicts(whole(images))
+        for session in (whole, alone):
+            session.set_sensitivity(image=1.0, pixel=0.7)
+        assert verdicts(alone(stack)) == verdicts(whole(stack))
+        assert (whole.verdict_only, alone.verdict_only) == (False, True)
+        (result,) = alone(stack[0])
+        assert result.maps is None
+        with pytest.raises(UsageError, match=r"verdict alone, without map, mask and regions. Load the model w"):
+            alone.explain(result)
+
+
 def test_settings_mean_the_same_everywhere(files: dict[str, Path]) -> None:
     sessions = {name: runtime.load(path) for name, path in files.items()}
     low, high = sorted(one.raw_score for one in sessions["torch"]([drawn(0), drawn(0, "hole")]))

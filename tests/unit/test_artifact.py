@@ -617,6 +617,8 @@ def test_graphs_of_earlier_versions_judge_as_they_did(suffix: str) -> None:
     expected = json.loads((EARLIER / "expected.json").read_text())["patchcore"]
     session = runtime.load(EARLIER / f"patchcore{suffix}")
     assert session.fingerprint is None, "they carried no digest"
+    alone = runtime.load(EARLIER / f"patchcore{suffix}", verdict_only=True)
+    assert [one.raw_score for one in alone(images)] == [one.raw_score for one in session(images)]
     for result, wanted in zip(session(images), expected, strict=True):
         assert (result.label, result.threshold) == (wanted["label"], wanted["threshold"])
         assert result.raw_score == pytest.approx(wanted["raw_score"], rel=1e-5)

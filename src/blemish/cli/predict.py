@@ -66,6 +66,9 @@ def predict(
     good_root: Path | None = typer.Option(
         None, "--good-root", help="Folder of the good images that --explain shows. Default: pictures in the model file."
     ),
+    verdict_only: bool = typer.Option(
+        False, "--verdict-only", help="Only label and score: leave out maps and regions, and the time they take."
+    ),
     min_area: str = typer.Option("1", "--min-area", help="List regions from this on: pixels, or mm2 as in 0.5mm2."),
     mm_per_pixel: float | None = typer.Option(None, "--mm-per-pixel", help="Side of a pixel, for areas in mm2."),
     fail_on_anomaly: bool = typer.Option(False, "--fail-on-anomaly", help="Exit with 1 if an image is anomalous."),
@@ -97,6 +100,10 @@ def predict(
     check_model(model)
     if good_root is not None and not explain:
         raise UsageError("--good-root names the folder of good images that --explain shows. Add --explain, or drop it.")
+    if verdict_only:
+        refused = {"--min-area": smallest > 1, "--mm-per-pixel": mm_per_pixel is not None, "--ray": ray}
+        for name in (name for name, value in refused.items() if value):
+            raise UsageError(f"{name} is not for --verdict-only, which finds no regions. Drop one of them.")
     if ray:
         refused = {"--explain": explain, "--watch": watch, "--threads (every worker has one core)": threads is not None}
         for name in (name for name, value in refused.items() if value):
@@ -144,7 +151,7 @@ def predict(
         workers, threads = shared_out(cores if threads is None else threads)
     elif threads is None and in_torch:  # runtimes of exported models limit theirs
         threads = sensible_threads()
-    backend = load(model, device=device, threads=threads, workers=workers).backend
+    backend = load(model, device=device, threads=threads, workers=workers, verdict_only=verdict_only).backend
     session = Session(
         backend,
         decision=moved(backend.decision, **move),
@@ -177,7 +184,7 @@ def predict(
                 explain=explain,
                 output=output,
                 resume=resume,
-                settings={"device": device, **move},
+                settings={"device": device, "verdict_only": verdict_only or None, **move},
             )
         )
         bars = stack.enter_context(progress(console=console if console.is_terminal and not as_json else None))
@@ -261,7 +268,7 @@ def _print_verdicts(batch: Sequence[Mapping[str, Any]], console: Console) -> Non
             score = f"{row['raw_score']:#.4g}".rstrip(".")
             verdict = Text.assemble((f"{row['label']:<9}", color), f"{score:>9}  ")
             console.print(verdict.append(one_line(row["path"])))
-            for count, region in enumerate(row["regions"], 1):
+            for count, region in enumerate(row["regions"] or (), 1):
                 for patch in (region["good_patches"] or [])[:1]:
                     console.print(Text(f"{'':20}{one_line(_nearest(count, region, patch))}"))
 

@@ -153,6 +153,7 @@ class _Differences:
     ) -> npt.NDArray[np.float32]:
         """Compares, and returns the runtime's raw scores."""
         got = backend.run(stack, decision)
+        assert got.anomaly_map is not None
         scale = np.maximum(np.abs(want["raw_score"]), np.finfo(np.float32).tiny)
         self.score = _worse(self.score, np.abs(got.raw_score - want["raw_score"]) / scale)
         self.map = _worse(self.map, np.abs(got.anomaly_map - want["anomaly_map"]))

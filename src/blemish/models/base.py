@@ -370,8 +370,13 @@ class Detector(nn.Module, ABC):
             NotFittedError: before `fit`. NonFiniteError: in eager mode, for scores without a meaning.
         """
         raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
-        processor = self.post_processor if decision is None else self.decider.with_decision(decision)
-        return raw.batch() if processor is None else processor(raw.batch())
+        return self._decide(raw.batch(), decision)
+
+    def judge(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
+        """`forward` without maps and masks and what they take: the same scores and labels."""
+        self._require_fitted()
+        score, _ = self.score(self.features(self.pre_processor(images)))  # (N,)
+        return self._decide(InferenceBatch(pred_score=score), decision)
 
     @torch.inference_mode()
     def explain(
@@ -459,6 +464,13 @@ class Detector(nn.Module, ABC):
         score, maps = self.score(features)  # (N,), (N, 1, h, w)
         restored = self.pre_processor.restore(maps, size)  # (N, H, W)
         return RawPrediction(score, restored, self._roi_of(restored))
+
+    def _decide(self, raw: InferenceBatch, decision: Decision | None) -> InferenceBatch:
+        processor = self.post_processor if decision is None else self.decider.with_decision(decision)
+        if processor is None:
+            return raw
+        decided: InferenceBatch = processor(raw)
+        return decided
 
     def _roi_of(self, maps: PerImage) -> PerImage | None:
         """The region of interest in the pixels of each map."""

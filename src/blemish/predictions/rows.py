@@ -4,7 +4,8 @@ Columns: `path` (ending in "#0", "#1" for the pictures of a file that holds seve
 `raw_score`, `score` (normalized to [0, 1]), `threshold` (raw: the label is `raw_score >= threshold`), `pixel_threshold`
 (normalized, as the scores of regions are), `height`, `width`, `seconds`, `model` (see `fingerprint`) and `regions`: a
 list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score, polygon and good_patches (image, box
-and distance; None without an explanation), in pixels of the images; JSON text in CSV. Images that could not be
+and distance; None without an explanation), in pixels of the images; JSON text in CSV. Verdicts alone have no `regions`:
+empty in CSV, null elsewhere. Images that could not be
 inspected have no row: the caller lists them.
 """
 
@@ -55,8 +56,9 @@ def row_of(
     """
     row = result.to_dict(mm_per_pixel)
     row |= {"pixel_threshold": pixel_threshold, "model": model}
-    findings = [None] * len(result.regions) if explanation is None else explanation.findings
-    for region, finding in zip(row["regions"], findings, strict=False):  # without regions, there is a finding
+    regions = row["regions"] or []
+    findings = [None] * len(regions) if explanation is None else explanation.findings
+    for region, finding in zip(regions, findings, strict=False):  # without regions, there is a finding
         region["good_patches"] = None if finding is None else [_good_patch(patch) for patch in finding.good]
     return {name: row[name] for name in COLUMNS}
 
@@ -97,7 +99,9 @@ class JsonLines:
 def _csv_lines(rows: Sequence[PredictionRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
-    writer.writerows({**row, "path": csv_path(row["path"]), "regions": json.dumps(row["regions"])} for row in rows)
+    for row in rows:
+        regions = None if row["regions"] is None else json.dumps(row["regions"])
+        writer.writerow({**row, "path": csv_path(row["path"]), "regions": regions})
     return text.getvalue().encode()
 
 

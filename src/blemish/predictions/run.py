@@ -125,8 +125,15 @@ def prediction_run(
         settings: what else, beside what is known here, a run that goes on must share with the one that was cut off.
 
     Raises:
-        UsageError: as `PredictionFile` and `PictureFolder.prepare`. MissingExtraError: for Parquet without pyarrow.
+        UsageError: as `PredictionFile` and `PictureFolder.prepare`; for pictures, explanations or a COCO file where the
+            session gives verdicts alone. MissingExtraError: for Parquet without pyarrow.
     """
+    coco = output is not None and output.suffix.lower() == ".json"
+    if session.verdict_only and (pictures is not None or explain or coco):
+        raise UsageError(
+            "Verdicts alone have no maps, so there are no pictures, explanations or COCO files of them. Ask for .csv, "
+            ".jsonl or .parquet, or drop --verdict-only."
+        )
     each: Sequence[tuple[Path | Frame, Path]] | Iterable[Shot] = images
     names: list[str] = []
     relatives: list[Path] = []

@@ -19,7 +19,7 @@ OPENERS = {
     ".onnx": "blemish.runtime.onnx_session",
     ".xml": "blemish.runtime.openvino_session",
 }
-"""File suffix -> module with an `open_session(path, device, threads, workers)`."""
+"""File suffix -> module with an `open_session(path, device, threads, workers, verdict_only)`."""
 
 
 def load(
@@ -30,6 +30,7 @@ def load(
     batch_size: int | None = None,
     channels: Channels = "rgb",
     workers: int = 1,
+    verdict_only: bool = False,
 ) -> Session:
     """Opens a model file for inspection: call what it gives with images.
 
@@ -45,6 +46,8 @@ def load(
         workers: how many stacks lists and folders have inspected at once, see `Session`. With several of them `threads`
             are those of each, and None is an equal share of the cores: for most images in an hour take as many workers
             as cores.
+        verdict_only: leave out maps, masks and regions, and the time that they take: scores, labels and thresholds are
+            the same. Asking a result for the rest is a `UsageError`.
 
     Raises:
         UsageError: for a suffix without a runtime, or an option it doesn't have.
@@ -67,5 +70,5 @@ def load(
         opener = importlib.import_module(OPENERS[suffix])
     from blemish.runtime.session import Session
 
-    backend = opener.open_session(path, device, threads, workers).backend
+    backend = opener.open_session(path, device, threads, workers, verdict_only).backend
     return Session(backend, batch_size=batch_size, channels=channels, workers=workers)

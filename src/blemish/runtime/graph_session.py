@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import CalibrationRecord, Decision
-from blemish.runtime.session import Outputs
+from blemish.runtime.session import VERDICT, Outputs
 from blemish.seal import read_seal
 
 _NO_PATCHES = (
@@ -60,31 +61,33 @@ class GraphBackend:
     Args:
         content: the metadata that the exporter wrote, checked by `parse_metadata`.
         fingerprint: of the file.
+        verdict_only: see `blemish.runtime.load`.
 
     Attributes:
-        content: the same. decision: the one it was exported with.
+        content, verdict_only: the same. decision: the one it was exported with.
     """
 
-    def __init__(self, content: Mapping[str, Any], fingerprint: str | None) -> None:
+    def __init__(self, content: Mapping[str, Any], fingerprint: str | None, verdict_only: bool) -> None:
         self.content = content
         self.decision = Decision.from_dict(content["decision"], record_of(content))
-        self.fingerprint = fingerprint
+        self.fingerprint, self.verdict_only = fingerprint, verdict_only
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Runs the graph on "image" and `SETTINGS`; the arrays of `Outputs`, in its order."""
         raise NotImplementedError
 
-    @staticmethod
-    def given(names: Iterable[str]) -> list[str]:
-        """Those of `Outputs` that a graph has, in its order: those of earlier versions give no raw map."""
-        there = set(names)
-        return [name for name in Outputs._fields if name in there or name not in Outputs._field_defaults]
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """What to ask a graph with these outputs for, in the order of `Outputs`: those of earlier versions give no raw
+        map.
+        """
+        there = {*names, *Outputs._fields[:-1]}
+        return [name for name in (VERDICT if self.verdict_only else Outputs._fields) if name in there]
 
     def signature(self) -> dict[str, dict[str, str]]:
         """Under "inputs" and "outputs": name -> type and shape, in the runtime's words."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def roi(self) -> npt.NDArray[np.bool_] | None:
         """See `Backend`."""
         roi = self.content.get("manifest", {}).get("arguments", {}).get("roi")

@@ -11,7 +11,8 @@ import onnxruntime
 
 from blemish.errors import ArtifactError, UsageError
 from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
-from blemish.runtime.session import Session
+from blemish.runtime.pruning import pruned
+from blemish.runtime.session import VERDICT, Session
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -31,19 +32,28 @@ class OnnxBackend(GraphBackend):
         path: written by the exporter.
         device: one of `PROVIDERS`, with ":1" for the second one.
         threads: threads per operator; None lets ONNX Runtime decide.
+        verdict_only: see `blemish.runtime.load`.
 
     Raises:
         ArtifactError: if the file is missing, damaged or foreign. UsageError: if there is no such device here.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: str = "cpu",
+        threads: int | None = None,
+        *,
+        verdict_only: bool = False,
+    ) -> None:
         fingerprint = checked_seal(Path(path))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: warnings are about its own optimizer
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=_providers(device))
+            graph = pruned(Path(path).read_bytes(), VERDICT) if verdict_only else os.fspath(path)
+            self._session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
         except UsageError:
             raise
         except Exception as error:  # its own classes, which derive from Exception or RuntimeError
@@ -51,8 +61,8 @@ class OnnxBackend(GraphBackend):
                 f"{os.fspath(path)} can't be run: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = self._session.get_modelmeta().custom_metadata_map.get("blemish")
-        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
-        self._outputs = self.given(output.name for output in self._session.get_outputs())
+        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint, verdict_only)
+        self._outputs = self.wanted(output.name for output in self._session.get_outputs())
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
@@ -80,6 +90,12 @@ def _providers(device: str) -> list[Any]:
     return [(PROVIDERS[kind], {"device_id": number})] if number else [PROVIDERS[kind]]
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
+def open_session(
+    path: str | os.PathLike[str],
+    device: str,
+    threads: int | None = None,
+    workers: int = 1,
+    verdict_only: bool = False,
+) -> Session:
     """See `blemish.runtime.load`."""
-    return Session(OnnxBackend(path, device, threads))
+    return Session(OnnxBackend(path, device, threads, verdict_only=verdict_only))

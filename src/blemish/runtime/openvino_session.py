@@ -42,6 +42,7 @@ class OpenVinoBackend(GraphBackend):
         device: "cpu", "gpu", "npu" or "auto", in either case, as OpenVINO names them.
         threads: threads on the CPU for one image; None lets OpenVINO decide.
         workers: how many images or stacks are inspected at once on the CPU, each with so many threads.
+        verdict_only: see `blemish.runtime.load`.
 
     Attributes:
         by_size: whether the graph is compiled for each size of image, see above.
@@ -51,7 +52,13 @@ class OpenVinoBackend(GraphBackend):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None, workers: int = 1
+        self,
+        path: str | os.PathLike[str],
+        device: str = "cpu",
+        threads: int | None = None,
+        workers: int = 1,
+        *,
+        verdict_only: bool = False,
     ) -> None:
         fingerprint = checked_seal(Path(path), [Path(path).with_suffix(".bin")])
         core = shared_core()
@@ -66,10 +73,13 @@ class OpenVinoBackend(GraphBackend):
                 f"{os.fspath(path)} can't be read: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = model.get_rt_info(["blemish"]).value if model.has_rt_info(["blemish"]) else None
-        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint)
+        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint, verdict_only)
         if not _free_settings(model):
             raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
-        self._outputs = self.given(name for output in model.outputs for name in output.names)
+        self._outputs = self.wanted(name for output in model.outputs for name in output.names)
+        for output in model.outputs:
+            if output.names.isdisjoint(self._outputs):
+                model.remove_result(output.node)
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if kind == "CPU":
             options["CPU_RUNTIME_CACHE_CAPACITY"] = str(KEPT_KERNELS)
@@ -148,6 +158,12 @@ def _free_settings(model: Any) -> bool:
     return True
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
+def open_session(
+    path: str | os.PathLike[str],
+    device: str,
+    threads: int | None = None,
+    workers: int = 1,
+    verdict_only: bool = False,
+) -> Session:
     """See `blemish.runtime.load`."""
-    return Session(OpenVinoBackend(path, device, threads, workers))
+    return Session(OpenVinoBackend(path, device, threads, workers, verdict_only=verdict_only))

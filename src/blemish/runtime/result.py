@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,14 @@ LARGEST = 3.4028234663852886e38
 """Of float32: stands for an infinite threshold, which JSON doesn't have."""
 
 
+class Maps(NamedTuple):
+    """What was found in one image, and where; see `Result`."""
+
+    anomaly_map: npt.NDArray[np.float32]
+    mask: Mask
+    regions: tuple[Region, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class Result:
     """The verdict on one image.
@@ -50,10 +58,8 @@ class Result:
         raw_score: the detector's own score, unbounded; the label is `raw_score >= threshold`.
         score: the score normalized to [0, 1], for people.
         threshold: raw threshold at the current sensitivity.
-        anomaly_map: (H, W) float32 in [0, 1], in the pixels of the image.
-        mask: (H, W) bool, True on anomalous pixels.
-        regions: one for each connected part of the mask, worst first: what reaches three quarters of its peak (see
-            `blemish.functional.regions.cores`); box, area and peak in pixels of the image.
+        size: (H, W) of the image.
+        maps: `anomaly_map`, `mask` and `regions`; None where the verdict alone was wanted, see `blemish.runtime.load`.
         seconds: time for reading and for inspecting (an equal share of its stack).
         image: (H, W, 3) RGB as it was inspected, uint8 or float32 in [0, 1].
         decision: how it was decided.
@@ -65,13 +71,29 @@ class Result:
     raw_score: float
     score: float
     threshold: float
-    anomaly_map: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.bool_]
-    regions: tuple[Region, ...]
+    size: tuple[int, int]
+    maps: Maps | None
     seconds: dict[str, float]
     image: npt.NDArray[Any] | None = field(default=None, compare=False)
     decision: Decision | None = field(default=None, compare=False)
     roi: Mask | None = field(default=None, compare=False)
+
+    @property
+    def anomaly_map(self) -> npt.NDArray[np.float32]:
+        """(H, W) float32 in [0, 1], in the pixels of the image. UsageError for a verdict alone."""
+        return self._maps.anomaly_map
+
+    @property
+    def mask(self) -> Mask:
+        """(H, W) bool, True on anomalous pixels. UsageError for a verdict alone."""
+        return self._maps.mask
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """One for each connected part of the mask, worst first: what reaches three quarters of its peak (see
+        `blemish.functional.regions.cores`); box, area and peak in pixels of the image. UsageError for a verdict alone.
+        """
+        return self._maps.regions
 
     @property
     def is_anomalous(self) -> bool:
@@ -81,7 +103,8 @@ class Result:
     @property
     def note(self) -> str:
         """What a reader might not expect: that an anomalous image has no marks. "" otherwise."""
-        return f"anomalous, {NOTHING_MARKED}" if self.is_anomalous and not self.mask.any() else ""
+        unmarked = self.maps is not None and not self.maps.mask.any()
+        return f"anomalous, {NOTHING_MARKED}" if self.is_anomalous and unmarked else ""
 
     @property
     def pixel_threshold(self) -> float:
@@ -100,7 +123,7 @@ class Result:
             (H + strip, W or more, 3) uint8 RGB.
 
         Raises:
-            UsageError: for a result without its image.
+            UsageError: for a result without its image, or without maps.
         """
         return overlay(
             self._photo(),
@@ -142,7 +165,7 @@ class Result:
         """One of `PICTURES`.
 
         Raises:
-            UsageError: for another kind, or a result without its image.
+            UsageError: for another kind, or a result without its image, or without maps.
         """
         if kind not in PICTURES:
             raise UsageError(f"A picture is one of {', '.join(PICTURES)}. Got {kind!r}.")
@@ -165,7 +188,8 @@ class Result:
         Image.fromarray(picture if picture.dtype == np.uint8 else to_uint8(picture.astype(np.float32))).show()
 
     def to_dict(self, mm_per_pixel: float | None = None) -> dict[str, Any]:
-        """Numbers, text and lists, ready for JSON: the columns of `blemish.predictions.rows` but for the model.
+        """Numbers, text and lists, ready for JSON: the columns of `blemish.predictions.rows` but for the model. Regions
+        of a verdict alone are None.
 
         Args:
             mm_per_pixel: side of a pixel in millimetres, for areas in square millimetres; None leaves them out.
@@ -177,10 +201,10 @@ class Result:
             "score": self.score,
             "threshold": max(self.threshold, -LARGEST),
             "pixel_threshold": self.pixel_threshold,
-            "height": self.mask.shape[0],
-            "width": self.mask.shape[1],
+            "height": self.size[0],
+            "width": self.size[1],
             "seconds": round(sum(self.seconds.values()), 6),
-            "regions": [region.to_dict(mm_per_pixel) for region in self.regions],
+            "regions": self.maps and [region.to_dict(mm_per_pixel) for region in self.maps.regions],
         }
 
     def to_detections(self) -> Any:
@@ -205,15 +229,16 @@ class Result:
         )
 
     def __repr__(self) -> str:
-        height, width = self.mask.shape
-        count = f"{len(self.regions)} region" + ("" if len(self.regions) == 1 else "s")
-        verdict = f"{self.label}, score {self.raw_score:.4g} (threshold {self.threshold:.4g}), {count}"
+        height, width = self.size
+        verdict = f"{self.label}, score {self.raw_score:.4g} (threshold {self.threshold:.4g})"
+        if self.maps is not None:
+            verdict += f", {len(self.regions)} region" + ("" if len(self.regions) == 1 else "s")
         return f"<Result {self.path!r} {height} x {width}: {verdict}>"
 
     def _repr_html_(self) -> str:
         """For notebooks: the panel, with the name below."""
         name = html.escape(as_utf8(self.path) or "an image without a name")
-        if self.image is None:
+        if self.image is None or self.maps is None:
             return f"<code>{html.escape(repr(self))}</code>"
         encoded = io.BytesIO()
         Image.fromarray(self.panel()).save(encoded, "PNG")
@@ -224,18 +249,25 @@ class Result:
             f"<figcaption>{name}: {html.escape(self.label)}</figcaption></figure>"
         )
 
+    @property
+    def _maps(self) -> Maps:
+        if self.maps is None:
+            raise UsageError(
+                "This is a verdict alone, without map, mask and regions. Load the model without verdict_only for them."
+            )
+        return self.maps
+
     def _photo(self) -> Picture:
         if self.image is None:
             raise UsageError("This result doesn't hold its image, so nothing can be drawn. Take one from a session.")
         return to_uint8(self.image)
 
     def _verdict(self) -> dict[str, Any]:
-        height, width = self.mask.shape
         return {
             "label": self.label,
             "score": self.raw_score,  # the verdict was taken on it, and it isn't cut off at 1
             "score_threshold": self.threshold,
-            "roi": None if self.roi is None else stretched(self.roi, (height, width)),
+            "roi": None if self.roi is None else stretched(self.roi, self.size),
         }
 
     def _ticks(self) -> list[tuple[float, str]]:

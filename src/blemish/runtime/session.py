@@ -29,6 +29,7 @@ from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.ahead import ahead
 from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
 from blemish.runtime.result import Failure as Failure
+from blemish.runtime.result import Maps as Maps
 from blemish.runtime.result import Result as Result
 
 _LOG = logging.getLogger(__name__)
@@ -49,9 +50,13 @@ class Outputs(NamedTuple):
     raw_score: npt.NDArray[np.float32]  # (N,)
     pred_score: npt.NDArray[np.float32]  # (N,) in [0, 1]
     pred_label: npt.NDArray[np.bool_]  # (N,)
-    anomaly_map: npt.NDArray[np.float32]  # (N, H, W) in [0, 1]
-    pred_mask: npt.NDArray[np.bool_]  # (N, H, W)
-    raw_map: npt.NDArray[np.float32] | None = None  # (N, H, W), not cut off; None from files of earlier versions
+    anomaly_map: npt.NDArray[np.float32] | None = None  # (N, H, W) in [0, 1]; None where verdicts alone are wanted
+    pred_mask: npt.NDArray[np.bool_] | None = None  # (N, H, W); likewise
+    raw_map: npt.NDArray[np.float32] | None = None  # (N, H, W), not cut off; None from files of earlier versions, too
+
+
+VERDICT = Outputs._fields[:3]
+"""Those of `Outputs` that a backend for verdicts alone gives."""
 
 
 class Backend(Protocol):
@@ -196,6 +201,11 @@ class Session:
         return self.backend.roi
 
     @property
+    def verdict_only(self) -> bool:
+        """Whether results have no maps, see `blemish.runtime.load`."""
+        return getattr(self.backend, "verdict_only", False)  # backends of one's own need not know
+
+    @property
     def good_images(self) -> GoodImages:
         """The good images that explanations refer to. UsageError for an exported graph, which can't explain."""
         return self.backend.good_images
@@ -232,8 +242,8 @@ class Session:
             count: how many good patches beside each region, at most.
 
         Raises:
-            UsageError: from an exported graph, which names no good images; for a result without its image. Others as
-                when it is inspected.
+            UsageError: from an exported graph, which names no good images; for a result without its image, or without
+                regions. Others as when it is inspected.
         """
         result = image if isinstance(image, Result) else self(image)[0]
         if result.image is None:
@@ -388,16 +398,14 @@ class Session:
             return
         share = (time.perf_counter() - started) / len(stack)
         for i, item in enumerate(stack):
-            regions = regions_of(outputs, i, min_area=self.min_area)
             yield Result(
                 path=item.path,
                 label="anomalous" if outputs.pred_label[i] else "normal",
                 raw_score=float(outputs.raw_score[i]),
                 score=float(outputs.pred_score[i]),
                 threshold=decision.image.effective_threshold,
-                anomaly_map=outputs.anomaly_map[i],
-                mask=outputs.pred_mask[i],
-                regions=tuple(regions),
+                size=item.image.shape[:2],
+                maps=maps_of(outputs, i, min_area=self.min_area),
                 seconds={"read": item.seconds, "inspect": share},
                 image=item.image,
                 decision=decision,
@@ -416,12 +424,13 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
             raise UsageError(f"{name} must be at least 1. Got {value}.")
 
 
-def regions_of(outputs: Outputs, number: int, *, min_area: int) -> list[Region]:
-    """The regions of one of the images, worst first; see `Result`."""
-    core = outputs.pred_mask[number]
-    if outputs.raw_map is not None:
-        core = cores(core, outputs.raw_map[number])
-    return find_regions(core, outputs.anomaly_map[number], min_area=min_area)
+def maps_of(outputs: Outputs, number: int, *, min_area: int) -> Maps | None:
+    """What was found in one of the images; None where verdicts alone were wanted."""
+    if outputs.anomaly_map is None or outputs.pred_mask is None:
+        return None
+    values, mask = outputs.anomaly_map[number], outputs.pred_mask[number]
+    core = mask if outputs.raw_map is None else cores(mask, outputs.raw_map[number])
+    return Maps(values, mask, tuple(find_regions(core, values, min_area=min_area)))
 
 
 def _stackable(stack: list[_Item], item: _Item) -> bool:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from blemish.errors import UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.runtime import load
-from blemish.runtime.session import regions_of
+from blemish.runtime.session import maps_of
 
 if TYPE_CHECKING:
     from blemish.models.base import Detector
@@ -72,7 +72,7 @@ def time_sheet(path: str | os.PathLike[str], image: str | os.PathLike[str], *, r
         for _ in range(rounds):
             times[READ].append(_seconds(lambda: session.reading(image)))
             profile()
-            times[REGIONS].append(_seconds(lambda: regions_of(outputs, 0, min_area=session.min_area)))
+            times[REGIONS].append(_seconds(lambda: maps_of(outputs, 0, min_area=session.min_area)))
             times[WHOLE].append(_seconds(lambda: session(image)))
         for part, values in zip(PARTS, zip(*profile.seconds(), strict=True), strict=True):
             times[part] = list(values)

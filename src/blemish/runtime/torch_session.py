@@ -21,7 +21,7 @@ from blemish.functional.regions import Region
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
-from blemish.runtime.session import Outputs, Session
+from blemish.runtime.session import VERDICT, Outputs, Session
 from blemish.seal import read_seal
 
 
@@ -31,19 +31,20 @@ class TorchBackend:
     Args:
         model: fitted and calibrated.
         fingerprint: of its file, where it has one.
+        verdict_only: see `blemish.runtime.load`.
 
     Raises:
         NotCalibratedError: without thresholds.
     """
 
-    def __init__(self, model: Detector, fingerprint: str | None = None) -> None:
+    def __init__(self, model: Detector, fingerprint: str | None = None, *, verdict_only: bool = False) -> None:
         processor = model.post_processor
         if not isinstance(processor, DecisionModule) or not processor.is_calibrated:
             raise NotCalibratedError(
                 "This model has no thresholds, so it can't give verdicts. Calibrate it with Engine.validate."
             )
         self.model = model.eval()
-        self.fingerprint = fingerprint
+        self.fingerprint, self.verdict_only = fingerprint, verdict_only
 
     @property
     def decision(self) -> Decision:
@@ -74,8 +75,8 @@ class TorchBackend:
     @torch.inference_mode()
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`."""
-        batch: InferenceBatch = self.model(torch.from_numpy(images).to(self.model.device), decision)
-        names = Outputs._fields
+        judge, names = (self.model.judge, VERDICT) if self.verdict_only else (self.model, Outputs._fields)
+        batch: InferenceBatch = judge(torch.from_numpy(images).to(self.model.device), decision)
         return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
 
     def explain(
@@ -85,10 +86,16 @@ class TorchBackend:
         return self.model.explain(image, regions, decision, count=count)
 
 
-def open_session(path: str | os.PathLike[str], device: str, threads: int | None = None, workers: int = 1) -> Session:
+def open_session(
+    path: str | os.PathLike[str],
+    device: str,
+    threads: int | None = None,
+    workers: int = 1,
+    verdict_only: bool = False,
+) -> Session:
     """See `blemish.runtime.load`."""
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return Session(TorchBackend(load(path, device), read_seal(Path(path))))
+    return Session(TorchBackend(load(path, device), read_seal(Path(path)), verdict_only=verdict_only))

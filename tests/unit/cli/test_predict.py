@@ -102,6 +102,44 @@ def test_all_formats_hold_the_same(blemish: Any, model_file: Path, pile: Path, i
     assert lines[3]["threshold"] == expected.threshold
 
 
+def test_verdicts_alone(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
+    whole = blemish("predict", model_file, pile, "--json").run["predictions"]
+    ran = blemish("predict", model_file, pile, "--json", "--verdict-only")
+    unlike = ("seconds", "regions")
+    assert [{**row, **dict.fromkeys(unlike)} for row in ran.run["predictions"]] == [
+        {**row, **dict.fromkeys(unlike)} for row in whole
+    ]
+    assert {row["regions"] for row in ran.run["predictions"]} == {None}
+    for suffix in ("csv", "parquet"):
+        assert blemish("predict", model_file, pile, "--verdict-only", "--out", f"rows.{suffix}").code == 0
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["regions"] for row in csv.DictReader(file)} == {""}
+    assert set(pq.read_table("rows.parquet")["regions"].to_pylist()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--save", "mask"),
+            "Verdicts alone have no maps, so there are no pictures, explanations or COCO files",
+        ),
+        (("--explain",), "Verdicts alone have no maps"),
+        (("--out", "coco.json"), "Verdicts alone have no maps"),
+        (("--min-area", 5), "--min-area is not for --verdict-only, which finds no regions. Drop one of them."),
+        (("--mm-per-pixel", 0.1), "--mm-per-pixel is not for --verdict-only"),
+        (("--ray",), "--ray is not for --verdict-only"),
+    ],
+)
+def test_what_needs_maps_is_refused_with_verdicts_alone(
+    options: tuple[Any, ...], message: str, blemish: Any, model_file: Path, pile: Path, inside: Path
+) -> None:
+    ran = blemish("predict", model_file, pile, "--verdict-only", *options)
+    assert ran.code == 2
+    assert message in ran.err
+    assert listing(inside) == []
+
+
 def test_coco(blemish: Any, model_file: Path, pile: Path, inside: Path) -> None:
     ran = blemish("predict", model_file, pile, "--output", "coco.json", "--json")
     assert set(ran.json) == {"inspected", "anomalous", "output", "failures", "passed_over"}

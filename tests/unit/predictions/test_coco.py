@@ -16,13 +16,13 @@ from skimage.measure import points_in_poly
 from blemish.functional.regions import find_regions
 from blemish.predictions.coco import write_coco
 from blemish.predictions.rows import row_of
-from blemish.runtime.session import Result
+from blemish.runtime.session import Maps, Result
 
 
 def row(mask: np.ndarray, path: str = "a.png") -> dict[str, Any]:
     values = np.where(mask, 0.5 + np.arange(mask.size).reshape(mask.shape) / (4 * mask.size), 0.1).astype(np.float32)
-    regions = tuple(find_regions(mask, values))
-    found = Result(path, "anomalous", 2.0, 0.9, 1.0, values, mask, regions, {"read": 0.1})
+    maps = Maps(values, mask, tuple(find_regions(mask, values)))
+    found = Result(path, "anomalous", 2.0, 0.9, 1.0, mask.shape, maps, {"read": 0.1})
     return row_of(found, model="0123456789abcdef", pixel_threshold=0.5)
 
 

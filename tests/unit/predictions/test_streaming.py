@@ -15,7 +15,7 @@ from blemish.errors import OutputError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.predictions.rows import row_of
 from blemish.predictions.streaming import PredictionFile, is_interrupted
-from blemish.runtime.session import Result
+from blemish.runtime.session import Maps, Result
 from disks import files_end_at
 
 SUFFIXES = ["csv", "jsonl", "parquet", "json"]
@@ -28,9 +28,9 @@ def entry(number: int) -> dict[str, Any]:
     if number % 5 == 4:
         return {"path": path, "reason": "no such file"}
     values = np.random.default_rng(number).random((5, 7)).astype(np.float32)
-    regions = tuple(find_regions(values > 0.6, values))
+    maps = Maps(values, values > 0.6, tuple(find_regions(values > 0.6, values)))
     label: Any = "anomalous" if number % 2 else "normal"
-    found = Result(path, label, number / 7, 0.5, 0.3, values, values > 0.6, regions, {"read": 0.25})
+    found = Result(path, label, number / 7, 0.5, 0.3, (5, 7), maps, {"read": 0.25})
     return row_of(found, model="0123456789abcdef", pixel_threshold=0.6)
 
 

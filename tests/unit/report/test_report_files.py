@@ -19,7 +19,7 @@ from blemish.functional.regions import find_regions
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import COLUMNS, fingerprint, row_of
 from blemish.predictions.streaming import PredictionFile
-from blemish.runtime.session import Result
+from blemish.runtime.session import Maps, Result
 
 IMAGE = np.full((6, 9, 3), 90, np.uint8)
 
@@ -29,7 +29,8 @@ def result(path: str = "a.png", label: Any = "anomalous") -> Result:
     anomaly_map[2:4, 3:6] = 0.8
     mask = anomaly_map >= 0.5
     regions = tuple(find_regions(mask, anomaly_map))
-    return Result(path, label, 3.25, 0.9, 2.5, anomaly_map, mask, regions, {"read": 0.1, "inspect": 0.2}, IMAGE)
+    maps = Maps(anomaly_map, mask, regions)
+    return Result(path, label, 3.25, 0.9, 2.5, mask.shape, maps, {"read": 0.1, "inspect": 0.2}, IMAGE)
 
 
 def row(path: str = "a.png", **scale: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from blemish.errors import ImageReadError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.post_processing.decision import CalibrationRecord, Decision, Scale
-from blemish.runtime.result import PICTURES, Failure, Result, to_dataframe
+from blemish.runtime.result import PICTURES, Failure, Maps, Result, to_dataframe
 
 RECORD = CalibrationRecord(
     "highest normal score", "highest normal score", "held_out", 3, 0, 0.25, None, scores=(1, 2, 4)
@@ -34,9 +35,8 @@ def result(marked: bool = True, **changes: Any) -> Result:
         "raw_score": 5.0,
         "score": 0.8,
         "threshold": 4.0,
-        "anomaly_map": values,
-        "mask": mask,
-        "regions": tuple(find_regions(mask, values)),
+        "size": (120, 160),
+        "maps": Maps(values, mask, tuple(find_regions(mask, values))),
         "seconds": {"read": 0.1, "inspect": 0.2},
         "image": np.full((120, 160, 3), 90, np.uint8),
         "decision": DECISION,
@@ -73,6 +73,16 @@ def test_words() -> None:
     assert "a&lt;b&gt;.png" in page
     assert "data:image/png;base64," in page
     assert "a<b>" not in result(image=None)._repr_html_()
+
+
+def test_a_verdict_alone_has_nothing_to_show() -> None:
+    alone = result(maps=None)
+    assert repr(alone) == "<Result 'a<b>.png' 120 x 160: anomalous, score 5 (threshold 4)>"
+    assert (alone.note, alone._repr_html_()) == ("", f"<code>{html.escape(repr(alone))}</code>")
+    assert alone.to_dict() == {**result().to_dict(), "regions": None}
+    for what in (*PICTURES, "anomaly_map", "regions"):
+        with pytest.raises(UsageError, match="This is a verdict alone"):
+            alone.picture(what) if what in PICTURES else getattr(alone, what)
 
 
 def test_plain_values() -> None:
