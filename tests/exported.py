@@ -19,6 +19,7 @@ from blemish.export import exporting
 from blemish.export.onnx import to_onnx
 from blemish.models.base import Detector
 from blemish.post_processing import DecisionModule
+from blemish.post_processing.post_processor import SETTING_BUFFERS
 from once import common
 
 
@@ -28,16 +29,21 @@ def content_of(model: Detector, static: tuple[int, int, int] | None = None) -> d
 
 
 def trace_once(model: Detector, defaults: Mapping[str, float], static: tuple[int, int, int] | None) -> Any:
-    """What `to_onnx` gives; of equal models and arguments it is asked once."""
-    settings = [type(model).__name__, model.arguments(), dict(defaults), static]
+    """What `to_onnx` gives; of models that differ in thresholds and sensitivities at most, it is asked once."""
+    settings = [type(model).__name__, model.arguments(), static]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=float).encode())
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        if name.rpartition(".")[2] not in SETTING_BUFFERS.values():  # inputs of the graph
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
 
     def fill(folder: Path) -> None:
         onnx.save(to_onnx(model, defaults, static), folder / "graph.onnx")
 
-    return onnx.load(common.once(f"graph-{digest.hexdigest()}", fill) / "graph.onnx")
+    graph = onnx.load(common.once(f"graph-{digest.hexdigest()}", fill) / "graph.onnx")
+    for tensor in graph.graph.initializer:
+        if tensor.name in defaults:
+            tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, onnx.TensorProto.FLOAT, (), [defaults[tensor.name]]))
+    return graph
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detector_checks import SIZE, calibrate, fitted, parts
+from detector_checks import SIZE, TRAPEZE, fitted, model_with_region, parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,22 +18,12 @@ from blemish.data.batch import InferenceBatch
 from blemish.data.roi import stretched
 from blemish.errors import UsageError
 from blemish.metrics.evaluation import Evaluator
-from blemish.models import Padim, Patchcore, detectors
-from blemish.models.base import Detector
+from blemish.models import Padim, Patchcore
 from blemish.models.padim import PadimDetector
 from blemish.models.patchcore import PatchcoreDetector
 from blemish.post_processing import PostProcessor
 from exported import export_untried
 from known import known
-
-ROI = [[(0.15, 0.1), (0.9, 0.2), (0.8, 0.95), (0.3, 0.8)]]
-
-
-@cache
-def model_of(name: str) -> Detector:
-    options: dict[str, Any] = {"n_features": 30} if name == "padim" else {}
-    model = fitted(lambda: detectors()[name].build(image_size=(64, 96), roi=ROI, **options), parts(10))  # type: ignore[arg-type]
-    return calibrate(model, parts(4, first=20)).eval()
 
 
 def repainted(image: np.ndarray, inside: np.ndarray, data: st.DataObject) -> np.ndarray:
@@ -51,7 +40,7 @@ def repainted(image: np.ndarray, inside: np.ndarray, data: st.DataObject) -> np.
 @given(data=st.data())
 @settings(max_examples=15)
 def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data: st.DataObject) -> None:
-    model = model_of(name)
+    model = model_with_region(name)
     size = data.draw(st.sampled_from([SIZE, (70, 131), (200, 90)]))
     image = parts(1, data.draw(st.sampled_from([None, "hole", "scratch"])), size=size)[0].numpy()
     inside = known(model.pre_processor.inside(size))
@@ -71,13 +60,13 @@ def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("region")
     for name in ("padim", "patchcore"):
-        model_of(name).save(folder / f"{name}.safetensors")
+        model_with_region(name).save(folder / f"{name}.safetensors")
     return {path.stem: path for path in folder.iterdir()}
 
 
 def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) -> None:
     """For pictures; `stretched` is what `PreProcessor.inside` does."""
-    model = model_of("padim")
+    model = model_with_region("padim")
     graph = runtime.load(export_untried(files["padim"], tmp_path / "padim.onnx")).backend
     assert graph.roi is None, "an export of tests, which has no manifest"
     graph.content["manifest"] = manifest_of(model).model_dump(mode="json")  # type: ignore[attr-defined]
@@ -91,7 +80,7 @@ def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
 def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Path]) -> None:
-    model = model_of(name)
+    model = model_with_region(name)
     backend = runtime.load(export_untried(files[name], files[name].with_suffix(suffix))).backend
     for size in (SIZE, (201, 77)):
         images = parts(3, "hole", first=100, size=size)
@@ -117,7 +106,7 @@ def test_the_parity_gate_looks_inside() -> None:
     """With the zeros outside, its threshold would lie below every pixel inside, and clipped maps hide differences."""
     from blemish.export.parity import _reference
 
-    model = model_of("padim")
+    model = model_with_region("padim")
     _, decision = _reference(model, parts(1).numpy())
     inside = known(model.pre_processor.inside(SIZE))
     values = model(parts(1)).raw_map[:, inside]
@@ -125,7 +114,7 @@ def test_the_parity_gate_looks_inside() -> None:
 
 
 def test_only_patches_inside_are_kept() -> None:
-    padim, patchcore = model_of("padim"), model_of("patchcore")
+    padim, patchcore = model_with_region("padim"), model_with_region("patchcore")
     assert isinstance(padim, PadimDetector)
     assert isinstance(patchcore, PatchcoreDetector)
     assert len(padim.gaussians.mean) == padim.map_maker.count < padim.grid[0] * padim.grid[1]
@@ -140,7 +129,7 @@ def test_only_patches_inside_are_kept() -> None:
 
 def test_a_region_needs_a_place_in_the_model() -> None:
     with pytest.raises(UsageError, match=r"roi can't be combined with fit_mode 'letterbox'. Use 'stretch'."):
-        Padim(image_size=64, roi=ROI, fit_mode="letterbox")
+        Padim(image_size=64, roi=TRAPEZE, fit_mode="letterbox")
     corner = [[(0, 0), (0.05, 0), (0.05, 0.05)]]
     with pytest.raises(UsageError, match=r"lies outside of what crop_from leaves. Crop less, or move it."):
         Patchcore(image_size=64, crop_from=128, roi=corner)

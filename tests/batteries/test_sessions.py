@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detector_checks import calibrate, fitted, parts
+from detector_checks import calibrate, fitted, model_with_region, parts
 from PIL import Image
 
 from blemish import runtime
@@ -34,17 +34,18 @@ EXPORTED = {name: suffix for name, suffix in RUNTIMES.items() if name != "torch"
 
 @pytest.fixture(scope="session")
 def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The detectors, and one with all that is done differently: letterbox, crop, tiles, a float16 bank of directions,
-    layers of a learned backbone.
+    """The detectors, PaDiM with a region of interest, and one with all that is done differently: letterbox, crop,
+    tiles, a float16 bank of directions, layers of a learned backbone.
     """
     # One neighbor: among patches of padding, which are equal, rounding chooses the worst one, and so its weight.
     options: dict[str, Any] = {"fit_mode": "letterbox", "tile_size": 64, "bank_dtype": "float16", "num_neighbors": 1}
     options |= {"crop_from": (72, 104), "distance": "cosine", "position_weight": 0.5}
     network = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "pretrained": False}
     model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
-    path = tmp_path_factory.mktemp("special") / "special.safetensors"
-    calibrate(model, parts(4, first=50)).save(path)
-    return {**model_files, "special": path}
+    folder = tmp_path_factory.mktemp("special")
+    calibrate(model, parts(4, first=50)).save(folder / "special.safetensors")
+    model_with_region("padim").save(folder / "padim.safetensors")
+    return {**model_files, **{path.stem: path for path in folder.iterdir()}}
 
 
 @pytest.fixture(scope="session", params=["patchcore", "padim", "fused", "special"])

@@ -18,7 +18,7 @@ from blemish.export.onnx import BACKBONE
 from blemish.export.report import HALF, Limits
 from blemish.models.base import Detector
 from blemish.runtime import load
-from exported import traced
+from exported import export_untried, traced
 
 
 @pytest.fixture
@@ -32,10 +32,9 @@ def test_half_the_size_and_the_same_verdicts(
     mode: Any, suffix: str, model: Detector, model_file: Path, tiles: Path, tmp_path: Path
 ) -> None:
     images = sorted(tiles.glob("test/*/*.png"))
-    whole, half = (
-        exporting.export(model, tmp_path / str(half), mode, half=half, images=images) for half in (False, True)
-    )
-    sizes = [done.path.with_suffix(suffix).stat().st_size for done in (whole, half)]
+    whole = export_untried(model_file, exporting.target(tmp_path / "whole", mode))
+    half = exporting.export(model, tmp_path / "half", mode, half=True, images=images)
+    sizes = [path.with_suffix(suffix).stat().st_size for path in (whole, half.path)]
     weights = sum(tensor.nbytes for tensor in model.extractor.parameters())
     assert sizes[0] - sizes[1] == pytest.approx(weights / 2, rel=0.1)
     assert half.parity.limits == HALF
@@ -47,10 +46,12 @@ def test_half_the_size_and_the_same_verdicts(
 
 
 @pytest.mark.usefixtures("traced_before")
-def test_the_gate_is_shut_to_other_scores(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_is_shut_to_other_scores(
+    model: Detector, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "HALF", Limits(1e-7, 1e-7, 0))
     with pytest.raises(ExportError, match="would not give the verdicts"):
-        exporting.export(model, tmp_path / "m", "onnx", half=True)
+        exporting.export(model, tmp_path / "m", "onnx", half=True, images=tiles / "test" / "hole")
     assert not list(tmp_path.iterdir())
 
 
