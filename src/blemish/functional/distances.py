@@ -14,6 +14,9 @@ the rest:
 which is again one product, of p + 1 columns instead of D. The row with the lowest bound is measured exactly; if no
 other bound lies below that distance, it is proven nearest. Otherwise a few more rows with low bounds are measured, and
 only queries that are still unproven are searched in full.
+
+`farthest` asks for less: which query lies farthest from the bank. None lies farther from all rows than from some of
+them, and so hardly any has to be searched for.
 """
 
 from __future__ import annotations
@@ -44,6 +47,12 @@ GROUP = 64
 
 CANDIDATES = 8
 """Groups from which a row is measured for a query whose first candidate isn't proven."""
+
+SAMPLE = 16
+"""One in so many bank rows bounds how far a query can lie from the bank."""
+
+FIRST = 32
+"""Queries that are searched for to know how far the farthest one lies at least."""
 
 
 class Neighbors(NamedTuple):
@@ -144,6 +153,32 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
         full = nearest(queries[unproven], bank, norms)
         row[unproven], squared[unproven] = full.row, full.distance.square()
     return Neighbors(squared.sqrt(), row)
+
+
+def farthest(queries: Tensor, images: int, bank: Tensor, norms: Tensor) -> Neighbors:
+    """`nearest` with k = 1 for the queries of each image that may lie farthest from the bank; distance 0 for others.
+
+    Args:
+        queries: (images * P, D) float32.
+        images: how many groups of P queries there are.
+        bank: (M, D) float32 or float16.
+        norms: (M,) float32, `square_norms(bank)`.
+    """
+    own, some = square_norms(queries), bank[::SAMPLE].float()  # (Q,), (m, D)
+    parts = [torch.addmm(norms[::SAMPLE], part, some.mT, alpha=-2.0).amin(dim=1) for part in queries.split(QUERY_ROWS)]
+    bound = (own + torch.cat(parts) + 1e-5 * (own + norms.max())).view(images, -1)  # (N, P): the product is rounded
+    chosen = bound >= bound.topk(min(FIRST, bound.shape[1]), dim=1)[0][:, -1:]  # (N, P)
+    distance, row = torch.zeros_like(bound), torch.zeros_like(bound, dtype=torch.int64)
+    for _ in range(2):
+        found = nearest(queries[chosen.flatten()], bank, norms)
+        distance[chosen], row[chosen] = found.distance[:, 0], found.row[:, 0]
+        chosen = (bound >= distance.amax(dim=1, keepdim=True).square()) & (distance == 0)
+        if not bool(chosen.any()):
+            break
+    # A sum over numbers that lie otherwise in memory differs in its last bit: this is how `nearest` takes it.
+    each = zip(queries.split(QUERY_ROWS), row.view(-1, 1).split(QUERY_ROWS), strict=True)
+    exact = torch.cat([squared_distances(part, bank, rows) for part, rows in each]).sqrt()  # (Q, 1)
+    return Neighbors(exact * (distance > 0).view(-1, 1), row.view(-1, 1))
 
 
 def squared_distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:

@@ -319,6 +319,10 @@ class Detector(nn.Module, ABC):
         maps = self.map_maker(scores)
         return self.image_scores(scores, self.map_maker.peak(maps)), maps
 
+    def score_alone(self, features: Tensor) -> Tensor:
+        """The raw scores (N,) of `score`."""
+        return self.score(features)[0]
+
     def image_scores(self, scores: Tensor, usual: Tensor) -> Tensor:
         """Patch scores (N, P) -> image scores (N,): the mean of the `worst_share`, where one is set, else `usual`."""
         share = self.settings.worst_share
@@ -375,7 +379,7 @@ class Detector(nn.Module, ABC):
     def judge(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
         """`forward` without maps and masks and what they take: the same scores and labels."""
         self._require_fitted()
-        score, _ = self.score(self.features(self.pre_processor(images)))  # (N,)
+        score = self.score_alone(self.features(self.pre_processor(images)))
         return self._decide(InferenceBatch(pred_score=score), decision)
 
     @torch.inference_mode()

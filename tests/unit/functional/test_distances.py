@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from blemish.functional import distances
-from blemish.functional.distances import make_index, nearest, nearest_indexed, reweighted_score, square_norms
+from blemish.functional.distances import (
+    FIRST,
+    farthest,
+    make_index,
+    nearest,
+    nearest_indexed,
+    reweighted_score,
+    square_norms,
+)
 from known import known
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
@@ -64,6 +72,27 @@ def test_the_index_searches_few_queries_in_full(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(distances, "nearest", lambda q, *rest: searched.append(len(q)) or nearest(q, *rest))
     nearest_indexed(queries, bank, norms, index)
     assert sum(searched) < 0.02 * len(queries)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_farthest_is_that_of_all_to_the_last_bit(alike: bool, dtype: torch.dtype) -> None:
+    """In each of two images, good patches and one that isn't; or all alike, so that all have to be searched for. They
+    lie in memory as features do: channel by channel.
+    """
+    queries, bank = features(2 * 1100, 1.0, 1), features(700, 1.0, 2).to(dtype)
+    queries[[30, 2000]] += features(2, 0.0, 3)
+    queries = queries[30].repeat(2 * 1100, 1) if alike else queries
+    queries, norms = queries.mT.contiguous().mT, square_norms(bank)
+    found, whole = farthest(queries, 2, bank, norms), nearest(queries, bank, norms)
+    measured = found.distance > 0
+    assert int(measured.sum()) == 2 * 1100 if alike else 2 * FIRST <= int(measured.sum()) < 500
+    assert torch.equal(found.row[measured], whole.row[measured])
+    assert torch.equal(found.distance[measured], whole.distance[measured])
+    (got, place), (want, there) = (one.distance.view(2, -1).max(dim=1) for one in (found, whole))
+    assert torch.equal(got, want)
+    assert torch.equal(place, there)
+    assert (whole.distance[~measured] < want.min()).all()
 
 
 def test_no_index_where_it_would_not_pay() -> None:

@@ -21,6 +21,7 @@ from blemish.functional.coreset import greedy_k_center
 from blemish.functional.distances import (
     Neighbors,
     SearchIndex,
+    farthest,
     make_index,
     nearest,
     nearest_indexed,
@@ -178,18 +179,20 @@ class MemoryBank(DynamicBufferModule):
         queries = patches - self.center
         if torch.compiler.is_exporting():  # a graph can't do more or less depending on its data
             return nearest(queries, self.rows, self.norms)
-        if self._indexed is None or self._indexed[0] is not self.rows:
-            approximate = self.neighbor_search == "faiss"
-            self._indexed = (
-                self.rows,
-                ApproximateIndex(self.rows) if approximate else make_index(self.rows, self.norms),
-            )
-        index = self._indexed[1]
+        index = self._index()
         if index is None:
             return nearest(queries, self.rows, self.norms)
         if isinstance(index, ApproximateIndex):
             return index.nearest(queries)
         return nearest_indexed(queries, self.rows, self.norms, index)
+
+    def farthest(self, patches: Tensor, images: int) -> Neighbors:
+        """`nearest`, but the distance is 0 for those of each image's patches (images * P, D) that can't be its worst.
+        Where there is an index, all are searched for, which costs little.
+        """
+        if self._index() is not None:
+            return self.nearest(patches)
+        return farthest(patches - self.center, images, self.rows, self.norms)
 
     def similar(self, patch: Tensor, count: int) -> list[tuple[float, tuple[int, int, int]]]:
         """The `count` rows nearest to a patch (D,), one of each image, nearest first: distance and `origin`."""
@@ -221,6 +224,16 @@ class MemoryBank(DynamicBufferModule):
         around = nearest(self.rows[row].float(), self.rows, self.norms, num_neighbors).row  # (N, b)
         neighbors = (worst[:, None, :] - self.rows[around].float()).square().sum(dim=2).sqrt()  # (N, b)
         return reweighted_score(distance, neighbors)
+
+    def _index(self) -> SearchIndex | ApproximateIndex | None:
+        """What speeds the search up, of the rows there are; None where a plain search is faster."""
+        if self._indexed is None or self._indexed[0] is not self.rows:
+            approximate = self.neighbor_search == "faiss"
+            self._indexed = (
+                self.rows,
+                ApproximateIndex(self.rows) if approximate else make_index(self.rows, self.norms),
+            )
+        return self._indexed[1]
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

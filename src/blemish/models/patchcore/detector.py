@@ -143,6 +143,14 @@ class PatchcoreDetector(Detector):
         usual = self.bank.image_scores(patches, found, images, self.settings.num_neighbors)
         return self.image_scores(distances, usual), self.map_maker(distances)
 
+    def score_alone(self, features: Tensor) -> Tensor:
+        """See `Detector.score_alone`: of patches that can't be the worst no neighbor is looked for."""
+        if self.settings.worst_share is not None:
+            return super().score_alone(features)
+        images, patches = features.shape[0], self.map_maker.patches(features).flatten(0, 1)  # (N * P, D)
+        found = self.bank.farthest(patches, images)
+        return self.bank.image_scores(patches, found, images, self.settings.num_neighbors)
+
 
 def _places(grid: tuple[int, int]) -> Tensor:
     """(1, 2, gh, gw): row and column of each patch, in units of the grid's longer side."""
