@@ -101,9 +101,9 @@ def predict(
     if good_root is not None and not explain:
         raise UsageError("--good-root names the folder of good images that --explain shows. Add --explain, or drop it.")
     if verdict_only:
-        refused = {"--min-area": smallest > 1, "--mm-per-pixel": mm_per_pixel is not None, "--ray": ray}
+        refused = {"--min-area": smallest > 1, "--mm-per-pixel": mm_per_pixel is not None, "--save": save is not None}
         for name in (name for name, value in refused.items() if value):
-            raise UsageError(f"{name} is not for --verdict-only, which finds no regions. Drop one of them.")
+            raise UsageError(f"{name} is not for --verdict-only, which makes no maps and regions. Drop one of them.")
     if ray:
         refused = {"--explain": explain, "--watch": watch, "--threads (every worker has one core)": threads is not None}
         for name in (name for name, value in refused.items() if value):
@@ -118,6 +118,7 @@ def predict(
             "max_pixels": loading.max_pixels,
         }
         options |= {"min_area": smallest, "frames": frames, "mm_per_pixel": mm_per_pixel, "ship": ship_model}
+        options |= {"verdict_only": True} if verdict_only else {}  # runs of earlier versions go on without it
         kinds = None if save is None else save.split(",")
         counts = predict_on_ray(model, images, options, address, output, resume, kinds, save_dir)
         if as_json:

@@ -51,7 +51,8 @@ class Predictor:
         model: its fingerprint, see `blemish.predictions.rows.fingerprint`.
         sent_by: versions of the process that made it.
         files: names and bytes of the model's files, where it was shipped.
-        device, threads, batch_size, max_pixels, min_area, frames, mm_per_pixel, maps: see `make_predictor`.
+        device, threads, batch_size, max_pixels, min_area, frames, mm_per_pixel, maps, verdict_only: see
+            `make_predictor`.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Predictor:
     frames: Literal["refuse", "first"]
     mm_per_pixel: float | None
     maps: bool
+    verdict_only: bool
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         """Verdicts for one batch.
@@ -186,6 +188,7 @@ def make_predictor(
     frames: Literal["refuse", "first"] = "refuse",
     mm_per_pixel: float | None = None,
     maps: bool = False,
+    verdict_only: bool = False,
     ship: bool = False,
 ) -> Predictor:
     """A model file as a function from batches to verdicts that other processes and machines can run.
@@ -201,6 +204,7 @@ def make_predictor(
         frames: as there.
         mm_per_pixel: see `blemish.predictions.rows.row_of`.
         maps: give maps and masks, too, which are as large as the images.
+        verdict_only: leave out regions, and the time they take, see `blemish.runtime.load`.
         ship: carry the model's file along, for workers that can't see it.
 
     Raises:
@@ -208,6 +212,8 @@ def make_predictor(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1. Got {threads}.")
+    if maps and verdict_only:
+        raise UsageError("maps and verdict_only exclude each other. Give one of them.")
     check_options(batch_size=batch_size, min_area=min_area, frames=frames)
     model, absolute = fingerprint(path), Path(path).absolute()
     files = (absolute, absolute.with_suffix(".bin")) if absolute.suffix.lower() == ".xml" else (absolute,)
@@ -225,6 +231,7 @@ def make_predictor(
         frames=frames,
         mm_per_pixel=mm_per_pixel,
         maps=maps,
+        verdict_only=verdict_only,
     )
 
 
@@ -272,7 +279,7 @@ _KEPT = 2
 
 def _opened(predictor: Predictor) -> Backend:
     threads = predictor.threads or given_threads()
-    key = (predictor.path, predictor.model, predictor.device, threads)
+    key = (predictor.path, predictor.model, predictor.device, threads, predictor.verdict_only)
     if key not in _LOADED:
         for oldest in list(_LOADED)[: len(_LOADED) + 1 - _KEPT]:
             del _LOADED[oldest]
@@ -299,10 +306,10 @@ def _load(path: Path, predictor: Predictor, threads: int | None) -> Backend:
             f"{predictor.model}. Copy it again, {advice}."
         )
     if path.suffix.lower() != ".safetensors":
-        return load(path, device=predictor.device, threads=threads).backend
+        return load(path, device=predictor.device, threads=threads, verdict_only=predictor.verdict_only).backend
     if threads is not None:  # in torch they belong to the process
         require("torch").set_num_threads(threads)
-    return load(path, device=predictor.device).backend
+    return load(path, device=predictor.device, verdict_only=predictor.verdict_only).backend
 
 
 def _column(name: str, values: Sequence[Any]) -> npt.NDArray[Any]:

@@ -120,15 +120,12 @@ def test_verdicts_alone(blemish: Any, model_file: Path, pile: Path, inside: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ("--save", "mask"),
-            "Verdicts alone have no maps, so there are no pictures, explanations or COCO files",
-        ),
-        (("--explain",), "Verdicts alone have no maps"),
+        (("--explain",), "Verdicts alone have no maps, so there are no pictures, explanations or COCO files"),
         (("--out", "coco.json"), "Verdicts alone have no maps"),
-        (("--min-area", 5), "--min-area is not for --verdict-only, which finds no regions. Drop one of them."),
+        (("--min-area", 5), "--min-area is not for --verdict-only, which makes no maps and regions. Drop one of them."),
         (("--mm-per-pixel", 0.1), "--mm-per-pixel is not for --verdict-only"),
-        (("--ray",), "--ray is not for --verdict-only"),
+        (("--save", "mask"), "--save is not for --verdict-only"),
+        (("--save", "mask", "--ray"), "--save is not for --verdict-only"),
     ],
 )
 def test_what_needs_maps_is_refused_with_verdicts_alone(

@@ -103,6 +103,14 @@ def test_maps_come_stacked_where_sizes_agree(model_file: Path, names: list[str])
     assert {None if one is None else one.shape for one in mixed["mask"]} == {(96, 128), (64, 80), None}
 
 
+def test_verdicts_alone_have_no_regions(predictor: Predictor, model_file: Path, names: list[str]) -> None:
+    alone = blemish.make_predictor(model_file, threads=1, verdict_only=True)({"path": names})
+    whole = predictor({"path": names})
+    assert set(alone["regions"]) == {""}
+    for column in ("label", "raw_score", "score", "threshold", "height", "error"):
+        np.testing.assert_array_equal(alone[column], whole[column])
+
+
 def test_it_is_cheap_to_send_and_opens_the_file_once_per_process(predictor: Predictor, model_file: Path) -> None:
     assert len(pickle.dumps(predictor)) < 1500
     copy = pickle.loads(pickle.dumps(predictor))
@@ -132,6 +140,7 @@ def test_what_can_not_be_is_refused_at_once(model_file: Path, predictor: Predict
     for options, message in (
         ({"threads": 0}, "threads must be at least 1. Got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1. Got 0"),
+        ({"maps": True, "verdict_only": True}, "maps and verdict_only exclude each other. Give one of them."),
         ({"frames": "all"}, "frames must be 'refuse' or 'first'. Got 'all'"),
     ):
         with pytest.raises(UsageError, match=message):
