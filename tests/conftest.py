@@ -75,14 +75,18 @@ def model_files(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     from blemish.engine import Engine
     from blemish.models import detectors
 
-    def fill(folder: Path) -> None:
-        for name, kind in detectors().items():
-            model = kind.build(image_size=IMAGE_SIZE)
+    def fit(name: str) -> Path:
+        def fill(folder: Path) -> None:
+            model = detectors()[name].build(image_size=IMAGE_SIZE)
             Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
             model.save(folder / f"{name}.safetensors")
 
-    # A copy for each worker: tests write other files beside them.
-    folder = shutil.copytree(common.once("models", fill), tmp_path_factory.mktemp("models"), dirs_exist_ok=True)
+        return common.once(f"model-{name}", fill)
+
+    # A copy for each worker: tests write other files beside them. Two workers begin at either end, and wait for less.
+    folder = tmp_path_factory.mktemp("models")
+    for name in sorted(detectors(), reverse=os.environ.get("PYTEST_XDIST_WORKER") == "gw1"):
+        shutil.copytree(fit(name), folder, dirs_exist_ok=True)
     return {name: folder / f"{name}.safetensors" for name in detectors()}
 
 

@@ -81,11 +81,11 @@ def test_inspect_metadata_that_is_not_whole(blemish: Blemish, model_file: Path, 
     assert "m.onnx is damaged: KeyError('precision'). Export again." in ran.err
 
 
-def test_export_json(blemish: Blemish, model_file: Path, tmp_path: Path) -> None:
+def test_export_json(blemish: Blemish, model_file: Path, tiles: Path, tmp_path: Path) -> None:
     copy = tmp_path / "part.safetensors"
     copy.write_bytes(model_file.read_bytes())
     (tmp_path / "part").mkdir()  # the images, perhaps; the file goes beside the model
-    content = blemish("export", copy, "--to", "onnx", "--json").json
+    content = blemish("export", copy, "--to", "onnx", "--images", tiles / "test" / "good", "--json").json
     assert content["model"] == str(tmp_path / "part.onnx")
     assert content["parity"]["passed"] is True
     assert content["weights_license"] == "apache-2.0"

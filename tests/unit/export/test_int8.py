@@ -33,7 +33,7 @@ from blemish.post_processing.decision import SETTINGS
 from blemish.runtime.onnx_session import OnnxBackend
 from blemish.runtime.session import Outputs
 from blemish.synthetic.products import render
-from exported import assert_sealed, traced
+from exported import assert_sealed, trace_once, traced
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +160,11 @@ def test_openvino_file(network: Detector, tiles: Path, tmp_path: Path) -> None:
     assert_sealed(done.path)
 
 
-def test_static_shape(network_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_static_shape(model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "to_onnx", trace_once)  # other tests ask for the same graph
     monkeypatch.setattr(exporting, "int8_limits", lambda max_flips: Limits(1.0, 1.0, max_flips))
     images = [drawn(0), drawn(1)]
-    done = load(network_file).export(tmp_path / "m", int8=True, images=images, max_flips=2, static=(2, 96, 128))
+    done = model.export(tmp_path / "m", int8=True, images=images, max_flips=2, static=(2, 96, 128))
     assert [(row.batch, row.images) for row in done.parity.rows] == [(2, 2)]
     assert runtime.load(done.path)(drawn(0))
 
@@ -207,7 +208,7 @@ def test_a_network_that_eight_bits_ruin(tiles: Path, tmp_path: Path, monkeypatch
     model = Patchcore(backbone="filter_bank", image_size=(64, 96), bank_size=100)
     Engine("cpu", progress=False).fit(model, ImageDataModule(tiles, num_workers=0))
     with pytest.raises(ExportError, match=r"would not give the verdicts of the model, so nothing was written"):
-        model.export(tmp_path / "m", int8=True, images=[drawn(0), drawn(1, "hole")])
+        model.export(tmp_path / "m", int8=True, images=[drawn(0), drawn(1, "hole")], static=(1, 96, 128))
     assert list(tmp_path.iterdir()) == []
 
 

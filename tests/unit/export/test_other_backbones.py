@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,11 +14,12 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.models import Patchcore
 from blemish.models.base import Detector
+from blemish.synthetic.products import render
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit": {"backbone": "test_vit", "layers": ["blocks.1", "blocks.3+norm"]},
     "dinov3": {"backbone": "vit_small_patch16_dinov3", "layers": ["blocks.1"]},
-    "same padding": {"backbone": "tf_efficientnet_lite0"},
+    "same padding": {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2"]},
     "channels last": {"backbone": "test_mambaout", "layers": ["stages.0", "stages.1"]},
 }
 
@@ -41,6 +43,8 @@ def test_loaded_again_it_gives_the_same_scores(fitted: Detector, tmp_path: Path)
 
 
 def test_exported_graphs_give_its_verdicts(fitted: Detector, tmp_path: Path) -> None:
-    done = fitted.export(tmp_path / "model.onnx", "onnx")
+    sizes = ((96, 128), (97, 131), (64, 200))
+    images = [render("tile", size=size, rng=np.random.default_rng(0), defect="hole")[0] for size in sizes]
+    done = fitted.export(tmp_path / "model.onnx", "onnx", images=images)
     assert done.parity.passed
     assert {row.runtime for row in done.parity.rows} == {"onnxruntime", "openvino"}
