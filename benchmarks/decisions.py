@@ -1,19 +1,19 @@
 """Claim: a first fit, with good images alone and nothing said, decides well and not only ranks well.
 
-python benchmarks/decisions.py [--presets default plain] [--sets cookies aliens ...]
+python benchmarks/decisions.py [--presets default fast ...] [--sets cookies aliens ...]
 
 For each preset and set: AUROC, and at the model's own threshold the share of good images that are called anomalous, of
 defects that are missed, and the balanced accuracy (mean of both recalls). Photographs are those in the folder named by
 BLEMISH_DATA (absent ones are left out); drawn products are drawn. Test labels measure; nothing is chosen by them.
 Beside it the share of planted defects that each fit says its threshold finds, and how far that goes with the share of
-real ones: Spearman's rank correlation over all rows, and over the presets of each set (mean of the sets).
+real ones: Spearman's rank correlation over all rows, and over the presets of each set (mean of the sets). Fits are timed in
+seconds of the processor, all its cores together, planted defects and calibration included.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ from common import arguments, claim, report
 REAL = {"cookies": 0.93, "aliens": 0.90, "magnetic_tile": 0.75}
 """Photographs, and the balanced accuracy that was to be reached."""
 DRAWN = ("tile", "fabric", "plate", "board", "knob")
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it has ended, which read images."""
+    return sum(os.times()[:4])
 
 
 def measure(preset: str, root: Path) -> dict[str, Any]:
@@ -38,9 +43,9 @@ def measure(preset: str, root: Path) -> dict[str, Any]:
     values, _ = suited(values, chosen, build_data(fit_settings(values, DETECTORS), root))
     settings = fit_settings(values, DETECTORS)
     model, data = build_model(settings), build_data(settings, root)
-    started = time.perf_counter()
+    started = processor_seconds()
     Engine("cpu", progress=False).fit(model, data)
-    seconds = time.perf_counter() - started
+    seconds = processor_seconds() - started
     figures = test(model, root, settings.loading, "cpu")
     alarms, misses = figures["false_alarm_rate"], figures["miss_rate"]
     return {
@@ -54,13 +59,13 @@ def measure(preset: str, root: Path) -> dict[str, Any]:
         "planted found": model.decider.record.found(model.decider.raw_image_threshold) / 100,
         "parts": model.decider.record.parts,
         "balanced accuracy": 1 - (alarms + misses) / 2,
-        "fit seconds": seconds,
+        "fit CPU seconds": seconds,
     }
 
 
 def main() -> None:
     parser = arguments(__doc__, device=False, peer=False)
-    parser.add_argument("--presets", nargs="+", default=["default", "fast", "plain"])
+    parser.add_argument("--presets", nargs="+", default=["default", "fast", "accurate", "plain"])
     parser.add_argument("--sets", nargs="+", default=[*REAL, *DRAWN])
     options = parser.parse_args()
     data = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
