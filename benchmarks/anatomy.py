@@ -3,7 +3,7 @@
 python benchmarks/anatomy.py [--rounds 30]
 
 Where the milliseconds go, part by part, and what the machine would allow. The default model (PaDiM on EfficientNet-
-Lite0) and PatchCore on the same backbone with a tenth of the patches, one image at a time. In torch every part of the
+Lite0), the `fast` preset and PatchCore on the same backbone with a tenth of the patches, one image at a time. In torch every part of the
 path is timed by itself; a part can't take less than its products (counted by torch) at the speed of a large matrix
 product here, nor less than its tensors at the speed of copying here: the larger of the two is its bound. Exported
 graphs are profiled by their runtimes, which makes them slower; nodes are put together as what comes before the first
@@ -169,6 +169,7 @@ def main() -> None:
         Image.fromarray(read_image(file)).resize((LARGE, LARGE)).save(large)
         for detector, model in (
             ("padim, default", Padim(**padim)),
+            ("padim, fast", Padim(**padim, image_size=PRESETS["fast"]["image_size"])),
             ("patchcore", Patchcore(backbone=settings["backbone"])),
         ):
             Engine("cpu", progress=False).fit(model, ImageDataModule(parts, num_workers=0))
@@ -203,10 +204,20 @@ def main() -> None:
                     ms = 1000 * median(spent)
                     last = {"part": part, "ms": ms, "share": None, "bound ms": None}
                     rows.append({**ours[-1], **last, "times the backbone": ms / backbone})
-        over = {(row["detector"], row["runtime"], row["part"]): row["times the backbone"] for row in rows}[
-            "padim, default", "OpenVINO", "file to verdict, by a session"
+        usual, fast = (
+            next(
+                row
+                for row in rows
+                if (row["detector"], row["runtime"], row["part"])
+                == (f"padim, {name}", "OpenVINO", "file to verdict, by a session")
+            )
+            for name in ("default", "fast")
+        )
+        over, half = usual["times the backbone"], fast["ms"] / usual["ms"]
+        claims = [
+            claim("file to verdict, the default in OpenVINO", "at most 2 x backbone", f"{over:.2f} x", over <= 2),
+            claim("file to verdict, `fast` in OpenVINO", "at most 0.5 x the default", f"{half:.2f} x", half <= 0.5),
         ]
-        claims = [claim("file to verdict, the default in OpenVINO", "at most 2 x backbone", f"{over:.2f} x", over <= 2)]
         report("anatomy", options, rows, claims, Installed())  # type: ignore[arg-type]
 
 
