@@ -2,13 +2,14 @@
 
 python benchmarks/anatomy.py [--rounds 30]
 
-Where the milliseconds go, part by part, and what the machine would allow. The default model (PaDiM on EfficientNet-
-Lite0), the `fast` preset and PatchCore on the same backbone with a tenth of the patches, one image at a time. In torch every part of the
-path is timed by itself; a part can't take less than its products (counted by torch) at the speed of a large matrix
-product here, nor less than its tensors at the speed of copying here: the larger of the two is its bound. Exported
-graphs are profiled by their runtimes, which makes them slower; nodes are put together as what comes before the first
-convolution, up to the last one, and behind. Sessions are timed without, from file to verdict, with maps and with
-`verdict_only`, also for an image of 1024 x 1024. Numbers are medians of the rounds, which take turns.
+Where the milliseconds go, part by part, and what the machine would allow. The default model (PaDiM on
+EfficientNet-Lite0), the `fast` preset and PatchCore on the same backbone with a tenth of the patches, one image at a
+time. In torch every part of the path is timed by itself; a part can't take less than its products (counted by torch) at
+the speed of a large matrix product here, nor less than its tensors at the speed of copying here: the larger of the two
+is its bound. Exported graphs are profiled by their runtimes, which makes them slower; nodes are put together as what
+comes before the first convolution, up to the last one, and behind. Sessions are timed without, from file to verdict,
+with maps and with `verdict_only`, also for an image of 1024 x 1024. Numbers are medians of the rounds, which take
+turns.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ For each preset and set: AUROC, and at the model's own threshold the share of go
 defects that are missed, and the balanced accuracy (mean of both recalls). Photographs are those in the folder named by
 BLEMISH_DATA (absent ones are left out); drawn products are drawn. Test labels measure; nothing is chosen by them.
 Beside it the share of planted defects that each fit says its threshold finds, and how far that goes with the share of
-real ones: Spearman's rank correlation over all rows, and over the presets of each set (mean of the sets). Fits are timed in
-seconds of the processor, all its cores together, planted defects and calibration included.
+real ones: Spearman's rank correlation over all rows, and over the presets of each set (mean of the sets). Fits are
+timed in seconds of the processor, all its cores together, planted defects and calibration included.
 """
 
 from __future__ import annotations
