@@ -106,15 +106,20 @@ def client(station: Station, pictures: Iterator[tuple[str, bytes]]) -> tuple[lis
         closing(http.client.HTTPConnection("127.0.0.1", station.port, timeout=120)) as connection,
     ):
         for name, content in pictures:
-            started = time.perf_counter()
-            connection.request("POST", f"/api/v1/inspect?part={name}", content, {"Idempotency-Key": name})
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status != 200:
-                continue
-            times.append(time.perf_counter() - started)
-            uids[name] = json.loads(body)["uid"]
+            seconds, uid = send(connection, name, content)
+            if uid is not None:
+                times.append(seconds)
+                uids[name] = uid
     return times, uids
+
+
+def send(connection: http.client.HTTPConnection, name: str, content: bytes) -> tuple[float, str | None]:
+    """Seconds until the verdict, and its uid; None if there was none."""
+    started = time.perf_counter()
+    connection.request("POST", f"/api/v1/inspect?part={name}", content, {"Idempotency-Key": name})
+    answer = connection.getresponse()
+    body = answer.read()
+    return time.perf_counter() - started, json.loads(body)["uid"] if answer.status == 200 else None
 
 
 def clients(station: Station, count: int, pictures: Iterator[tuple[str, bytes]]) -> tuple[list[float], dict[str, str]]:
@@ -366,30 +371,41 @@ def pages_of(url: str, count: int) -> Iterator[tuple[str, float]]:
 
 
 def outage(folder: Path, model: Path, images: list[bytes], seconds: float) -> tuple[list[Row], list[Row]]:
+    """Each part goes to a station whose sink goes away, and to another without a sink: both feel the same machine."""
     got: list[int] = []
     server = receiver(0, got)
     port = server.server_address[1]
-    sinks = [{"webhook": f"http://127.0.0.1:{port}/"}]
+    settings = {"products": [{"code": "part", "model": str(model)}]}
     spans = {"before": min(seconds, 60.0), "away": seconds, "back": min(seconds, 60.0)}
-    rows, p95 = [], {}
+    rows, ratios = [], {}
     names = (f"o{number}" for number in itertools.count())
-    with Station(folder / "outage", products=[{"code": "part", "model": str(model)}], sinks=sinks) as station:
+    with (
+        Station(folder / "outage", **settings, sinks=[{"webhook": f"http://127.0.0.1:{port}/"}]) as station,
+        Station(folder / "beside", **settings) as beside,
+        closing(http.client.HTTPConnection("127.0.0.1", station.port, timeout=120)) as first,
+        closing(http.client.HTTPConnection("127.0.0.1", beside.port, timeout=120)) as second,
+    ):
         for case, span in spans.items():
             if case == "away":
                 server.shutdown()
                 server.server_close()
             elif case == "back":
                 server = receiver(port, got)
-            times, _ = client(station, paced(span, names, images))
-            p95[case] = quantiles(times, n=20)[-1]
-            rows.append(row(f"95th percentile, sink {case}", len(times), 1000 * p95[case], "ms"))
+            times: dict[Any, list[float]] = {first: [], second: []}
+            for number, (name, content) in enumerate(paced(span, names, images)):
+                for connection in (first, second) if number % 2 else (second, first):
+                    times[connection].append(send(connection, name, content)[0])
+            own, other = (quantiles(times[connection], n=20)[-1] for connection in (first, second))
+            ratios[case] = own / other
+            rows.append(row(f"95th percentile, sink {case}", len(times[first]), 1000 * own, "ms"))
+            rows.append(row("beside it without a sink", len(times[second]), 1000 * other, "ms"))
         stored = station.one("SELECT count(*) FROM verdicts")
         end = time.monotonic() + 120
         while len(set(got)) < stored and time.monotonic() < end:
             time.sleep(0.1)
     server.shutdown()
     server.server_close()
-    slower, all_there = p95["away"] / p95["before"], len(set(got)) == stored
+    slower, all_there = ratios["away"] / ratios["before"], len(set(got)) == stored
     told = f"{len(set(got))} of {stored}, {'' if got == sorted(got) else 'not '}in order"
     return rows, [
         claim(f"95th percentile, a sink away for {seconds:g} s", "within 20 %", f"{slower:.2f} x", slower < 1.2),
