@@ -95,6 +95,15 @@ def test_the_farthest_is_that_of_all_to_the_last_bit(alike: bool, dtype: torch.d
     assert (whole.distance[~measured] < want.min()).all()
 
 
+@pytest.mark.parametrize("where", [slice(40, 41), slice(0, 80)], ids=["a patch", "an image"])
+def test_what_is_no_number_is_not_taken_for_near(where: slice) -> None:
+    queries, bank = points(160), points(300, seed=1)
+    queries[where] = torch.nan
+    first, second = farthest(queries, 2, bank, square_norms(bank)).distance.view(2, -1).amax(dim=1)
+    assert first.isnan()
+    assert not second.isnan()
+
+
 def test_no_index_where_it_would_not_pay() -> None:
     narrow, short, without_directions = points(500, 64), points(4, 512), features(700, 0.0, 2)
     for bank in (narrow, short, without_directions):
