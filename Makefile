@@ -54,6 +54,7 @@ bench: $(READY)  ## measure every claim in benchmarks/, beside the other library
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/areas.py
 	$(BIN)/python benchmarks/cross_fit.py
 	$(BIN)/python benchmarks/coverage.py
