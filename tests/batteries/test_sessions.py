@@ -22,7 +22,7 @@ from blemish.artifact import load
 from blemish.errors import ArtifactError, ImageReadError, UsageError
 from blemish.export import exporting
 from blemish.models import Patchcore
-from blemish.runtime.session import Failure, Result, Session
+from blemish.runtime.session import Backend, Failure, Result, Session
 from blemish.seal import BLANK, write_seal
 from blemish.synthetic.products import render
 from exported import assert_sealed, content_of, export_untried, traced
@@ -63,9 +63,20 @@ def path(request: pytest.FixtureRequest, model_file: Path) -> Path:
     return model_file if suffix == ".safetensors" else export_untried(model_file, model_file.with_suffix(suffix))
 
 
+# Compiling a graph takes longer than most of what is asked of it, and backends keep nothing: sessions share them.
+@pytest.fixture(scope="session")
+def backends(files: dict[str, Path]) -> dict[str, Backend]:
+    return {name: runtime.load(path).backend for name, path in files.items()}
+
+
+@pytest.fixture(scope="session")
+def backend(path: Path) -> Backend:
+    return runtime.load(path).backend
+
+
 @pytest.fixture
-def session(path: Path) -> Session:
-    return runtime.load(path)
+def session(backend: Backend) -> Session:
+    return Session(backend)
 
 
 def drawn(seed: int, defect: str | None = None, size: tuple[int, int] = (96, 128)) -> Any:
@@ -89,23 +100,22 @@ def assert_same(got: Any, want: Any) -> None:
     np.testing.assert_array_equal(got.mask | undecided, want.mask | undecided)
 
 
-def test_every_runtime_says_what_torch_says(files: dict[str, Path]) -> None:
-    reference = runtime.load(files["torch"])
+def test_every_runtime_says_what_torch_says(backends: dict[str, Backend]) -> None:
+    reference = Session(backends["torch"])
     expected = [reference(image)[0] for image in mixed()]
     assert {one.label for one in expected} == {"normal", "anomalous"}
     for name in EXPORTED:
-        for got, want in zip(runtime.load(files[name])(mixed()), expected, strict=True):
+        for got, want in zip(Session(backends[name])(mixed()), expected, strict=True):
             assert_same(got, want)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_batches_of_every_size(files: dict[str, Path], size: tuple[int, int]) -> None:
+def test_batches_of_every_size(backends: dict[str, Backend], size: tuple[int, int]) -> None:
     image = drawn(7, "hole", size)
     stack = np.stack([np.roll(image, 11 * i, axis=(0, 1)) for i in range(5)])
-    torch_backend = runtime.load(files["torch"]).backend
-    expected = torch_backend.run(stack, torch_backend.decision)
+    expected = backends["torch"].run(stack, backends["torch"].decision)
     for name in EXPORTED:
-        backend = runtime.load(files[name]).backend
+        backend = backends[name]
         for count in (1, 2, 5):
             got = backend.run(stack[:count], backend.decision)
             np.testing.assert_array_equal(got.pred_label, expected.pred_label[:count])
@@ -114,13 +124,13 @@ def test_batches_of_every_size(files: dict[str, Path], size: tuple[int, int]) ->
             np.testing.assert_allclose(got.raw_map, expected.raw_map[:count], rtol=1e-3)
 
 
-def test_verdicts_alone_are_those_with_maps(files: dict[str, Path]) -> None:
+def test_verdicts_alone_are_those_with_maps(files: dict[str, Path], backends: dict[str, Backend]) -> None:
     def verdicts(results: list[Result]) -> list[tuple[Any, ...]]:
         return [(one.label, one.raw_score, one.score, one.threshold, one.size) for one in results]
 
     stack = np.stack([drawn(i, "hole") for i in range(3)])
-    for path in files.values():
-        whole, alone = runtime.load(path), runtime.load(path, verdict_only=True)
+    for name, path in files.items():
+        whole, alone = Session(backends[name]), runtime.load(path, verdict_only=True)
         for images in (mixed(), stack):
             assert verdicts(alone(images)) == verdicts(whole(images))
         for session in (whole, alone):
@@ -133,8 +143,8 @@ def test_verdicts_alone_are_those_with_maps(files: dict[str, Path]) -> None:
             alone.explain(result)
 
 
-def test_settings_mean_the_same_everywhere(files: dict[str, Path]) -> None:
-    sessions = {name: runtime.load(path) for name, path in files.items()}
+def test_settings_mean_the_same_everywhere(backends: dict[str, Backend]) -> None:
+    sessions = {name: Session(backend) for name, backend in backends.items()}
     low, high = sorted(one.raw_score for one in sessions["torch"]([drawn(0), drawn(0, "hole")]))
     for settings in [
         {"sensitivity": (0.3, 0.8)},
@@ -206,8 +216,10 @@ def test_settings_out_of_range_change_nothing(session: Session, change: Any, mes
         (np.zeros((80, 90, 3), np.int64), r"shape \(80, 90, 3\), int64"),
     ],
 )
-def test_wrong_arrays_never_reach_the_graph(session: Session, image: Any, got: str) -> None:
-    session.backend.run = None  # type: ignore[method-assign,assignment]
+def test_wrong_arrays_never_reach_the_graph(
+    session: Session, image: Any, got: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session.backend, "run", None)
     with pytest.raises(UsageError, match=rf"An image array must be .* Got ndarray of {got}."):
         session(image)
 
