@@ -192,8 +192,8 @@ def main() -> None:
                 for runtime, profile in profiles.items():
                     for _ in range(BLOCK):
                         profile()
-                    for session in sessions[runtime]:
-                        for image, size in ((file, ""), (large, f", {LARGE} x {LARGE}")):
+                    for image, size in ((file, ""), (large, f", {LARGE} x {LARGE}")):
+                        for session in sessions[runtime]:
                             kind = "verdict only" if session.verdict_only else "file to verdict"
                             whole[runtime].setdefault(f"{kind}, by a session{size}", []).extend(block(session, [image]))
             least = bounds(model.eval(), file)
