@@ -5,6 +5,7 @@ Only its public classes are called, as its own engine calls them. Arguments and 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -139,6 +140,7 @@ def make_line(name: str, root: str, folder: str, weights: str | None = None) -> 
             images = [_image(path, made) for path in paths[start : start + BATCH]]
             made.model(torch.cat(images))
         made.fit()
+    os.chdir(folder)  # it keeps a cache where it stands
     lines[name] = OpenVINOInferencer(made.eval().to_openvino(Path(folder) / name))
     return {}
 
