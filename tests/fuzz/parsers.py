@@ -97,7 +97,9 @@ def graph(folder: Path) -> tuple[list[bytes], Feed]:
     }
 
     def feed(data: bytes) -> None:
-        backend = GraphBackend(parse_metadata(data.decode(errors="replace"), "graph.onnx", "0" * 64), "0" * 64)
+        backend = GraphBackend(
+            parse_metadata(data.decode(errors="replace"), "graph.onnx", "0" * 64), "0" * 64, verdict_only=False
+        )
         _ = Session(backend).reading, backend.roi, backend.color
 
     return [json.dumps(content).encode()], feed

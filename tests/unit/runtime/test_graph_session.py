@@ -35,7 +35,7 @@ def content(**changed: Any) -> dict[str, Any]:
 
 
 def test_what_an_exporter_wrote_is_read() -> None:
-    backend = GraphBackend(parse_metadata(json.dumps(content()), "m.onnx", "0"), "0")
+    backend = GraphBackend(parse_metadata(json.dumps(content()), "m.onnx", "0"), "0", verdict_only=False)
     assert (backend.bit_depth, backend.roi, backend.decision.image.effective_threshold) == (12, None, 1.0)
     assert backend.color is not None
     assert backend.color.tilt == 0.1
