@@ -44,14 +44,17 @@ LARGE = 1024
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def speeds() -> tuple[float, float]:
-    """Multiplications and additions per second of a large product, bytes per second of copying."""
+def multiplying() -> float:
+    """Multiplications and additions per second of a large product."""
     side = 1024
     left, right = torch.randn(side, side), torch.randn(side, side)
-    large = torch.empty(2**26)  # 256 MB: more than caches hold
-    product = min(once(lambda: left @ right)[1] for _ in range(20))
-    copy = min(once(large.clone)[1] for _ in range(5))
-    return 2 * side**3 / product, 2 * large.nbytes / copy
+    return 2 * side**3 / min(once(lambda: left @ right)[1] for _ in range(20))
+
+
+def moving(size: int) -> float:
+    """Seconds to read and write this many bytes, half of them each, again and again: small ones stay in caches."""
+    given, taken = torch.ones(size // 2, dtype=torch.uint8), torch.zeros(size // 2, dtype=torch.uint8)
+    return min(once(lambda: taken.copy_(given))[1] for _ in range(20))
 
 
 def once(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -95,7 +98,7 @@ def nbytes(value: Any) -> int:
 @torch.inference_mode()
 def bounds(model: Any, file: Path) -> dict[str, float | None]:
     """Seconds that each stage needs at least."""
-    multiplying, copying = speeds()
+    speed = multiplying()
     value: Any = None
     found: dict[str, float | None] = {}
     for name, function, modules in stages(model, file):
@@ -104,7 +107,7 @@ def bounds(model: Any, file: Path) -> dict[str, float | None]:
             after = function(value)
         held = sum(one.nbytes for module in modules for one in (*module.parameters(), *module.buffers()))
         moved = nbytes(value) + nbytes(after) + held
-        found[name] = max(counter.get_total_flops() / multiplying, moved / copying)
+        found[name] = max(counter.get_total_flops() / speed, moving(moved))
         value = after
     return found | {"read and decode": None, "decide": None, "regions": None}  # no products, hardly any bytes
 
