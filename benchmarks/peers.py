@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import auroc, truth
-from common import Half, arguments, claim, draw_weights, halves, report
+from common import CORESET_ENVIRONMENT, Half, arguments, claim, draw_weights, halves, report
 
 OURS = ("default", "fast")
 PEERS = {
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     data = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
     rows: list[dict[str, Any]] = []
-    with halves(options) as (ours, peer):
+    with halves(options, CORESET_ENVIRONMENT) as (ours, peer):
         for name in options.sets:
             if (data / name).is_dir():
                 with tempfile.TemporaryDirectory() as folder:
