@@ -120,11 +120,11 @@ def make_line(name: str, root: str, folder: str, weights: str | None = None) -> 
     Without weights a model has random ones, and EfficientAd isn't trained: times are the same, scores say nothing.
     """
     lite = {"backbone": "tf_efficientnet_lite0", "pre_trained": False, **PARTS}
+    paths = files(Path(root) / "train" / "good")
     made: Any
     if name == "EfficientAd-S":
         made = EfficientAd(model_size="small", **PARTS)
     else:
-        paths = files(Path(root) / "train" / "good")
         if name == "PatchCore, EfficientNet-Lite0":
             patches = len(paths) * (SIDE // 8) ** 2
             ratio = min(0.1, 5000 / patches)
@@ -140,8 +140,10 @@ def make_line(name: str, root: str, folder: str, weights: str | None = None) -> 
             images = [_image(path, made) for path in paths[start : start + BATCH]]
             made.model(torch.cat(images))
         made.fit()
-    os.chdir(folder)  # it keeps a cache where it stands
-    lines[name] = OpenVINOInferencer(made.eval().to_openvino(Path(folder) / name))
+    # For images of one size, one at a time: for any, its PatchCore would take two at a time and no other number.
+    fixed = {"input_size": read(paths[0]).shape[:2], "onnx_kwargs": {"dynamic_axes": None}}
+    os.chdir(folder)  # the inferencer keeps a cache where it stands
+    lines[name] = OpenVINOInferencer(made.eval().to_openvino(Path(folder) / name, **fixed))
     return {}
 
 
