@@ -7,11 +7,13 @@ defects that are missed, and the balanced accuracy (mean of both recalls). Photo
 BLEMISH_DATA (absent ones are left out); drawn products are drawn. Test labels measure; nothing is chosen by them.
 Beside it the share of planted defects that each fit says its threshold finds, and how far that goes with the share of
 real ones: Spearman's rank correlation over all rows, and over the presets of each set (mean of the sets). Fits are
-timed in seconds of the processor, all its cores together, planted defects and calibration included.
+timed in seconds of the processor, all its cores together, planted defects and calibration included. A run that was cut
+off goes on with the cells that are missing.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -69,16 +71,21 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[*REAL, *DRAWN])
     options = parser.parse_args()
     data = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    rows = []
+    options.output.mkdir(parents=True, exist_ok=True)
+    unfinished = options.output / "decisions.unfinished"
+    rows = json.loads(unfinished.read_text()) if unfinished.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
         from blemish.synthetic.products import write_dataset
 
         for name in options.sets:
             drawn = {"good_train": 60, "good_test": 40, "per_defect": 8}
             root = write_dataset(folder, product=name, **drawn) if name in DRAWN else data / name
-            if root.is_dir():
-                rows += [measure(preset, root) for preset in options.presets]
+            for preset in options.presets if root.is_dir() else ():
+                known = [row for row in rows if (row["set"], row["preset"]) == (name, preset)]
+                rows += [] if known else [measure(preset, root)]
+                unfinished.write_text(json.dumps(rows))
     report("decisions", options, rows, claims(rows))
+    unfinished.unlink(missing_ok=True)
 
 
 def correlation(rows: list[dict[str, Any]]) -> float | None:
