@@ -166,7 +166,10 @@ def aupro(maps: int, side: int) -> dict[str, Any]:
 
 
 def make_line(name: str, root: str, folder: str) -> dict[str, Any]:
-    """A preset, fitted to the good images of a set and exported to OpenVINO as `blemish fit` and `export` do it."""
+    """A preset, fitted to the good images of a set and exported to OpenVINO as `blemish fit` and `export` do it.
+
+    Without planted defects: they measure a threshold and don't move it.
+    """
     from blemish.trials.work import build_model, planned
 
     values, chosen = with_preset({"planted": 0}, name)

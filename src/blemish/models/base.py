@@ -320,7 +320,7 @@ class Detector(nn.Module, ABC):
         return self.image_scores(scores, self.map_maker.peak(maps)), maps
 
     def score_alone(self, features: Tensor) -> Tensor:
-        """The raw scores (N,) of `score`."""
+        """Features as for `score` -> its raw scores (N,) float32, without maps."""
         return self.score(features)[0]
 
     def image_scores(self, scores: Tensor, usual: Tensor) -> Tensor:
@@ -377,7 +377,18 @@ class Detector(nn.Module, ABC):
         return self._decide(raw.batch(), decision)
 
     def judge(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
-        """`forward` without maps and masks and what they take: the same scores and labels."""
+        """`forward` without maps and masks and what they take: the same scores and labels.
+
+        Args:
+            images: (N, H, W, 3) as `forward` takes them.
+            decision: likewise.
+
+        Returns:
+            `pred_score`, `pred_label` and `raw_score`, each (N,).
+
+        Raises:
+            NotFittedError, NonFiniteError: as `forward`.
+        """
         self._require_fitted()
         score = self.score_alone(self.features(self.pre_processor(images)))
         return self._decide(InferenceBatch(pred_score=score), decision)

@@ -5,8 +5,7 @@ Columns: `path` (ending in "#0", "#1" for the pictures of a file that holds seve
 (normalized, as the scores of regions are), `height`, `width`, `seconds`, `model` (see `fingerprint`) and `regions`: a
 list of box, area, area_mm2 (None without a scale), peak, peak_score, mean_score, polygon and good_patches (image, box
 and distance; None without an explanation), in pixels of the images; JSON text in CSV. Verdicts alone have no `regions`:
-empty in CSV, null elsewhere. Images that could not be
-inspected have no row: the caller lists them.
+empty in CSV, null elsewhere. Images that could not be inspected have no row: the caller lists them.
 """
 
 from __future__ import annotations

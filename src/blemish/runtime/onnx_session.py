@@ -91,11 +91,7 @@ def _providers(device: str) -> list[Any]:
 
 
 def open_session(
-    path: str | os.PathLike[str],
-    device: str,
-    threads: int | None = None,
-    workers: int = 1,
-    verdict_only: bool = False,
+    path: str | os.PathLike[str], device: str, threads: int | None, workers: int, verdict_only: bool
 ) -> Session:
     """See `blemish.runtime.load`."""
     return Session(OnnxBackend(path, device, threads, verdict_only=verdict_only))

@@ -159,11 +159,7 @@ def _free_settings(model: Any) -> bool:
 
 
 def open_session(
-    path: str | os.PathLike[str],
-    device: str,
-    threads: int | None = None,
-    workers: int = 1,
-    verdict_only: bool = False,
+    path: str | os.PathLike[str], device: str, threads: int | None, workers: int, verdict_only: bool
 ) -> Session:
     """See `blemish.runtime.load`."""
     return Session(OpenVinoBackend(path, device, threads, workers, verdict_only=verdict_only))

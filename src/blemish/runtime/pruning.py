@@ -29,7 +29,7 @@ def pruned(model: bytes, outputs: Iterable[str]) -> bytes:
         outputs: their names.
 
     Raises:
-        IndexError: if it breaks off.
+        IndexError: if it breaks off. ValueError: for a number of more than 64 bits.
     """
     wanted = {name.encode() for name in outputs}
     needed = set(wanted)
@@ -73,6 +73,8 @@ def _number(message: memoryview, at: int) -> tuple[int, int]:
     """A varint, seven bits a byte, the lowest first; and where it ends."""
     value = shift = 0
     while message[at] & 128:
+        if shift == 63:  # numbers have 64 bits; without an end, an integer would grow with every byte of a damaged file
+            raise ValueError("a number of more than 64 bits")
         value |= (message[at] & 127) << shift
         at, shift = at + 1, shift + 7
     return value | message[at] << shift, at + 1

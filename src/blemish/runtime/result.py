@@ -41,7 +41,7 @@ LARGEST = 3.4028234663852886e38
 
 
 class Maps(NamedTuple):
-    """What was found in one image, and where; see `Result`."""
+    """What was found in one image, and where: a map (H, W) in [0, 1], a mask (H, W) and regions; see `Result`."""
 
     anomaly_map: npt.NDArray[np.float32]
     mask: Mask

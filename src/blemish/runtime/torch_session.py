@@ -87,11 +87,7 @@ class TorchBackend:
 
 
 def open_session(
-    path: str | os.PathLike[str],
-    device: str,
-    threads: int | None = None,
-    workers: int = 1,
-    verdict_only: bool = False,
+    path: str | os.PathLike[str], device: str, threads: int | None, workers: int, verdict_only: bool
 ) -> Session:
     """See `blemish.runtime.load`."""
     if threads is not None:

@@ -102,6 +102,7 @@ def test_what_is_no_number_is_not_taken_for_near(where: slice) -> None:
     first, second = farthest(queries, 2, bank, square_norms(bank)).distance.view(2, -1).amax(dim=1)
     assert first.isnan()
     assert not second.isnan()
+    assert farthest(torch.full_like(queries, torch.nan), 1, bank, square_norms(bank)).distance.isnan().all()
 
 
 def test_no_index_where_it_would_not_pay() -> None:

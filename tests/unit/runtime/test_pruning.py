@@ -51,3 +51,9 @@ def test_all_outputs_leave_all() -> None:
 def test_a_file_that_breaks_off() -> None:
     with pytest.raises(IndexError):
         pruned(b"\x08", ["z"])
+
+
+def test_a_number_without_end_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        pruned(b"\x08" + b"\x80" * 1_000_000, ["z"])
+    assert pruned(b"\x08" + b"\xff" * 9 + b"\x01", ["z"])  # the largest that there is
