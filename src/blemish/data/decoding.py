@@ -74,7 +74,7 @@ def decode(file: Opened, max_pixels: int, *, keep_unused_alpha: bool = False) ->
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process: a truncated file would be "
             "filled up with gray and taken for a picture. Set it to False.",
         )
-    if isinstance(image, JpegImageFile) and b"\xff\xd9" not in stream.read():
+    if isinstance(image, JpegImageFile) and stream.read().rfind(b"\xff\xd9") < 0:  # from the end, where it should be
         # The reader stands behind the start-of-scan marker. Pillow drops libjpeg's warnings, so a tail overwritten with
         # zeros would pass as gray. In entropy-coded data FF is always escaped: FFD9 can only be the end marker.
         raise ImageReadError(name, "truncated JPEG file (the end marker is missing)")
@@ -149,7 +149,8 @@ def _shallow_samples(image: ImageFile.ImageFile, name: str, keep_unused_alpha: b
         raise ImageReadError(name, "signed 8-bit samples: -1 would be read as 255. Save as unsigned samples.")
     _load(image)
     if not image.has_transparency_data:
-        return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8)
+        plain = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+        return np.array(plain)
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     alpha = rgba.getchannel("A")
     if alpha.getextrema() == (0, 0) and not keep_unused_alpha:

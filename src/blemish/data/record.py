@@ -33,7 +33,8 @@ _SAMPLED = 2**16
 def color_of(image: npt.NDArray[Any]) -> tuple[float, float]:
     """Mean of red - blue, and of the highest less the lowest channel, of (H, W, 3), uint8 or float32 in [0, 1]."""
     step = max(1, int((image.shape[0] * image.shape[1] / _SAMPLED) ** 0.5))
-    red, green, blue = np.moveaxis(image[::step, ::step], 2, 0)  # planes: NumPy is slow along an axis of three
+    # Planes, each in one piece: NumPy is slow along an axis of three, and where it has to skip.
+    red, green, blue = np.ascontiguousarray(np.moveaxis(image[::step, ::step], 2, 0))
     highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     exact = np.int64 if image.dtype == np.uint8 else np.float64
     red, blue, highest, lowest = (plane.sum(dtype=exact) for plane in (red, blue, highest, lowest))

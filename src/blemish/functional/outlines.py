@@ -37,25 +37,27 @@ def trace(labels: npt.NDArray[np.int32], count: int, *, origin: tuple[int, int] 
     """
     if not count:
         return []
-    rows, columns = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    padded = np.pad(labels[top : rows[-1] + 1, left : columns[-1] + 1], 1)
-    inside = padded != 0
-    corner_of = (slice(None, -1), slice(1, None))
-    parts = [
-        inside[vertical, horizontal] for vertical in corner_of for horizontal in corner_of
-    ]  # around each lattice point
+    padded = np.pad(labels, 1)
+    width, flat = padded.shape[1], padded.reshape(-1)
+    # A ring can only turn where a horizontal run of pixels begins or ends, at one of four lattice points around its
+    # ends. The number of a lattice point is that of the pixel above it and to the left.
+    place = np.flatnonzero(flat)
+    begins, ends = place[flat[place - 1] == 0], place[flat[place + 1] == 0]
+    lattice = np.unique(np.concatenate([begins - width - 1, begins - 1, ends - width, ends]))
+    around = [flat[lattice + step] for step in (0, 1, width, width + 1)]
+    parts = [part != 0 for part in around]
     differs, across = parts[0] ^ parts[3], (parts[0] == parts[3]) & (parts[1] == parts[2]) & (parts[0] ^ parts[1])
-    y, x = np.nonzero((differs ^ parts[1] ^ parts[2]) | across)  # one or three set, or two across
-    twice = across[y, x].astype(np.intp) + 1
+    turns = np.flatnonzero((differs ^ parts[1] ^ parts[2]) | across)  # one or three set, or two across
+    twice = across[turns].astype(np.intp) + 1
     second = np.repeat(np.cumsum(twice) - twice, twice) != np.arange(twice.sum())
-    y, x = np.repeat(y, twice), np.repeat(x, twice)
-    upper_left, upper_right, lower_left, lower_right = (part[y, x] for part in parts)
-    owner = np.max([padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]], axis=0)
+    turns = np.repeat(turns, twice)
+    y, x = np.divmod(lattice[turns], width)
+    upper_left, upper_right, lower_left, lower_right = (part[turns] for part in parts)
+    owner = np.max([part[turns] for part in around], axis=0)
 
     # Every corner joins one edge of its row, to the left or right of it, with one of its column, above or below. Where
     # pixels touch across, there are two corners in one place: the first takes the edge above.
-    double = across[y, x]
+    double = across[turns]
     leftwards = np.where(double, upper_left == second, upper_left != lower_left)
     upwards = np.where(double, ~second, upper_left != upper_right)
     after = np.empty(len(y), np.intp)
@@ -64,7 +66,7 @@ def trace(labels: npt.NDArray[np.int32], count: int, *, origin: tuple[int, int] 
 
     rings: list[list[Ring]] = [[] for _ in range(count)]
     following, owners = after.tolist(), owner.tolist()
-    points = list(zip((x + left + origin[0]).tolist(), (y + top + origin[1]).tolist(), strict=True))
+    points = list(zip((x + origin[0]).tolist(), (y + origin[1]).tolist(), strict=True))
     seen = bytearray(len(points))
     for start in range(len(points)):  # in raster order, so the outer ring of a component comes first
         ring, corner = [], start

@@ -1,13 +1,15 @@
 """From a mask to a list of defects: connected components and what is worth saying about each.
 
-Pure numpy, because it also runs beside an exported graph where torch is absent. A mask is cut into horizontal runs;
-runs that touch between neighboring rows are found by two binary searches and joined by a union-find whose steps are
-array operations, so no Python loop visits pixels, runs or rows.
+Pure numpy, because it also runs beside an exported graph where torch is absent. A mask is looked through once, for the
+places of its True pixels; all that follows takes as long as there are such pixels, however large the mask is. They form
+horizontal runs; runs that touch between neighboring rows are found by two binary searches and joined by a union-find
+whose steps are array operations, so no Python loop visits pixels, runs or rows.
 
 Maps are smoothed, so a mark that ends where the map falls below a threshold reaches beyond its defect, the further the
 higher its peak is. `cores` cuts each mark relative to its own.
 
-Axes: row (downwards), column (rightwards). Components are numbered from 1 in raster order of their first pixel.
+Axes: row (downwards), column (rightwards); the place of a pixel is row * width + column. Components are numbered from 1
+in raster order of their first pixel.
 """
 
 from __future__ import annotations
@@ -63,13 +65,16 @@ CORE = 0.75
 
 
 class _Runs(NamedTuple):
-    """Maximal horizontal stretches of True, in raster order: pixels [start, end) of `row` have component `label`."""
+    """Maximal horizontal stretches of True, in raster order: pixels [start, end) of `row` have component `label`, one
+    of `n` from 0 on. `pixel_label` is that of each True pixel, in raster order.
+    """
 
     row: Integers
     start: Integers
     end: Integers
     label: Integers
     n: int
+    pixel_label: Integers
 
 
 def label_components(mask: ArrayLike, connectivity: int = 8) -> tuple[NDArray[np.int32], int]:
@@ -83,8 +88,9 @@ def label_components(mask: ArrayLike, connectivity: int = 8) -> tuple[NDArray[np
         (H, W) int32 with 0 for background and 1..n for components; and n.
     """
     mask = _checked(mask)
-    runs = _label_runs(mask, connectivity)
-    return _painted(mask, runs.label[_run_of_pixels(runs)] + 1), runs.n
+    place = np.flatnonzero(mask)
+    runs = _label_runs(place, mask.shape[1], connectivity)
+    return _painted(mask.shape, place, runs.pixel_label + 1), runs.n
 
 
 def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) -> list[Region]:
@@ -102,35 +108,28 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     mask, score_map = _checked(mask), np.asarray(score_map)
     if score_map.shape != mask.shape:
         raise UsageError(f"mask and score_map must have one shape. Got {mask.shape} and {score_map.shape}.")
-    rows, columns = _extent(mask)  # of a large image a few pixels
-    mask, score_map, top_row, left = mask[rows, columns], score_map[rows, columns], rows.start, columns.start
-    score = score_map[mask].astype(np.float64)  # raster order, as the runs
+    place = np.flatnonzero(mask)  # raster order, as the runs
+    score = score_map.reshape(-1)[place].astype(np.float64)
     if not np.isfinite(score).all():
         raise NonFiniteError("The score map holds NaN or infinity within the mask: its regions can't be ranked.")
-    runs = _label_runs(mask, connectivity=8)
-    pixel_label = runs.label[_run_of_pixels(runs)]
-    area = np.bincount(pixel_label, minlength=runs.n)
-    mean = np.bincount(pixel_label, weights=score, minlength=runs.n) / area
+    width = max(1, mask.shape[1])
+    runs = _label_runs(place, width, connectivity=8)
+    area = np.bincount(runs.pixel_label, minlength=runs.n)
+    mean = np.bincount(runs.pixel_label, weights=score, minlength=runs.n) / area
     top = np.full(runs.n, -np.inf)
-    np.maximum.at(top, pixel_label, score)
-    at_top = np.flatnonzero(score == top[pixel_label])[::-1]
-    peak = np.empty(runs.n, np.int64)
-    peak[pixel_label[at_top]] = np.flatnonzero(mask)[
-        at_top
-    ]  # reversed, so that the first in raster order is written last
+    np.maximum.at(top, runs.pixel_label, score)
+    peak_y, peak_x = np.divmod(place[_first_at(top, runs.pixel_label, score)], width)
     box = np.full((runs.n, 4), np.iinfo(np.int64).max)
     np.minimum.at(box, runs.label, np.stack([runs.start, runs.row, -runs.end, -runs.row - 1], axis=1))
     box[:, 2:] *= -1
-    box += (left, top_row, left, top_row)
-    peak_y, peak_x = np.divmod(peak, max(1, mask.shape[1]))
     large = area >= min_area
     number = np.where(large, np.cumsum(large), 0)  # among the large ones, from 1
-    polygons = trace(_painted(mask, number[pixel_label]), int(large.sum()), origin=(left, top_row))
+    polygons = _outlines(place, width, number[runs.pixel_label], box)
     return [
         Region(
             box=(int(box[i, 0]), int(box[i, 1]), int(box[i, 2]), int(box[i, 3])),
             area=int(area[i]),
-            peak=(int(peak_x[i]) + left, int(peak_y[i]) + top_row),
+            peak=(int(peak_x[i]), int(peak_y[i])),
             peak_score=float(top[i]),
             mean_score=float(mean[i]),
             polygon=polygons[number[i] - 1],
@@ -153,25 +152,20 @@ def cores(mask: ArrayLike, score_map: ArrayLike, share: float = CORE) -> Mask:
     Returns:
         (H, W) bool.
     """
-    whole = _checked(mask)
-    found = np.zeros_like(whole)
-    rows, columns = _extent(whole)
-    mask = whole[rows, columns]
-    runs = _label_runs(mask, connectivity=8)
-    number = runs.label[_run_of_pixels(runs)]  # of the component of each True pixel, in raster order, as all below
-    score = np.asarray(score_map)[rows, columns][mask].astype(np.float64)
+    mask = _checked(mask)
+    place, width = np.flatnonzero(mask), mask.shape[1]  # in raster order, as all below
+    runs = _label_runs(place, width, connectivity=8)
+    score = np.asarray(score_map).reshape(-1)[place].astype(np.float64)
     score[np.isnan(score)] = np.inf
     peak = np.full(runs.n, -np.inf)
-    np.maximum.at(peak, number, score)
-    core = mask.copy()
-    core[mask] = score >= np.where(peak > 0, share * peak, -np.inf)[number]
-    at_peak = np.flatnonzero(score == peak[number])[::-1]
-    place = np.empty(runs.n, np.int64)
-    place[number[at_peak]] = at_peak  # reversed, so that the first in raster order is written last
-    piece, count = label_components(core)
-    chosen = np.zeros(count + 1, np.bool_)
-    chosen[piece[mask][place]] = True
-    found[rows, columns] = core & chosen[piece]
+    np.maximum.at(peak, runs.pixel_label, score)
+    reaching = score >= np.where(peak > 0, share * peak, -np.inf)[runs.pixel_label]
+    pieces = _label_runs(place[reaching], width, connectivity=8)
+    at_peak = np.cumsum(reaching)[_first_at(peak, runs.pixel_label, score)] - 1  # among those that reach
+    chosen = np.zeros(pieces.n, np.bool_)
+    chosen[pieces.pixel_label[at_peak]] = True
+    found = np.zeros(mask.shape, np.bool_)
+    found.reshape(-1)[place[reaching][chosen[pieces.pixel_label]]] = True
     return found
 
 
@@ -202,37 +196,42 @@ def _checked(mask: ArrayLike) -> Mask:
     return mask if mask.dtype == np.bool_ else np.asarray(mask != 0, dtype=np.bool_)
 
 
-def _extent(mask: Mask) -> tuple[slice, slice]:
-    """The rows, and the columns, from the first to the last that has anything."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    down = slice(int(rows[0]), int(rows[-1]) + 1)
-    columns = np.flatnonzero(mask[down].any(axis=0))
-    return down, slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _painted(mask: Mask, label: Integers) -> NDArray[np.int32]:
-    """(H, W) with the label of every True pixel, given in raster order."""
-    painted = np.zeros(mask.shape, np.int32)
-    painted[mask] = label
+def _painted(shape: tuple[int, ...], place: Integers, label: Integers) -> NDArray[np.int32]:
+    """(H, W) with the labels of the pixels at these places, and 0 elsewhere."""
+    painted = np.zeros(shape, np.int32)
+    painted.reshape(-1)[place] = label
     return painted
 
 
-def _run_of_pixels(runs: _Runs) -> Integers:
-    """The number of the run that each True pixel is in, in raster order."""
-    return np.repeat(np.arange(len(runs.label)), runs.end - runs.start)
+def _first_at(peak: NDArray[np.float64], pixel_label: Integers, score: NDArray[np.float64]) -> Integers:
+    """For each component the first of its pixels whose score is its peak."""
+    at_peak = np.flatnonzero(score == peak[pixel_label])[::-1]
+    first = np.empty(len(peak), np.int64)
+    first[pixel_label[at_peak]] = at_peak  # reversed, so that the first in raster order is written last
+    return first
 
 
-def _label_runs(mask: Mask, connectivity: int) -> _Runs:
+def _outlines(place: Integers, width: int, number: Integers, box: Integers) -> list[tuple[Ring, ...]]:
+    """The polygons of the components numbered from 1 on, see `trace`; pixels numbered 0 have none."""
+    if not number.any():
+        return []
+    (left, top), (right, bottom) = box[:, :2].min(axis=0).tolist(), box[:, 2:].max(axis=0).tolist()
+    rows, columns = np.divmod(place, width)
+    inner = (rows - top) * (right - left) + columns - left
+    labels = _painted((bottom - top, right - left), inner, number)
+    return trace(labels, int(number.max()), origin=(left, top))
+
+
+def _label_runs(place: Integers, width: int, connectivity: int) -> _Runs:
     if connectivity not in (4, 8):
         raise UsageError(f"connectivity must be 4 or 8. Got {connectivity}.")
-    width = mask.shape[1] + 2
-    padded = np.zeros((mask.shape[0], width), np.int8)
-    padded[:, 1:-1] = mask
-    step = np.diff(padded, axis=1)
-    row, start = np.nonzero(step == 1)
-    end = np.nonzero(step == -1)[1]
+    opens = np.ones(len(place), np.bool_)
+    opens[1:] = (np.diff(place) != 1) | (place[1:] % width == 0)
+    first = np.flatnonzero(opens)
+    length = np.diff(first, append=len(place))
+    row, start = np.divmod(place[first], max(1, width))
+    end = start + length
+    width += 2  # or a run that ends a row would touch the one that begins the next
 
     # Run b in the next row touches run a when b.end > a.start and b.start < a.end; diagonal contact allows equality.
     # Runs of one row don't overlap, so starts and ends both ascend and the touching b form one range.
@@ -245,7 +244,8 @@ def _label_runs(mask: Mask, connectivity: int) -> _Runs:
     offset = np.arange(len(upper)) - np.repeat(np.cumsum(touching) - touching, touching)
     root = _roots(len(row), upper, np.repeat(first, touching) + offset)
     is_root = root == np.arange(len(row))
-    return _Runs(row, start, end, (np.cumsum(is_root) - 1)[root], int(is_root.sum()))
+    label = (np.cumsum(is_root) - 1)[root]
+    return _Runs(row, start, end, label, int(is_root.sum()), np.repeat(label, length))
 
 
 def _roots(n: int, a: Integers, b: Integers) -> Integers:

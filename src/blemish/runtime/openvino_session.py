@@ -113,7 +113,7 @@ class OpenVinoBackend(GraphBackend):
         if not hasattr(self._local, "request"):
             compiled = self._compiled  # not self: a session in a cycle would keep its memory until the collector comes
             self._local.request = lru_cache(MAX_SIZES)(lambda size: compiled(size).create_infer_request())
-        results = self._local.request(size).infer(feed)
+        results = self._local.request(size).infer(feed, share_inputs=True, share_outputs=True)
         return [np.array(results[name]) for name in self._outputs]  # copies: the next run writes into these arrays
 
     def signature(self) -> dict[str, dict[str, str]]:

@@ -388,7 +388,8 @@ class Session:
         started = time.perf_counter()
         decision = decision or self.decision  # read once: label and threshold of a result belong together
         try:
-            outputs = self.backend.run(np.stack([item.image for item in stack]), decision)
+            images = stack[0].image[None] if len(stack) == 1 else np.stack([item.image for item in stack])
+            outputs = self.backend.run(images, decision)
         except (NonFiniteError, DataError) as error:
             if len(stack) > 1:  # one bad image must not take its neighbors along
                 for item in stack:

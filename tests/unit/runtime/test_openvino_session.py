@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from blemish import runtime
 from blemish.artifact import load
+from blemish.data.image_io import read_image
 from blemish.export import exporting
 from exported import content_of, traced
 
@@ -33,6 +36,22 @@ def test_a_session_may_end_in_another_thread(model_file: Path, tmp_path: Path) -
     exporting.write(traced(model_file), tmp_path / "m.xml", content_of(load(model_file)))
     ran = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "m.xml"], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout.split("\n")[:2]) == (0, ["handled", "goes on"]), ran.stderr
+
+
+def test_what_it_shares_with_the_runtime_stays_as_it_is(model_file: Path, tiles: Path, tmp_path: Path) -> None:
+    """Images are handed over without a copy, and the next run writes where the last one did."""
+    exporting.write(traced(model_file), tmp_path / "m.xml", content_of(load(model_file)))
+    session = runtime.load(tmp_path / "m.xml", threads=1)
+    good, other = (read_image(path) for path in sorted((tiles / "train" / "good").iterdir())[:2])
+    images = np.stack([good, other])
+    before = images.copy()
+    first = session(images[0])[0]
+    kept = [array.copy() for array in (first.anomaly_map, first.mask)]
+    second = session(images[1])[0]
+    assert np.array_equal(images, before)
+    assert np.array_equal(first.anomaly_map, kept[0])
+    assert np.array_equal(first.mask, kept[1])
+    assert not np.array_equal(first.anomaly_map, second.anomaly_map)
 
 
 SIZES = """
