@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from processes import Script
+
 SCARCE = """
 import resource, torch
 import blemish.runtime.torch_session
@@ -29,11 +31,12 @@ main()
 def test_memory_that_runs_out(model_file: Path, inside: Path) -> None:
     Image.new("L", (12_000, 12_000)).save("large.png", compress_level=1)
     words = ["predict", str(model_file), "large.png", "--out", "rows.csv"]
-    ran = subprocess.run([sys.executable, "-c", SCARCE, *words], capture_output=True, text=True)
-    assert ran.returncode == 5, ran.stderr
-    assert "error: memory ran out (" in ran.stderr
-    assert "Take a smaller --batch-size" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    with Script(SCARCE, *words) as process:
+        code, errors = process.wait(120)
+    assert code == 5, errors
+    assert "error: memory ran out (" in errors
+    assert "Take a smaller --batch-size" in errors
+    assert "Traceback" not in errors
 
 
 HANGING = """
@@ -65,18 +68,12 @@ VERBS = {
 def test_signals(verb: str, number: signal.Signals, tiles: Path, model_file: Path, inside: Path) -> None:
     """In the middle of a trainer, too, after a few images were read."""
     words = VERBS[verb].format(tiles=tiles, model=model_file).split()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANGING, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
+    with Script(HANGING, *words) as process:
         assert "hangs\n" in iter(process.stdout.readline, "")
         started = time.monotonic()
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + number, errors
+        process.signal(number)
+        code, errors = process.wait(60)
+    assert code == 128 + number, errors
     assert "Traceback" not in errors
     assert time.monotonic() - started < 10
     if verb == "predict":

@@ -7,8 +7,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from blemish import artifact
 from blemish.cli.predict import min_pixels
 from blemish.predictions.rows import COLUMNS
 from blemish.runtime import load
+from processes import Script
 
 
 def listing(folder: Path) -> list[str]:
@@ -305,16 +304,14 @@ def test_a_killed_run_is_continued(suffix: str, blemish: Any, model_file: Path, 
     options = [*names, "--batch-size", "2", "--save", "mask", "--save-dir", "seen"]
     assert blemish("predict", model_file, *options, "--out", f"whole.{suffix}", "--save-dir", "whole").code == 3
     command = ["predict", str(model_file), *options, "--out", f"rows.{suffix}"]
-    process = subprocess.Popen([sys.executable, "-c", HANGING, *command], stdout=subprocess.DEVNULL)
-    try:
+    with Script(HANGING, *command) as process:
         record, deadline = Path(f"rows.{suffix}.unfinished"), time.monotonic() + 300
         while not (record.exists() and '"images": 6' in record.read_text()):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.signal(signal.SIGKILL)
+        assert process.wait(10)[0] == -signal.SIGKILL
     assert not Path(f"rows.{suffix}").exists()
     shutil.copy("seen/0.png.mask.png", "seen/7.png.mask.png")  # as if it had come as far as the next batch's pictures
 

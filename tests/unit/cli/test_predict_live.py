@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import cv2
 import pytest
 
 from blemish.runtime import load
+from processes import COMMAND, Script
 
 
 @pytest.fixture
@@ -79,21 +79,15 @@ def test_standard_input(
 def test_a_watched_folder_until_ctrl_c(model_file: Path, parts: list[Path], inside: Path) -> None:
     """The verdict on each picture is printed before the next one comes."""
     Path("new").mkdir()
-    words = ["predict", model_file, "new", "--watch", "--out", "rows.jsonl"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "blemish", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
+    words = ("predict", model_file, "new", "--watch", "--out", "rows.jsonl")
+    with Script(COMMAND, *words) as process:
         assert process.stdout.readline().startswith("verdict")
         for name, part in zip(("a.png", "b.png"), parts, strict=False):
             shutil.copy(part, f"new/{name}")
             assert process.stdout.readline().rstrip().endswith(f"new/{name}")
-        process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, errors) == (0, "")
+        process.signal(signal.SIGINT)
+        ended, printed = process.wait(60), process.stdout.read()
+    assert ended == (0, "")
     assert printed == "2 images inspected, 1 anomalous, 0 could not be inspected.\n"
     assert len(Path("rows.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 

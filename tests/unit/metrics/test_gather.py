@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from blemish.data.batch import InferenceBatch
 from blemish.data.gather import decode_names, encode_names
 from blemish.metrics import Evaluator
 from blemish.synthetic.products import write_dataset
+from processes import two
 
 SCRIPT = """
 import copy
@@ -75,16 +72,8 @@ def test_two_processes_measure_like_one(tmp_path: Path) -> None:
     engine.fit(model, ImageDataModule(root, num_workers=0))
     model.save(tmp_path / "model.safetensors")
 
-    script = tmp_path / "measure_together.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended = two(SCRIPT, tmp_path)
+    assert [code for code, _ in ended] == [0, 0], ended
 
     alone = []
     for _ in ("calibrated", "raw"):
@@ -98,7 +87,7 @@ def test_two_processes_measure_like_one(tmp_path: Path) -> None:
 
 
 STATES = """
-import sys
+import os
 from datetime import timedelta
 
 import torch
@@ -131,10 +120,8 @@ def fed(metric, rank):
     return metric
 
 
-rank, port = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group(
-    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-)
+rank = int(os.environ["LOCAL_RANK"])
+dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
 for other, got in enumerate(gather_states(state(rank), torch.device("cpu"))):
     expected = state(other)
     assert got.keys() == expected.keys()
@@ -151,18 +138,10 @@ dist.destroy_process_group()
 """
 
 
-def test_states_of_two_processes(tmp_path: Path) -> None:
+def test_states_of_two_processes() -> None:
     """Any type and shape, also of different shapes, without a value, and with none at all."""
-    script = tmp_path / "states.py"
-    script.write_text(STATES, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(script)]
-    ranks = [subprocess.Popen([*command, str(rank), port], env=environment, stderr=subprocess.PIPE) for rank in (0, 1)]
-    errors = [process.communicate(timeout=180)[1].decode()[-3000:] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], errors
+    ended = two(STATES)
+    assert [code for code, _ in ended] == [0, 0], ended
 
 
 def test_names_as_rows() -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +20,7 @@ from blemish.errors import CalibrationError
 from blemish.post_processing import PostProcessor
 from blemish.synthetic.products import write_dataset
 from known import known
+from processes import two
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # data in memory need none
@@ -288,22 +284,12 @@ def test_the_share_of_a_process(wrap: Any, rank: int, seen: int, left: int) -> N
 
 def test_two_processes_calibrate_like_one(tmp_path: Path) -> None:
     """Odd numbers of images: the distributed sampler repeats one to fill up, which must not count twice."""
-    script = tmp_path / "calibrate_together.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended = two(SCRIPT, tmp_path)
+    assert [code for code, _ in ended] == [0, 0], ended
 
-    spec = known(importlib.util.spec_from_file_location("calibrate_alone", script))
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    alone, _ = module.calibrate(devices=1)
+    namespace: dict[str, Any] = {"__name__": "alone"}
+    exec(SCRIPT, namespace)
+    alone, _ = namespace["calibrate"](devices=1)
     alone = json.loads(json.dumps(alone))
     assert alone["too few"].startswith("max_false_alarm_rate=0.1 needs at least 9 normal scores. Got 5")
     for rank in (0, 1):
