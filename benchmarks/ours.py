@@ -16,9 +16,9 @@ from blemish.features.backbones import find
 from blemish.features.extractor import FeatureExtractor
 from blemish.functional.coreset import greedy_k_center
 from blemish.functional.curves import auroc
-from blemish.functional.distances import INDEX_QUERIES, make_index
 from blemish.functional.histogram import accumulate, empty_histogram, tally_histogram
 from blemish.functional.patches import to_rows
+from blemish.functional.search_index import QUERIES, make_index
 from blemish.functional.thresholds import f1_threshold_from_histogram
 from blemish.metrics import AUPRO
 from blemish.models.base import Detector
@@ -99,7 +99,7 @@ def latency(batch: int, repetitions: int) -> dict[str, Any]:
     index = make_index(model.bank.rows, model.bank.norms) if isinstance(model, Patchcore) else None
     if index is not None:
         patches = to_rows(model.features(images))[:, : len(index.columns)].contiguous()
-        parts = patches.split(INDEX_QUERIES)
+        parts = patches.split(QUERIES)
         found["product"] = seconds(lambda: [part @ index.columns for part in parts], repetitions, device)
     return found
 

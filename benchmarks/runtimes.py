@@ -11,6 +11,7 @@ to its end. Each runtime uses as many threads as it takes by itself.
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -143,19 +144,15 @@ def block(function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[floa
 
 
 class Installed:
-    """Answers as `common.Half` does; everything runs here."""
+    """Answers as `common.Half` does, with the versions of these libraries; everything runs here."""
 
     name = "ours"
 
+    def __init__(self, *libraries: str) -> None:
+        self.libraries = ("blemish", *(libraries or ("torch", "onnxruntime", "openvino")))
+
     def __call__(self, task: str) -> dict[str, Any]:
-        import onnxruntime
-        import openvino
-        import torch
-
-        import blemish
-
-        found = {"blemish": blemish, "torch": torch, "onnxruntime": onnxruntime, "openvino": openvino}
-        return {name: module.__version__ for name, module in found.items()}
+        return {name: importlib.import_module(name).__version__ for name in self.libraries}
 
 
 def main() -> None:

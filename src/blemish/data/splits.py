@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from blemish.data.index import Index, Sample
@@ -58,7 +59,7 @@ class Split:
             return tuple(self.fit[number] for number in self.by_fold)
         return {"held_out": self.calibrate, "validation": self.validation, "test": self.test}[self.policy]
 
-    @property
+    @cached_property
     def by_fold(self) -> list[int]:
         """Numbers of the images to fit on, fold by fold."""
         return sorted(range(len(self.folds)), key=self.folds.__getitem__)

@@ -24,6 +24,7 @@ from blemish.data.splits import Split
 from blemish.engine.post_processor import Calibration, PostProcessor
 from blemish.engine.probe import Probe, draws_of
 from blemish.errors import UsageError
+from blemish.functional.exact_products import exact_products
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
 from blemish.models.cross_fit import CrossFit
@@ -36,6 +37,9 @@ from blemish.models.patchcore.settings import PatchcoreSettings
 from blemish.models.subspace.detector import SubspaceDetector
 from blemish.models.subspace.settings import SubspaceSettings
 from blemish.post_processing.post_processor import DecisionModule
+
+KEPT_BYTES = 256 * 2**20
+"""Of features that a cross calibration remembers: those of 640 images as the default has them."""
 
 
 class AnomalyModule(LightningModule):
@@ -104,16 +108,17 @@ class AnomalyModule(LightningModule):
         """Starts observing: afresh, unless `resume` was called just before."""
         self.detector.begin()
         folds = self._split().folds
-        self._cross = CrossFit(self.detector, folds) if folds else None
+        self._cross = CrossFit(self.detector, folds, room=KEPT_BYTES) if folds else None
         self._observed = 0
 
     @torch.no_grad()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Observes a batch of good images; those that calibrate as well, for their folds, too."""
         features = self.detector.features(batch.image)
-        self.detector.observe(features)
-        if self._cross is not None:
-            self._cross.observe(features, self._observed)
+        with exact_products(features.device):
+            self.detector.observe(features)
+            if self._cross is not None:
+                self._cross.observe(features, self._observed)
         self._observed += len(features)
 
     def on_validation_start(self) -> None:
@@ -198,7 +203,9 @@ class AnomalyModule(LightningModule):
         """
         parts = []
         for i in range(len(batch)):
-            parts.append(self._scorer(first + i).inspect(batch.image[i : i + 1], batch.size[i : i + 1]))
+            place, image, size = first + i, batch.image[i : i + 1], batch.size[i : i + 1]
+            scorer, features = self._scorer(place), self._known_features(place)
+            parts.append(scorer.inspect(image, size) if features is None else scorer.inspect_features(features, size))
             self._plant(first + i, 1)
         return RawPrediction.joined(parts).batch(batch)
 
@@ -211,7 +218,15 @@ class AnomalyModule(LightningModule):
     def _scorer(self, place: int) -> Detector:
         """The detector that scores the calibration image at a place in their order: one that hasn't seen it."""
         order = self._split().by_fold
-        return self.detector if self._cross is None or place >= len(order) else self._cross.without(order[place])
+        if self._cross is None or place >= len(order):
+            return self.detector
+        with exact_products(self.detector.device):
+            return self._cross.without(order[place])
+
+    def _known_features(self, place: int) -> Tensor | None:
+        """What the fit kept of the calibration image at a place in their order."""
+        order = self._split().by_fold
+        return None if self._cross is None or place >= len(order) else self._cross.features_of(order[place])
 
     def _data(self) -> ImageDataModule | None:
         """The trainer's data module, where it is ours."""
@@ -225,7 +240,8 @@ class AnomalyModule(LightningModule):
 
     def _finish_once(self) -> None:
         if self.detector.is_observing and not self.trainer.sanity_checking:
-            self.detector.finish()
+            with exact_products(self.detector.device):
+                self.detector.finish()
 
 
 class Driver(AnomalyModule):

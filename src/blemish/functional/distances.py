@@ -5,16 +5,6 @@ kept, the full (Q, M) matrix never exists. The product cancels digits when x is 
 1e-7 |x|^2), so it only *ranks*: the distances that are returned are taken from the differences x - y themselves.
 Callers center queries and bank on a common point near the data, which shrinks |x| and with it the error of the ranking.
 
-`nearest_indexed` gives the same result for less. With an orthonormal basis of the bank's p leading principal
-directions, x = (x', x'') and y = (y', y'') split into the part inside and the rest, and the triangle inequality bounds
-the rest:
-
-    |x - y|^2  >=  |x' - y'|^2 + (|x''| - |y''|)^2  =  |x|^2 + |y|^2 - 2 (x'.y' + |x''| |y''|)
-
-which is again one product, of p + 1 columns instead of D. The row with the lowest bound is measured exactly; if no
-other bound lies below that distance, it is proven nearest. Otherwise a few more rows with low bounds are measured, and
-only queries that are still unproven are searched in full.
-
 `farthest` asks for less: which query lies farthest from the bank. None lies farther from all rows than from some of
 them, and so hardly any has to be searched for.
 """
@@ -32,21 +22,8 @@ QUERY_ROWS = 1024
 """Bank and query rows per product. Their 16 MB result is reused from the heap; larger ones the allocator fetches from
 the system each time, and the page faults cost more than the arithmetic."""
 
-
-INDEX_COLUMNS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Sizes of index to choose from, up to a quarter of the columns: more cost as much as the full product."""
-
-INDEX_MIN_COLUMNS = 256
-"""Below this the full product is bound by memory, and an index saves nothing."""
-
-INDEX_QUERIES = 256
-"""Queries per product with the index: their bounds, 5 MB for 5,120 rows, stay in the cache for the passes over them."""
-
 GROUP = 64
 """Minima are searched in groups: a minimum of numbers that lie side by side costs a twentieth of its position."""
-
-CANDIDATES = 8
-"""Groups from which a row is measured for a query whose first candidate isn't proven."""
 
 SAMPLE = 16
 """One in so many bank rows bounds how far a query can lie from the bank."""
@@ -94,65 +71,6 @@ def nearest(
     parts = (queries,) if torch.compiler.is_exporting() else queries.split(query_rows)
     found = [_nearest(part, bank, norms, k, block_rows) for part in parts]
     return Neighbors(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
-
-
-class SearchIndex(NamedTuple):
-    """What `nearest_indexed` prepares once per bank.
-
-    Attributes:
-        basis: (D, p) float32 orthonormal, the leading principal directions.
-        columns: (p + 1, M') float32, the rows in that basis and, last, the length of what the basis misses; M' is M
-            brought to whole groups.
-        norms: (M',) float32, of the rows; infinite where there is none.
-    """
-
-    basis: Tensor
-    columns: Tensor
-    norms: Tensor
-
-
-def make_index(bank: Tensor, norms: Tensor) -> SearchIndex | None:
-    """Prepares a bank (M, D) with its `square_norms` (M,) for `nearest_indexed`; None where an index wouldn't pay."""
-    rows = bank.float()
-    channels = rows.shape[1]
-    if channels < INDEX_MIN_COLUMNS or len(rows) < CANDIDATES * GROUP:
-        return None
-    _, directions = torch.linalg.eigh((rows.mT @ rows).double())  # ascending
-    # Some rows are searched among the others, to see what an index would prove.
-    sample = torch.arange(0, len(rows), -(-len(rows) // INDEX_QUERIES), device=rows.device)
-    missing = -len(rows) % GROUP
-    best, least = None, channels / 2
-    for size in INDEX_COLUMNS:
-        if size > channels // 4:
-            break
-        basis = directions[:, -size:].float().contiguous()
-        columns = F.pad(_split(rows, norms, basis).mT, (0, missing)).contiguous()
-        index = SearchIndex(basis, columns, F.pad(norms, (0, missing), value=torch.inf))
-        open_ = _first_candidate(rows[sample], rows, norms, index, sample)[-1]
-        # A query that its first candidate doesn't prove costs about a full product, most of it for memory that is read
-        # here and there. Half of the share: good patches lie nearer to the rows than a coreset's rows to each other.
-        cost = size + channels * len(open_) / len(sample) / 2
-        if cost < least:
-            best, least = index, cost
-    return best
-
-
-def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbors:
-    """`nearest` with k = 1, exact, at a fraction of the arithmetic; eager only, since how much is done depends on data.
-
-    Args:
-        queries: (Q, D) float32.
-        bank: (M, D) float32 or float16.
-        norms: (M,) float32, `square_norms(bank)`.
-        index: `make_index(bank, norms)`.
-    """
-    found = [_nearest_by_bounds(part, bank, norms, index) for part in queries.split(INDEX_QUERIES)]
-    row, squared, proven = (torch.cat(tensors) for tensors in zip(*found, strict=True))
-    unproven = (~proven).nonzero()[:, 0]
-    if len(unproven):
-        full = nearest(queries[unproven], bank, norms)
-        row[unproven], squared[unproven] = full.row, full.distance.square()
-    return Neighbors(squared.sqrt(), row)
 
 
 def farthest(queries: Tensor, images: int, bank: Tensor, norms: Tensor) -> Neighbors:
@@ -216,7 +134,7 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: i
             value, row = rank.topk(min(k, len(block)), dim=1, largest=False)
         else:
             missing = -len(block) % GROUP  # padding by nothing would copy
-            row = _lowest(F.pad(rank, (0, missing), value=torch.inf) if missing else rank, 1, len(block))
+            row = _lowest(F.pad(rank, (0, missing), value=torch.inf) if missing else rank, len(block))
             value = rank.gather(1, row)
         values.append(value)
         rows.append(row + start)
@@ -227,56 +145,9 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: i
     return Neighbors(distance, row.gather(1, order))
 
 
-def _split(points: Tensor, norms: Tensor, basis: Tensor) -> Tensor:
-    """(n, D) -> (n, p + 1): coordinates in the basis, and the length of the rest, rounded up."""
-    inside = points @ basis  # (n, p)
-    # The difference cancels where the basis misses little. A rest that is too long only lowers a bound; one that is too
-    # short would prove what isn't so.
-    rest = ((norms - inside.square().sum(dim=1)).clamp(min=0.0) + 1e-6 * norms).sqrt()
-    return torch.cat([inside, rest[:, None]], dim=1)  # (n, p + 1)
-
-
-def _lowest(bound: Tensor, groups: int, rows: int) -> Tensor:
-    """(q, M') -> (q, groups): the row of the lowest bound in each of the groups that hold the lowest ones."""
-    grouped: Tensor = bound.unflatten(1, (-1, GROUP))  # (q, M' / GROUP, GROUP)
-    chosen = grouped.amin(dim=2).topk(groups, dim=1, largest=False)[1]  # (q, groups)
-    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).argmin(dim=2)  # (q, groups)
-    return (chosen * GROUP + inside).clamp(max=rows - 1)  # a group without a finite bound gives any row
-
-
-def _first_candidate(
-    queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex, besides: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Measures the row with the lowest bound; without the rows `besides` (q,), one of each query's own.
-
-    Returns:
-        The bounds (q, M') less |x|^2, infinite where measured; the row (q, 1); its squared distance (q, 1); what
-        another bound must exceed that distance by (q,); and which queries are still open.
-    """
-    own = square_norms(queries)  # (q,)
-    bound = torch.addmm(index.norms, _split(queries, own, index.basis), index.columns, alpha=-2.0)  # (q, M')
-    if besides is not None:
-        bound.scatter_(1, besides[:, None], torch.inf)
-    row = _lowest(bound, 1, len(bank))  # (q, 1)
-    squared = squared_distances(queries, bank, row)  # (q, 1)
-    # Bounds are rounded: one that is only just above the distance proves nothing.
-    slack = 1e-5 * (own + norms.max()) - own  # (q,)
-    bound.scatter_(1, row, torch.inf)
-    return bound, row, squared, slack, (bound.amin(dim=1) < squared[:, 0] + slack).nonzero()[:, 0]
-
-
-def _nearest_by_bounds(
-    queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest row (q, 1) among those with the lowest bounds, its squared distance, and whether none is nearer."""
-    bound, row, squared, slack, open_ = _first_candidate(queries, bank, norms, index)
-    proven = torch.ones_like(slack, dtype=torch.bool)
-    if len(open_):
-        left = bound[open_]  # (o, M')
-        rows = _lowest(left, CANDIDATES, len(bank))  # (o, c)
-        left.scatter_(1, rows, torch.inf)
-        rows = torch.cat([row[open_], rows], dim=1)  # (o, 1 + c)
-        best, which = squared_distances(queries[open_], bank, rows).min(dim=1, keepdim=True)  # (o, 1)
-        row[open_], squared[open_] = rows.gather(1, which), best
-        proven[open_] = left.amin(dim=1) >= best[:, 0] + slack[open_]
-    return row, squared, proven
+def _lowest(rank: Tensor, rows: int) -> Tensor:
+    """(q, M') -> (q, 1): the row that ranks lowest; M' is a multiple of `GROUP`."""
+    grouped: Tensor = rank.unflatten(1, (-1, GROUP))  # (q, M' / GROUP, GROUP)
+    chosen = grouped.amin(dim=2).topk(1, dim=1, largest=False)[1]  # (q, 1)
+    inside = grouped.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).argmin(dim=2)  # (q, 1)
+    return (chosen * GROUP + inside).clamp(max=rows - 1)  # a group without a finite rank gives any row

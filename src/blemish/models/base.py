@@ -31,6 +31,7 @@ from blemish.data.roi import run_lengths
 from blemish.errors import NonFiniteError, NotFittedError, UsageError
 from blemish.features.backbones import default_layers
 from blemish.features.extractor import FeatureExtractor
+from blemish.functional.exact_products import exact_products
 from blemish.functional.patches import worst_mean
 from blemish.functional.regions import Region, cores, find_regions, highest
 from blemish.models.components import moments
@@ -338,8 +339,9 @@ class Detector(nn.Module, ABC):
         Raises:
             NonFiniteError: in eager mode, if a feature is NaN or infinite.
         """
-        layers = self.extractor(images) if self.tiler is None else self.tiler(self.extractor, images)
-        embedding = self.embed(layers)
+        with exact_products(images.device):
+            layers = self.extractor(images) if self.tiler is None else self.tiler(self.extractor, images)
+            embedding = self.embed(layers)
         if not torch.compiler.is_exporting() and not bool(embedding.isfinite().all()):
             raise NonFiniteError(
                 f"Backbone {self.extractor.backbone!r} returned features that are NaN or infinite. Check its weights "
@@ -361,7 +363,14 @@ class Detector(nn.Module, ABC):
             NotFittedError: before `fit`.
         """
         self._require_fitted()
-        return self._judge(self.features(images), size)
+        return self.inspect_features(self.features(images), size)
+
+    def inspect_features(self, features: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> RawPrediction:
+        """`inspect` of images whose `features` (N, D, gh, gw) are known."""
+        with exact_products(features.device):
+            score, maps = self.score(features)  # (N,), (N, 1, h, w)
+            restored = self.pre_processor.restore(maps, size)  # (N, H, W)
+        return RawPrediction(score, restored, self._roi_of(restored))
 
     def forward(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
         """The whole path: (N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> verdicts, maps and masks at (H, W).
@@ -373,7 +382,8 @@ class Detector(nn.Module, ABC):
         Raises:
             NotFittedError: before `fit`. NonFiniteError: in eager mode, for scores without a meaning.
         """
-        raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
+        with exact_products(images.device):
+            raw = self.inspect(self.pre_processor(images), (images.shape[1], images.shape[2]))
         return self._decide(raw.batch(), decision)
 
     def judge(self, images: Tensor, decision: Decision | None = None) -> InferenceBatch:
@@ -390,7 +400,8 @@ class Detector(nn.Module, ABC):
             NotFittedError, NonFiniteError: as `forward`.
         """
         self._require_fitted()
-        score = self.score_alone(self.features(self.pre_processor(images)))
+        with exact_products(images.device):
+            score = self.score_alone(self.features(self.pre_processor(images)))
         return self._decide(InferenceBatch(pred_score=score), decision)
 
     @torch.inference_mode()
@@ -420,7 +431,7 @@ class Detector(nn.Module, ABC):
         pixels = torch.as_tensor(image, device=self.device)[None]
         size = (pixels.shape[1], pixels.shape[2])
         features = self.features(self.pre_processor(pixels))
-        raw = self._judge(features, size)
+        raw = self.inspect_features(features, size)
         patches, heights = self.map_maker.patches(features)[0], raw.maps[0].cpu().numpy()  # (P, D), (H, W)
         threshold = decision.pixel.effective_threshold
         if regions is None:
@@ -474,11 +485,6 @@ class Detector(nn.Module, ABC):
         exporting = importlib.import_module("blemish.export.exporting")
         done: Exported = exporting.export(self, root, export_mode, **options)
         return done
-
-    def _judge(self, features: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> RawPrediction:
-        score, maps = self.score(features)  # (N,), (N, 1, h, w)
-        restored = self.pre_processor.restore(maps, size)  # (N, H, W)
-        return RawPrediction(score, restored, self._roi_of(restored))
 
     def _decide(self, raw: InferenceBatch, decision: Decision | None) -> InferenceBatch:
         processor = self.post_processor if decision is None else self.decider.with_decision(decision)

@@ -5,7 +5,8 @@ observed, merged, makes the detector that scores the fold (cross-conformal predi
 2021). Every image is observed twice, once for its fold and once for the detector that is delivered, and scored once: no
 fold needs a pass of its own. Banks select their rows anew for every fold; moments merge exactly.
 
-Memory: what the folds have observed, and one merged detector at a time, if images are scored fold by fold.
+Memory: what the folds have observed, one merged detector at a time, if images are scored fold by fold, and as many
+bytes of features as are asked for: those of images that needn't go through the backbone again to be scored.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ class CrossFit:
         folds: fold number of every image that will be observed, from 0.
         first: number of the first of these images, where others observe those before.
         count: how many folds there are, where these images may not be in all of them.
+        room: bytes of features to keep, see `features_of`.
     """
 
-    def __init__(self, detector: Detector, folds: Sequence[int], first: int = 0, count: int | None = None) -> None:
+    def __init__(
+        self, detector: Detector, folds: Sequence[int], first: int = 0, count: int | None = None, room: int = 0
+    ) -> None:
         self._blank = detector.twin()
         self._folds, self._first = list(folds), first
         self._observers = [self._observer() for _ in range(count or max(self._folds) + 1)]
         self._merged: tuple[int, Detector] | None = None
+        self._room = room
+        self._kept: dict[int, Tensor] = {}
 
     def observe(self, features: Tensor, first: int) -> None:
         """Takes patch features (N, D, gh, gw) of the images number `first`, `first` + 1, ..."""
@@ -41,6 +47,14 @@ class CrossFit:
         for fold in dict.fromkeys(folds):
             inside = [i for i, other in enumerate(folds) if other == fold]
             self._observers[fold].observe(features[inside], [first + i for i in inside])
+        for number, one in enumerate(features.split(1), first):
+            if one.nbytes <= self._room:
+                self._room -= one.nbytes
+                self._kept[number] = one.clone()  # not a view of the batch
+
+    def features_of(self, number: int) -> Tensor | None:
+        """What was observed of image `number`, (1, D, gh, gw), once; None where there was no room to keep it."""
+        return self._kept.pop(number, None)
 
     def observed_states(self) -> list[dict[str, Tensor]]:
         """What was observed of each fold, see `Detector.observed_state`."""

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
-from blemish.engine import Engine
+from blemish.engine import Engine, module
 from blemish.engine import engine as engine_module
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
 from blemish.models import detectors
@@ -400,6 +400,24 @@ def test_cookies(realdata: Any) -> None:
     assert result.image_auroc.value is not None
     assert result.image_auroc.value >= 0.9
     assert known(processor(model).record).source == "held_out"
+
+
+@pytest.mark.parametrize(("room", "passes"), [(2**30, 1), (5 * 8 * 8 * 8 * 4, None), (0, 2)])
+def test_images_that_cross_calibrate_go_through_the_backbone_once(
+    tiles: Path, room: int, passes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as there is room for their features, which changes no threshold."""
+    monkeypatch.setattr(module, "KEPT_BYTES", room)
+    model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
+    seen: list[int] = []
+    model.extractor.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
+    run().fit(model, data(tiles, calibrate_on="cross", planted=0))
+    count = len(data(tiles, calibrate_on="cross").split.fit)
+    assert sum(seen) == (2 * count - 5 if passes is None else passes * count)
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    again = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
+    run().fit(again, data(tiles, calibrate_on="cross", planted=0))
+    assert processor(model).decision == processor(again).decision
 
 
 def test_cross_calibration_again_takes_new_images_alone(tiles: Path, tmp_path: Path) -> None:

@@ -7,30 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from blemish.functional import distances
-from blemish.functional.distances import (
-    FIRST,
-    farthest,
-    make_index,
-    nearest,
-    nearest_indexed,
-    reweighted_score,
-    square_norms,
-)
-from known import known
+from blemish.functional.distances import FIRST, farthest, nearest, reweighted_score, square_norms
+from clouds import brute_force, features, points
 
 GOLDEN = Path(os.environ.get("BLEMISH_GOLDEN", "../shared/golden")) / "peer_numbers.npz"
-
-
-def points(n: int, channels: int = 16, seed: int = 0) -> Tensor:
-    return torch.randn(n, channels, generator=torch.Generator().manual_seed(seed))
-
-
-def brute_force(queries: Tensor, bank: Tensor) -> Tensor:
-    """(Q, M) float64 distances from differences."""
-    return (queries.double()[:, None] - bank.double()[None]).square().sum(dim=2).sqrt()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -43,35 +24,6 @@ def test_nearest_is_brute_force(block: int, k: int, dtype: torch.dtype) -> None:
     assert found.distance.dtype == torch.float32
     assert torch.equal(found.row, rows)
     torch.testing.assert_close(found.distance.double(), values, rtol=1e-6, atol=0)
-
-
-def features(n: int, decay: float, seed: int) -> Tensor:
-    """Points whose variance falls with the channel, as that of a backbone's features does; decay 0 is isotropic."""
-    rotation = torch.linalg.qr(points(256, 256, seed=9))[0]
-    return (points(n, 256, seed) * torch.arange(1, 257) ** -decay) @ rotation
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-def test_the_index_finds_what_brute_force_finds(decay: float, dtype: torch.dtype) -> None:
-    """Queries like the bank, which bounds prove, and others, for which all rows are searched."""
-    queries, bank = features(300, decay, 1), features(700, 1.0, 2).to(dtype)
-    queries[:50] = bank[:50].float() + 1e-4 * points(50, 256)  # almost on the bank
-    norms = square_norms(bank)
-    index = known(make_index(bank, norms))
-    found = nearest_indexed(queries, bank, norms, index)
-    values, rows = brute_force(queries, bank).topk(1, dim=1, largest=False)
-    assert torch.equal(found.row, rows)
-    torch.testing.assert_close(found.distance.double(), values, rtol=1e-6, atol=1e-7)
-
-
-def test_the_index_searches_few_queries_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, bank = features(600, 1.0, 1), features(2000, 1.0, 2)
-    norms, searched = square_norms(bank), []
-    index = known(make_index(bank, norms))
-    monkeypatch.setattr(distances, "nearest", lambda q, *rest: searched.append(len(q)) or nearest(q, *rest))
-    nearest_indexed(queries, bank, norms, index)
-    assert sum(searched) < 0.02 * len(queries)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -103,12 +55,6 @@ def test_what_is_no_number_is_not_taken_for_near(where: slice) -> None:
     assert first.isnan()
     assert not second.isnan()
     assert farthest(torch.full_like(queries, torch.nan), 1, bank, square_norms(bank)).distance.isnan().all()
-
-
-def test_no_index_where_it_would_not_pay() -> None:
-    narrow, short, without_directions = points(500, 64), points(4, 512), features(700, 0.0, 2)
-    for bank in (narrow, short, without_directions):
-        assert make_index(bank, square_norms(bank)) is None
 
 
 def test_a_small_bank_has_no_more_neighbors_than_rows() -> None:
@@ -143,21 +89,6 @@ def test_neighbors_that_the_product_cannot_order_come_in_order() -> None:
     true = brute_force(bank, bank).gather(1, found.row)
     torch.testing.assert_close(found.distance.double(), true, rtol=1e-6, atol=0)
     assert bool((found.distance.diff(dim=1) >= 0).all())
-
-
-def test_an_index_is_not_misled_by_rows_that_its_basis_almost_holds() -> None:
-    """What the basis misses is lost in rounding, but decides for queries that lie far outside of it."""
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.linalg.qr(points(256, 256))[0]
-    plane = points(4000, 64, seed=1) @ axes[:, :64].T
-    plane[2000:] = plane[:2000] + 0.01 * plane[2000:]  # neighbors in pairs
-    bank = plane + 2e-3 * torch.randn(4000, 1, generator=generator) * axes[:, 64]
-    queries = plane[:500] + 3 * axes[:, 64]
-    norms = square_norms(bank)
-    index = known(make_index(bank, norms))
-    found, expected = nearest_indexed(queries, bank, norms, index), nearest(queries, bank, norms)
-    assert torch.equal(found.row, expected.row)
-    torch.testing.assert_close(found.distance, expected.distance, rtol=1e-6, atol=0)
 
 
 def test_inputs_stay_as_they_were() -> None:

@@ -18,16 +18,8 @@ from torch import Tensor
 from blemish.errors import DataError
 from blemish.extras import require
 from blemish.functional.coreset import greedy_k_center
-from blemish.functional.distances import (
-    Neighbors,
-    SearchIndex,
-    farthest,
-    make_index,
-    nearest,
-    nearest_indexed,
-    reweighted_score,
-    square_norms,
-)
+from blemish.functional.distances import Neighbors, farthest, nearest, reweighted_score, square_norms
+from blemish.functional.search_index import SearchIndex, make_index, nearest_indexed
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.patchcore.approximate import ApproximateIndex
 from blemish.models.patchcore.patch_stream import PatchStream, rows_of
