@@ -52,6 +52,8 @@ def details(name: str, results: Path) -> str:
     rows = [[show(row[column]) for column in columns] for row in record["rows"]]
     machine = record["machine"]
     facts = [f"{machine['cpu']}, {machine['cores']} cores", f"Python {machine['python']}"]
+    if "card" in record["arguments"]:
+        facts.insert(1, record["arguments"]["card"])
     for half in record["versions"].values():
         facts.append(", ".join(f"{package} {version}" for package, version in half.items()))
     return f"{table(columns, rows)}\n\nMeasured on: {'; '.join(facts)}."

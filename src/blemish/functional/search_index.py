@@ -37,8 +37,8 @@ MIN_COLUMNS = 256
 QUERIES = 256
 """Queries per product on a CPU: their bounds, 5 MB for 5,120 rows, stay in the cache for the passes over them."""
 
-DEVICE_BOUNDS = 64 * 2**20
-"""Bounds per product on a GPU, where a product costs a launch: 256 MB."""
+DEVICE_BOUNDS = 128 * 2**20
+"""Bounds per product on a GPU, where a product costs some forty launches: 512 MB."""
 
 NORM_PARTS = 3
 """Halves that add up to a float."""
@@ -103,7 +103,8 @@ class HalfIndex(NamedTuple):
             values = torch.mm(halves, self.columns, out_dtype=torch.float32)
         else:  # nobody gains by it, but what is computed is the same
             values = halves.float() @ self.columns.float()
-        return Bounds(values, 2.0 / self.scale**2, 2.0 * (own.sqrt() * self.lost + lost * self.longest))
+        summed = len(self.columns) * 2.0**-23 * own.sqrt() * self.longest  # what adding up so many products may take
+        return Bounds(values, 2.0 / self.scale**2, 2.0 * (own.sqrt() * self.lost + lost * self.longest + summed))
 
 
 SearchIndex: TypeAlias = PrincipalIndex | HalfIndex
@@ -210,7 +211,7 @@ class _Candidates:
 
     def __init__(self, values: Tensor) -> None:
         self.grouped: Tensor = values.unflatten(1, (-1, GROUP))  # (q, M' / GROUP, GROUP)
-        self.lowest = self.grouped.amin(dim=2)  # (q, M' / GROUP): of what wasn't taken
+        self.lowest: Tensor = self.grouped.amin(dim=2)  # (q, M' / GROUP): of what wasn't taken
 
     def take(self, queries: Tensor, groups: int, rows: int) -> Tensor:
         """(o,) indices of queries -> (o, groups): the row with the lowest bound in each of the groups that hold the
@@ -223,11 +224,13 @@ class _Candidates:
         inside.scatter_(2, place[:, :, None], torch.inf)
         self.grouped[queries[:, None], chosen, place] = torch.inf
         self.lowest[queries[:, None], chosen] = inside.amin(dim=2)
-        return (chosen * GROUP + place).clamp(max=rows - 1)  # a group without a finite bound gives any row
+        taken: Tensor = chosen * GROUP + place
+        return taken.clamp(max=rows - 1)  # a group without a finite bound gives any row
 
     def least(self, queries: Tensor) -> Tensor:
         """The lowest bound of each query (o,) that wasn't taken: (o,)."""
-        return self.lowest[queries].amin(dim=1)
+        least: Tensor = self.lowest[queries].amin(dim=1)
+        return least
 
 
 class _Search:
