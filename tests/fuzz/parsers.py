@@ -86,7 +86,7 @@ def header(folder: Path) -> tuple[list[bytes], Feed]:
 def graph(folder: Path) -> tuple[list[bytes], Feed]:
     from blemish.artifact import load, manifest_of
     from blemish.runtime.graph_session import GraphBackend, parse_metadata
-    from blemish.runtime.session import Session
+    from blemish.runtime.session import VERDICT, Session
 
     good = load(models(folder)[0])
     content = {
@@ -97,9 +97,7 @@ def graph(folder: Path) -> tuple[list[bytes], Feed]:
     }
 
     def feed(data: bytes) -> None:
-        backend = GraphBackend(
-            parse_metadata(data.decode(errors="replace"), "graph.onnx", "0" * 64), "0" * 64, verdict_only=False
-        )
+        backend = GraphBackend(parse_metadata(data.decode(errors="replace"), "graph.onnx", "0" * 64), "0" * 64, VERDICT)
         _ = Session(backend).reading, backend.roi, backend.color
 
     return [json.dumps(content).encode()], feed

@@ -102,11 +102,9 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from blemish.errors import ArtifactError
     from blemish.export.report import ParityReport
     from blemish.manifest import Manifest
-    from blemish.runtime import load
-    from blemish.runtime.graph_session import GraphBackend
+    from blemish.runtime.whole import open_whole
 
-    backend = load(path).backend
-    assert isinstance(backend, GraphBackend)
+    backend = open_whole(path)
     content = backend.content
     try:
         graph = {"static": content["static"], "precision": content["precision"], **backend.signature()}

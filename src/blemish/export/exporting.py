@@ -27,6 +27,7 @@ from blemish.files import replacing, replacing_together
 from blemish.models.base import Detector, ExportMode
 from blemish.runtime import load
 from blemish.runtime.session import Backend
+from blemish.runtime.whole import open_whole
 from blemish.seal import BLANK, write_seal
 from blemish.signing import made_here
 
@@ -213,7 +214,7 @@ def _runtimes(graph: Any, folder: Path, content: Mapping[str, Any], suffixes: It
         if importlib.util.find_spec(RUNTIMES[suffix]):
             write(graph, folder / f"trial{suffix}", content)
             with made_here():
-                runtimes[RUNTIMES[suffix]] = load(folder / f"trial{suffix}").backend
+                runtimes[RUNTIMES[suffix]] = open_whole(folder / f"trial{suffix}")
     if not runtimes:
         extras = sorted({EXTRAS[RUNTIMES[suffix]] for suffix in suffixes})
         wanted = " or ".join(f'"blemish[{extra}]"' for extra in extras)

@@ -124,7 +124,8 @@ def find_regions(mask: ArrayLike, score_map: ArrayLike, *, min_area: int = 1) ->
     box[:, 2:] *= -1
     large = area >= min_area
     number = np.where(large, np.cumsum(large), 0)  # among the large ones, from 1
-    polygons = _outlines(place, width, number[runs.pixel_label], box)
+    kept = large[runs.pixel_label]
+    polygons = trace(place[kept], number[runs.pixel_label[kept]], int(large.sum()), width)
     return [
         Region(
             box=(int(box[i, 0]), int(box[i, 1]), int(box[i, 2]), int(box[i, 3])),
@@ -209,17 +210,6 @@ def _first_at(peak: NDArray[np.float64], pixel_label: Integers, score: NDArray[n
     first = np.empty(len(peak), np.int64)
     first[pixel_label[at_peak]] = at_peak  # reversed, so that the first in raster order is written last
     return first
-
-
-def _outlines(place: Integers, width: int, number: Integers, box: Integers) -> list[tuple[Ring, ...]]:
-    """The polygons of the components numbered from 1 on, see `trace`; pixels numbered 0 have none."""
-    if not number.any():
-        return []
-    (left, top), (right, bottom) = box[:, :2].min(axis=0).tolist(), box[:, 2:].max(axis=0).tolist()
-    rows, columns = np.divmod(place, width)
-    inner = (rows - top) * (right - left) + columns - left
-    labels = _painted((bottom - top, right - left), inner, number)
-    return trace(labels, int(number.max()), origin=(left, top))
 
 
 def _label_runs(place: Integers, width: int, connectivity: int) -> _Runs:

@@ -1,12 +1,13 @@
 """What sessions over exported graphs have in common: the metadata, the settings, and what a graph takes.
 
-A graph decides by itself. What is computed here from its thresholds is only shown beside its verdicts.
+A graph decides about images by itself. Of pixels a session asks for the raw map alone: normalizing millions of them and
+marking those beyond the threshold takes a graph longer than the rule of `functional.verdict`, which is the graph's own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import CalibrationRecord, Decision
-from blemish.runtime.session import VERDICT, Outputs
+from blemish.runtime.session import RAW, VERDICT, Outputs
 from blemish.seal import read_seal
 
 _NO_PATCHES = (
@@ -61,27 +62,20 @@ class GraphBackend:
     Args:
         content: the metadata that the exporter wrote, checked by `parse_metadata`.
         fingerprint: of the file.
-        verdict_only: see `blemish.runtime.load`.
+        outputs: those of the graph that it is asked for, see `wanted`.
 
     Attributes:
-        content, verdict_only: the same. decision: the one it was exported with.
+        content, outputs: the same. decision: the one it was exported with. verdict_only: see `blemish.runtime.load`.
     """
 
-    def __init__(self, content: Mapping[str, Any], fingerprint: str | None, verdict_only: bool) -> None:
-        self.content = content
+    def __init__(self, content: Mapping[str, Any], fingerprint: str | None, outputs: tuple[str, ...]) -> None:
+        self.content, self.outputs, self.verdict_only = content, outputs, outputs == VERDICT
         self.decision = Decision.from_dict(content["decision"], record_of(content))
-        self.fingerprint, self.verdict_only = fingerprint, verdict_only
+        self.fingerprint = fingerprint
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Runs the graph on "image" and `SETTINGS`; the arrays of `Outputs`, in its order."""
+        """Runs the graph on "image" and `SETTINGS`; the arrays of `outputs`, in their order."""
         raise NotImplementedError
-
-    def wanted(self, names: Iterable[str]) -> list[str]:
-        """What to ask a graph with these outputs for, in the order of `Outputs`: those of earlier versions give no raw
-        map.
-        """
-        there = {*names, *Outputs._fields[:-1]}
-        return [name for name in (VERDICT if self.verdict_only else Outputs._fields) if name in there]
 
     def signature(self) -> dict[str, dict[str, str]]:
         """Under "inputs" and "outputs": name -> type and shape, in the runtime's words."""
@@ -151,12 +145,24 @@ class GraphBackend:
                 short = count - len(stack)  # a fixed batch is filled up with copies, whose results are dropped
                 full = np.concatenate([stack, np.repeat(stack[-1:], short, axis=0)]) if short else stack
                 parts.append([array[: len(stack)] for array in self.infer({"image": full, **feed})])
-        outputs = Outputs(
-            *(np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
-        )
+        joined = (np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
+        outputs = Outputs(**dict(zip(self.outputs, joined, strict=True)))
         if not np.isfinite(outputs.raw_score).all():
             raise NonFiniteError("The score is NaN or infinite, so there is no verdict. Check the image and the file.")
         return outputs
+
+
+def wanted(names: Collection[str], *, verdict_only: bool, whole: bool) -> tuple[str, ...]:
+    """What to ask a graph for.
+
+    Args:
+        names: of its outputs; graphs of earlier versions give no raw map.
+        verdict_only: see `blemish.runtime.load`.
+        whole: everything that it decides about pixels, as the comparison after an export needs it.
+    """
+    if verdict_only:
+        return VERDICT
+    return tuple(name for name in Outputs._fields if name in names) if whole or "raw_map" not in names else RAW
 
 
 def parse_metadata(text: str | None, path: str, fingerprint: str | None) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from blemish.errors import ArtifactError, UsageError
-from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
-from blemish.runtime.pruning import pruned
-from blemish.runtime.session import VERDICT, Session
+from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata, wanted
+from blemish.runtime.pruning import output_names, pruned
+from blemish.runtime.session import Session
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -33,6 +33,7 @@ class OnnxBackend(GraphBackend):
         device: one of `PROVIDERS`, with ":1" for the second one.
         threads: threads per operator; None lets ONNX Runtime decide.
         verdict_only: see `blemish.runtime.load`.
+        whole: see `blemish.runtime.graph_session.wanted`.
 
     Raises:
         ArtifactError: if the file is missing, damaged or foreign. UsageError: if there is no such device here.
@@ -45,6 +46,7 @@ class OnnxBackend(GraphBackend):
         threads: int | None = None,
         *,
         verdict_only: bool = False,
+        whole: bool = False,
     ) -> None:
         fingerprint = checked_seal(Path(path))
         options = onnxruntime.SessionOptions()
@@ -52,7 +54,9 @@ class OnnxBackend(GraphBackend):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            graph = pruned(Path(path).read_bytes(), VERDICT) if verdict_only else os.fspath(path)
+            graph = Path(path).read_bytes()
+            outputs = wanted(output_names(graph), verdict_only=verdict_only, whole=whole)
+            graph = pruned(graph, outputs)
             self._session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
         except UsageError:
             raise
@@ -61,12 +65,11 @@ class OnnxBackend(GraphBackend):
                 f"{os.fspath(path)} can't be run: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = self._session.get_modelmeta().custom_metadata_map.get("blemish")
-        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint, verdict_only)
-        self._outputs = self.wanted(output.name for output in self._session.get_outputs())
+        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint, outputs)
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """See `GraphBackend.infer`."""
-        arrays: list[npt.NDArray[Any]] = self._session.run(self._outputs, feed)
+        arrays: list[npt.NDArray[Any]] = self._session.run(self.outputs, feed)
         return arrays
 
     def signature(self) -> dict[str, dict[str, str]]:
@@ -91,7 +94,13 @@ def _providers(device: str) -> list[Any]:
 
 
 def open_session(
-    path: str | os.PathLike[str], device: str, threads: int | None, workers: int, verdict_only: bool
+    path: str | os.PathLike[str],
+    device: str,
+    threads: int | None,
+    workers: int,
+    verdict_only: bool,
+    *,
+    whole: bool = False,
 ) -> Session:
-    """See `blemish.runtime.load`."""
-    return Session(OnnxBackend(path, device, threads, verdict_only=verdict_only))
+    """See `blemish.runtime.load`, and `blemish.runtime.graph_session.wanted`."""
+    return Session(OnnxBackend(path, device, threads, verdict_only=verdict_only, whole=whole))

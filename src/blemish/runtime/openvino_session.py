@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from openvino import opset13 as ops
 
 from blemish.errors import ArtifactError, UsageError
 from blemish.post_processing.decision import SETTINGS
-from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata
+from blemish.runtime.graph_session import GraphBackend, checked_seal, parse_metadata, wanted
 from blemish.runtime.session import Session
 
 KEPT_KERNELS = 256
@@ -43,6 +44,7 @@ class OpenVinoBackend(GraphBackend):
         threads: threads on the CPU for one image; None lets OpenVINO decide.
         workers: how many images or stacks are inspected at once on the CPU, each with so many threads.
         verdict_only: see `blemish.runtime.load`.
+        whole: see `blemish.runtime.graph_session.wanted`.
 
     Attributes:
         by_size: whether the graph is compiled for each size of image, see above.
@@ -59,6 +61,7 @@ class OpenVinoBackend(GraphBackend):
         workers: int = 1,
         *,
         verdict_only: bool = False,
+        whole: bool = False,
     ) -> None:
         fingerprint = checked_seal(Path(path), [Path(path).with_suffix(".bin")])
         core = shared_core()
@@ -73,13 +76,13 @@ class OpenVinoBackend(GraphBackend):
                 f"{os.fspath(path)} can't be read: {' '.join(str(error).split())} Export again, or copy it again."
             ) from error
         text = model.get_rt_info(["blemish"]).value if model.has_rt_info(["blemish"]) else None
-        super().__init__(parse_metadata(text, os.fspath(path), fingerprint), fingerprint, verdict_only)
+        content = parse_metadata(text, os.fspath(path), fingerprint)
+        names = {name for output in model.outputs for name in output.names}
+        outputs = wanted(names, verdict_only=verdict_only, whole=whole)
+        super().__init__(content, fingerprint, outputs)
         if not _free_settings(model):
             raise ArtifactError(f"{os.fspath(path)} is not a graph that blemish exported. Export again.")
-        self._outputs = self.wanted(name for output in model.outputs for name in output.names)
-        for output in model.outputs:
-            if output.names.isdisjoint(self._outputs):
-                model.remove_result(output.node)
+        leave(model, outputs)
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if kind == "CPU":
             options["CPU_RUNTIME_CACHE_CAPACITY"] = str(KEPT_KERNELS)
@@ -114,7 +117,7 @@ class OpenVinoBackend(GraphBackend):
             compiled = self._compiled  # not self: a session in a cycle would keep its memory until the collector comes
             self._local.request = lru_cache(MAX_SIZES)(lambda size: compiled(size).create_infer_request())
         results = self._local.request(size).infer(feed, share_inputs=True, share_outputs=True)
-        return [np.array(results[name]) for name in self._outputs]  # copies: the next run writes into these arrays
+        return [np.array(results[name]) for name in self.outputs]  # copies: the next run writes into these arrays
 
     def signature(self) -> dict[str, dict[str, str]]:
         """See `GraphBackend.signature`. Thresholds and sensitivities are constants in the file and inputs here."""
@@ -135,6 +138,13 @@ def shared_core() -> openvino.Core:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))  # there is no other way to tell it
     return openvino.Core()
+
+
+def leave(model: Any, outputs: Collection[str]) -> None:
+    """Takes all outputs but these from a graph, and with them what only the others need."""
+    for output in model.outputs:
+        if output.names.isdisjoint(outputs):
+            model.remove_result(output.node)
 
 
 def constant(value: np.float32, name: str) -> Any:
@@ -159,7 +169,13 @@ def _free_settings(model: Any) -> bool:
 
 
 def open_session(
-    path: str | os.PathLike[str], device: str, threads: int | None, workers: int, verdict_only: bool
+    path: str | os.PathLike[str],
+    device: str,
+    threads: int | None,
+    workers: int,
+    verdict_only: bool,
+    *,
+    whole: bool = False,
 ) -> Session:
-    """See `blemish.runtime.load`."""
-    return Session(OpenVinoBackend(path, device, threads, workers, verdict_only=verdict_only))
+    """See `blemish.runtime.load`, and `blemish.runtime.graph_session.wanted`."""
+    return Session(OpenVinoBackend(path, device, threads, workers, verdict_only=verdict_only, whole=whole))

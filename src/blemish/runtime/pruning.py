@@ -51,6 +51,13 @@ def pruned(model: bytes, outputs: Iterable[str]) -> bytes:
     return b"".join(reversed(parts))
 
 
+def output_names(model: bytes) -> list[str]:
+    """What the outputs of a serialized model are called. Raises as `pruned`, and UnicodeDecodeError."""
+    graphs = (field for field in _fields(memoryview(model)) if field.number == _GRAPH)
+    outputs = (part for graph in graphs for part in _fields(graph.content) if part.number == _OUTPUT)
+    return [name.decode() for output in outputs for name in _names(output, _NAME)]
+
+
 def _names(field: _Field, number: int) -> set[bytes]:
     return {bytes(part.content) for part in _fields(field.content) if part.number == number}
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +40,33 @@ LARGEST = 3.4028234663852886e38
 """Of float32: stands for an infinite threshold, which JSON doesn't have."""
 
 
-class Maps(NamedTuple):
-    """What was found in one image, and where: a map (H, W) in [0, 1], a mask (H, W) and regions; see `Result`."""
+class Maps:
+    """What was found in one image, and where; see `Result`.
 
-    anomaly_map: npt.NDArray[np.float32]
-    mask: Mask
-    regions: tuple[Region, ...]
+    Args:
+        anomaly_map: (H, W) float32 in [0, 1], or a function that makes it when it is asked for first: a program that
+            acts on verdicts and regions never asks.
+        mask: (H, W) bool.
+        regions: of the mask.
+
+    Attributes:
+        mask, regions: the same.
+    """
+
+    def __init__(
+        self,
+        anomaly_map: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]],
+        mask: Mask,
+        regions: tuple[Region, ...],
+    ) -> None:
+        self._map, self.mask, self.regions = anomaly_map, mask, regions
+
+    @property
+    def anomaly_map(self) -> npt.NDArray[np.float32]:
+        """(H, W) float32 in [0, 1]."""
+        if callable(self._map):
+            self._map = self._map()
+        return self._map
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -22,9 +23,10 @@ from blemish.data.good_images import GoodImages
 from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.data.live import Shot
 from blemish.data.record import ColorRecord
+from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError, one_of
 from blemish.functional.regions import Region, cores, find_regions
-from blemish.post_processing.decision import Decision
+from blemish.post_processing.decision import Decision, Scale
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.ahead import ahead
 from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
@@ -45,18 +47,25 @@ of which a pixel needs some 40 bytes on its way."""
 
 
 class Outputs(NamedTuple):
-    """What a graph returns for N images of one size (H, W)."""
+    """What a graph returns for N images of one size (H, W).
+
+    A backend may leave out map and mask where it gives the raw map: sessions decide about its pixels by the same rule,
+    and normalize what somebody looks at. Without any of the three, verdicts alone were wanted.
+    """
 
     raw_score: npt.NDArray[np.float32]  # (N,)
     pred_score: npt.NDArray[np.float32]  # (N,) in [0, 1]
     pred_label: npt.NDArray[np.bool_]  # (N,)
-    anomaly_map: npt.NDArray[np.float32] | None = None  # (N, H, W) in [0, 1]; None where verdicts alone are wanted
-    pred_mask: npt.NDArray[np.bool_] | None = None  # (N, H, W); likewise
+    anomaly_map: npt.NDArray[np.float32] | None = None  # (N, H, W) in [0, 1]
+    pred_mask: npt.NDArray[np.bool_] | None = None  # (N, H, W)
     raw_map: npt.NDArray[np.float32] | None = None  # (N, H, W), not cut off; None from files of earlier versions, too
 
 
 VERDICT = Outputs._fields[:3]
 """Those of `Outputs` that a backend for verdicts alone gives."""
+
+RAW = (*VERDICT, "raw_map")
+"""Those that a session needs for everything else."""
 
 
 class Backend(Protocol):
@@ -406,7 +415,7 @@ class Session:
                 score=float(outputs.pred_score[i]),
                 threshold=decision.image.effective_threshold,
                 size=item.image.shape[:2],
-                maps=maps_of(outputs, i, min_area=self.min_area),
+                maps=maps_of(outputs, i, decision.pixel, self.roi, min_area=self.min_area),
                 seconds={"read": item.seconds, "inspect": share},
                 image=item.image,
                 decision=decision,
@@ -425,13 +434,44 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
             raise UsageError(f"{name} must be at least 1. Got {value}.")
 
 
-def maps_of(outputs: Outputs, number: int, *, min_area: int) -> Maps | None:
-    """What was found in one of the images; None where verdicts alone were wanted."""
-    if outputs.anomaly_map is None or outputs.pred_mask is None:
+def maps_of(
+    outputs: Outputs, number: int, scale: Scale, roi: npt.NDArray[np.bool_] | None, *, min_area: int
+) -> Maps | None:
+    """What was found in one of the images; None where verdicts alone were wanted.
+
+    Args:
+        outputs: of the backend.
+        number: of the image.
+        scale: how pixels are decided about, where the backend left that to the session.
+        roi: the region of interest, (H', W') bool; None for everything.
+        min_area: see `Session`.
+    """
+    raw = None if outputs.raw_map is None else outputs.raw_map[number]
+    if outputs.anomaly_map is not None and outputs.pred_mask is not None:
+        values, mask = outputs.anomaly_map[number], outputs.pred_mask[number]
+        core = mask if raw is None else cores(mask, raw)
+        return Maps(values, mask, tuple(find_regions(core, values, min_area=min_area)))
+    if raw is None:
         return None
-    values, mask = outputs.anomaly_map[number], outputs.pred_mask[number]
-    core = mask if outputs.raw_map is None else cores(mask, outputs.raw_map[number])
-    return Maps(values, mask, tuple(find_regions(core, values, min_area=min_area)))
+    whole, mask = partial(_normalized, raw, scale, roi), scale.is_anomalous(raw)
+    if not mask.any():
+        return Maps(whole, mask, ())
+    if roi is not None:
+        mask &= stretched(roi, raw.shape)
+    core = cores(mask, raw)
+    values = np.zeros(raw.shape, np.float32)  # pages that nobody touches take neither time nor memory
+    values[core] = scale.normalize(raw[core])
+    return Maps(whole, mask, tuple(find_regions(core, values, min_area=min_area)))
+
+
+def _normalized(
+    raw: npt.NDArray[np.float32], scale: Scale, roi: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
+    """A raw map on the scale from 0 to 1, with 0 outside the region of interest."""
+    values = scale.normalize(raw)
+    if roi is not None:
+        values[~stretched(roi, raw.shape)] = 0
+    return values
 
 
 def _stackable(stack: list[_Item], item: _Item) -> bool:

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from blemish.errors import UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.runtime import load
+from blemish.runtime.graph_session import wanted
+from blemish.runtime.pruning import output_names, pruned
 from blemish.runtime.session import maps_of
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def time_sheet(path: str | os.PathLike[str], image: str | os.PathLike[str], *, r
     session(image)
     pixels = session.reading(image)
     outputs = session.backend.run(pixels[None], session.decision)
+    regions = partial(maps_of, outputs, 0, session.decision.pixel, session.roi, min_area=session.min_area)
     with tempfile.TemporaryDirectory() as folder:
         profile = _profile(Path(path), session.backend, pixels[None], Path(folder))
         times: dict[str, list[float]] = {READ: [], **{part: [] for part in PARTS}, REGIONS: [], WHOLE: []}
@@ -72,7 +76,7 @@ def time_sheet(path: str | os.PathLike[str], image: str | os.PathLike[str], *, r
         for _ in range(rounds):
             times[READ].append(_seconds(lambda: session.reading(image)))
             profile()
-            times[REGIONS].append(_seconds(lambda: maps_of(outputs, 0, min_area=session.min_area)))
+            times[REGIONS].append(_seconds(regions))
             times[WHOLE].append(_seconds(lambda: session(image)))
         for part, values in zip(PARTS, zip(*profile.seconds(), strict=True), strict=True):
             times[part] = list(values)
@@ -111,7 +115,9 @@ class OnnxProfile:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: it warns of thresholds that are inputs
         options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-        self._session = onnxruntime.InferenceSession(path, options)
+        graph = path.read_bytes()
+        asked_for = wanted(output_names(graph), verdict_only=False, whole=False)
+        self._session = onnxruntime.InferenceSession(pruned(graph, asked_for), options)
         self._images, self._rounds = images, 0
 
     def __call__(self) -> None:
@@ -140,9 +146,10 @@ class OpenVinoProfile:
     """
 
     def __init__(self, path: Path, images: Images, *, fixed: bool = False) -> None:
-        from blemish.runtime.openvino_session import shared_core
+        from blemish.runtime.openvino_session import leave, shared_core
 
         model = shared_core().read_model(path)
+        leave(model, wanted({name for one in model.outputs for name in one.names}, verdict_only=False, whole=False))
         if fixed:
             model.reshape({"image": list(images.shape)})
         options = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}

@@ -9,6 +9,7 @@ import pytest
 
 from blemish.errors import ArtifactError
 from blemish.runtime.graph_session import GraphBackend, parse_metadata
+from blemish.runtime.session import RAW
 
 _DECISION = {
     f"{name}_{key}": value
@@ -35,7 +36,7 @@ def content(**changed: Any) -> dict[str, Any]:
 
 
 def test_what_an_exporter_wrote_is_read() -> None:
-    backend = GraphBackend(parse_metadata(json.dumps(content()), "m.onnx", "0"), "0", verdict_only=False)
+    backend = GraphBackend(parse_metadata(json.dumps(content()), "m.onnx", "0"), "0", RAW)
     assert (backend.bit_depth, backend.roi, backend.decision.image.effective_threshold) == (12, None, 1.0)
     assert backend.color is not None
     assert backend.color.tilt == 0.1

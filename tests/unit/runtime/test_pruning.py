@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from blemish.runtime.pruning import pruned
+from blemish.runtime.pruning import output_names, pruned
 
 
 def graph(side: int) -> Any:
@@ -45,6 +45,7 @@ def test_only_what_an_output_needs_is_left(side: int) -> None:
 
 def test_all_outputs_leave_all() -> None:
     content = graph(64).SerializeToString()
+    assert output_names(content) == ["y", "z"]
     assert pruned(content, "yz") == content
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from blemish import runtime
 from blemish.artifact import load
 from blemish.data.record import ColorRecord
+from blemish.data.roi import stretched
 from blemish.errors import (
     ArtifactError,
     ImageReadError,
@@ -30,7 +31,7 @@ from blemish.functional.regions import label_components
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
 from blemish.runtime.inputs import odd_colors
-from blemish.runtime.session import STACKED_PIXELS, Failure, Outputs, Result, Session
+from blemish.runtime.session import STACKED_PIXELS, Failure, Outputs, Result, Session, maps_of
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
 
@@ -234,6 +235,33 @@ def test_small_regions_are_not_listed_and_stay_in_the_mask(session: Session) -> 
     assert Session(session.backend, min_area=areas[-1] + 1)(image)[0].regions == ()
     np.testing.assert_array_equal(large.mask, everything.mask)
     assert (large.label, large.raw_score) == (everything.label, everything.raw_score)
+
+
+@pytest.mark.parametrize("roi", [None, np.tri(3, 5, dtype=bool)], ids=["everywhere", "region"])
+@pytest.mark.parametrize("sensitivity", [0.0, 0.4, 0.5, 1.0])
+def test_a_raw_map_is_enough(sensitivity: float, roi: Any) -> None:
+    """What a session makes of it is what a model would have given beside it."""
+    raw = np.random.default_rng(0).normal(3, 1, (2, 30, 41)).astype(np.float32)
+    raw[:, 8:15, 4:30] += 7
+    inside = np.ones(raw.shape[1:], bool) if roi is None else stretched(roi, raw.shape[1:])
+    raw[:, ~inside] = 0
+    scale, score, label = Scale(5.0, 0.5, 7.5, sensitivity), np.zeros(2, np.float32), np.ones(2, bool)
+    whole = Outputs(score, score, label, inside * scale.normalize(raw), inside & scale.is_anomalous(raw), raw)
+    for number in range(2):
+        want = maps_of(whole, number, scale, roi, min_area=3)
+        got = maps_of(Outputs(score, score, label, raw_map=raw), number, scale, roi, min_area=3)
+        assert got is not None
+        assert want is not None
+        assert got.regions == want.regions
+        assert got.regions
+        np.testing.assert_array_equal(got.mask, want.mask)
+        np.testing.assert_array_equal(got.anomaly_map, want.anomaly_map, strict=True)
+        assert got.anomaly_map is got.anomaly_map, "made once"
+    low = Outputs(score, score, label, raw_map=np.zeros_like(raw))
+    nothing = maps_of(low, 0, Scale(5.0, 0.5, 7.5), roi, min_area=3)
+    assert nothing is not None
+    assert (nothing.mask.any(), nothing.anomaly_map.any(), nothing.regions) == (False, False, ())
+    assert maps_of(Outputs(score, score, label), 0, scale, roi, min_area=3) is None
 
 
 def test_sensitivity_of_the_model_is_used(model: Detector) -> None:
