@@ -8,6 +8,9 @@ import socket
 import sys
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+from known import known
 
 PRELOADED = ["blemish.engine", "blemish.runtime.torch_session", "blemish.cli"]
 
@@ -19,20 +22,27 @@ _context.set_forkserver_preload(PRELOADED)
 
 
 class Script:
-    """`python -c CODE WORDS`, where the caller stands, much as `subprocess.Popen(text=True)` runs it with pipes.
+    """`python -c CODE WORDS`, much as `subprocess.Popen(text=True)` runs it with pipes.
 
     Args:
         code: a program; its `__name__` is "__main__".
         words: its arguments.
         more: of the environment.
+        folder: where it runs; None for where the caller does.
+        log: a file that gets what it writes to stderr; None for a pipe.
     """
 
-    def __init__(self, code: str, *words: object, more: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        *words: object,
+        more: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
         pipes = [_context.Pipe(duplex=False) for _ in range(2)]
-        words = ("-c", *map(str, words))
-        self._process = _context.Process(
-            target=_run, args=(code, words, {**os.environ, **(more or {})}, [write for _, write in pipes])
-        )
+        job = code, ("-c", *map(str, words)), {**os.environ, **(more or {})}, folder, log
+        self._process = _context.Process(target=_run, args=(*job, [write for _, write in pipes]))
         self._process.start()
         for _, write in pipes:
             write.close()
@@ -44,14 +54,23 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills it, if it still runs."""
         self._process.kill()
         self._process.join()
         self.stdout.close()
         self.stderr.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the system."""
+        return known(self._process.pid)
+
     def signal(self, number: int) -> None:
         """Sends it a signal."""
-        os.kill(self._process.pid or 0, number)
+        os.kill(self.pid, number)
 
     def poll(self) -> int | None:
         """The exit code, once it has ended: minus the number of the signal that killed it."""
@@ -75,10 +94,22 @@ def two(code: str, *words: object) -> list[tuple[int | None, str]]:
         return [process.wait(180) for process in (first, second)]
 
 
-def _run(code: str, words: tuple[str, ...], environment: dict[str, str], outputs: list[Connection]) -> None:
+def _run(
+    code: str,
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    folder: Path | None,
+    log: Path | None,
+    outputs: list[Connection],
+) -> None:
     for number, output in enumerate(outputs, start=1):
         os.dup2(output.fileno(), number)
         output.close()
+    if log is not None:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+    if folder is not None:
+        os.chdir(folder)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.argv[:] = words

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from blemish.serve.api import create_app
 from blemish.serve.configuration import station_settings
 from blemish.serve.server import listen
 from blemish.serve.station import Station
+from processes import COMMAND, Script
 
 
 @contextmanager
@@ -53,12 +52,7 @@ class Process:
             (folder / "station.yaml").write_text(yaml.safe_dump({"port": 0, **values}))
             arguments = ("--config", "station.yaml", *arguments)
         self.log = folder / "log.txt"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "blemish", "serve", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=log,
-                text=True,
-            )  # fmt: skip
-        assert self.process.stdout is not None
+        self.process = Script(COMMAND, "serve", *arguments, folder=folder, log=self.log)
         self.first_line = self.process.stdout.readline()
         self.client = httpx.Client(
             base_url=self.first_line.rpartition(" ")[2].strip() or "http://none", timeout=60, verify=verify
@@ -80,22 +74,15 @@ class Process:
 
     def kill(self) -> None:
         """As the power does, or `kill -9`."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self._close()
-
-    def stop(self) -> int:
-        """As systemd does."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
-        self._close()
-        return code
-
-    def _close(self) -> None:
         self.client.close()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.process.close()
+
+    def stop(self) -> int | None:
+        """As systemd does."""
+        self.process.signal(signal.SIGTERM)
+        code, _ = self.process.wait(60)
+        self.client.close()
+        return code
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> None:

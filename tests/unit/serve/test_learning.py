@@ -234,7 +234,7 @@ def test_a_job_ends_with_a_killed_station_which_calls_it_interrupted(
         for path in ranked[:12]:
             uid = station.client.post("/api/v1/inspect", content=path.read_bytes()).json()["uid"]
             station.client.post(f"/api/v1/verdicts/{uid}/feedback", json={"judgement": "right"})
-        link = station.process.stdout.readline().rpartition("key=")[2].strip()  # type: ignore[union-attr]
+        link = station.process.stdout.readline().rpartition("key=")[2].strip()
         station.client.post("/setup", data={"key": link, "name": "root", "password": "correct horse battery"})
         station.client.post("/login", data={"name": "root", "password": "correct horse battery"})
         assert station.client.post("/api/v1/products/tile/learning", json={"how": "fit"}).status_code == 202

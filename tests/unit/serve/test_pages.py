@@ -121,7 +121,7 @@ def test_an_engineer_moves_the_threshold_and_a_stranger_sees_nothing(
     (tmp_path / "s").mkdir()
     with Process(tmp_path / "s", products=[{"code": "tile", "model": str(small_model)}]) as station:
         verdict = station.client.post("/api/v1/inspect", content=good).json()
-        link = station.process.stdout.readline().rpartition(" ")[2].strip()  # type: ignore[union-attr]
+        link = station.process.stdout.readline().rpartition(" ")[2].strip()
         address = str(station.client.base_url).rstrip("/")
         with Browser(tmp_path / "profile") as browser:
             browser.call("Network.setExtraHTTPHeaders", headers={"Accept-Language": "en"})

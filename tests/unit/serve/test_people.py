@@ -473,7 +473,7 @@ def test_https_and_the_link_of_a_real_process(small_model: Path, tmp_path: Path)
     with Process(
         tmp_path, *arguments, "--cert", str(cert), "--key", str(key), verify=ssl.create_default_context(cafile=cert)
     ) as station:
-        link = station.process.stdout.readline().rpartition(" ")[2].strip()  # type: ignore[union-attr]
+        link = station.process.stdout.readline().rpartition(" ")[2].strip()
         assert link.startswith("https://127.0.0.1:")
         assert "Make the admin" in station.client.get(link).text
         form = {"key": link.rpartition("key=")[2], "name": "root", "password": PASSWORD}

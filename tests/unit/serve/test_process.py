@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from sqlalchemy import func, select
 from blemish.cli import main
 from blemish.serve.database import open_database
 from blemish.serve.tables import accepted, verdicts
+from processes import COMMAND, Script
 from stations import Process, drop, until
 
 
@@ -125,9 +125,8 @@ def test_what_would_not_work_ends_with_one_line(
     ]
     ended: list[tuple[object, str]] = []
     for arguments, _ in table[:2]:
-        command = [sys.executable, "-m", "blemish", "serve", *arguments]
-        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        ended.append((ran.returncode, ran.stderr))
+        with Script(COMMAND, "serve", *arguments, folder=tmp_path) as process:
+            ended.append(process.wait(60))
     monkeypatch.chdir(tmp_path)
     for arguments, _ in table[2:]:
         monkeypatch.setattr(sys, "argv", ["blemish", "serve", *arguments])
