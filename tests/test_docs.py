@@ -8,7 +8,7 @@ the second one defective), one namespace, and these rules by the language of a b
                 the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine,
                 or doesn't end. A `blemish fit ...` or `blemish data audit ...` that ran on another page, with the same
                 words (but for --overwrite) on the same files, isn't run again: what it printed and wrote is taken
-                from there.
+                from there. Where no page shows what it prints, it plants few defects.
     output      lines that the block before it prints, in this order; " ..." at the end stands for the rest of a line.
                 Whole numbers are what they are, those with a decimal point may be off by `TOLERANCE`, and seconds by
                 anything.
@@ -26,12 +26,14 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import itertools
 import re
 import shlex
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +139,8 @@ def run_command(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> st
     from blemish.cli import main
 
     expected = re.search(r"# exit code (\d)$", command)
-    monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
+    few = command.startswith(SHARED) and asked(command) not in shown() and "--preset" not in command
+    monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True) + ["--planted", "5"] * few)
     code: object = 0
     with captured() as stream:
         try:
@@ -152,9 +155,8 @@ def run_once(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
     words = shlex.split(command, comments=True)
     output = Path(words[words.index("-o") + 1])
     assert not output.exists() or "--overwrite" in words, f"{where}: {output} is there before: {command}"
-    asked = [word for word in words if word != "--overwrite"]
-    digest = hashlib.sha256(" ".join(asked).encode())
-    for word in asked:
+    digest = hashlib.sha256(" ".join(asked(command)).encode())
+    for word in asked(command):
         for path in [Path(word), *sorted(Path(word).rglob("*"))] if word != str(output) else []:
             digest.update(f"{path}\n".encode())
             digest.update(path.read_bytes() if path.is_file() else b"")
@@ -166,6 +168,18 @@ def run_once(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = common.once(f"command-{digest.hexdigest()}", fill)
     shutil.copy(folder / "output", output)
     return (folder / "printed").read_text(encoding="utf-8")
+
+
+def asked(command: str) -> tuple[str, ...]:
+    return tuple(word for word in shlex.split(command, comments=True) if word != "--overwrite")
+
+
+@cache
+def shown() -> set[tuple[str, ...]]:
+    """Commands before a block of output."""
+    pages = [blocks_of(page) for page in PAGES]
+    told = [block for blocks in pages for block, after in itertools.pairwise(blocks) if after.language == "output"]
+    return {asked(command) for block in told if block.language == "console" for command in commands_of(block, "")}
 
 
 @contextlib.contextmanager
