@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 import pytest
 
 from blemish.cli import main
-from blemish.cli.console import print_json
+from blemish.cli.console import complain, out, print_json
 from blemish.errors import ImageReadError, OutputError
 from blemish.escaping import as_utf8, csv_cell, csv_path, json_line, lines, markdown_cell, one_line
 
@@ -56,6 +56,12 @@ def test_a_line_of_json_is_one_line_to_everyone(name: bytes) -> None:
         line = json_line(content, ascii_only=ascii_only)
         assert line.splitlines() == [line]
         assert json.loads(line) == content
+
+
+def test_no_name_becomes_an_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    out().print("a:cat:.png", markup=False)
+    complain("no file :warning: here")
+    assert capsys.readouterr() == ("a:cat:.png\n", "error: no file :warning: here\n")
 
 
 def test_second_lines_are_indented() -> None:

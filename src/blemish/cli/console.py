@@ -37,7 +37,12 @@ talk = _Talk()
 
 
 class SafeConsole(Console):
-    """A console on which no text, in whatever table or sentence it stands, moves the cursor or reorders letters."""
+    """A console on which no text, in whatever table or sentence it stands, moves the cursor or reorders letters, and
+    ":cat:" in a file's name stays what it is.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """See `Console`: every text passes here on its way out."""
@@ -46,26 +51,26 @@ class SafeConsole(Console):
 
 def out() -> Console:
     """The console for results. Made on use, so that redirection of stdout is honored."""
-    return SafeConsole(highlight=False, soft_wrap=True)
+    return SafeConsole()
 
 
 def complain(message: str) -> None:
     """One error on stderr; a line break in it, as names of files may hold, starts no line of its own."""
     text = escape(lines(message, "  "))
-    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {text}")
+    SafeConsole(stderr=True).print(f"[bold red]error:[/] {text}")
 
 
 def remark(message: str) -> None:
     """Something worth knowing, in one line on stderr, so that stdout stays machine-readable; not with `blemish -q`."""
     if talk.quiet:
         return
-    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(escape(one_line(message)), style="dim")
+    SafeConsole(stderr=True).print(escape(one_line(message)), style="dim")
 
 
 def warn(message: str) -> None:
     """What must not be overlooked, in one line on stderr."""
     text = escape(one_line(message))
-    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold yellow]warning:[/] {text}")
+    SafeConsole(stderr=True).print(f"[bold yellow]warning:[/] {text}")
 
 
 @contextmanager

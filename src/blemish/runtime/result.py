@@ -29,9 +29,6 @@ from blemish.functional.outlines import fill
 from blemish.functional.pixels import to_uint8
 from blemish.functional.regions import Region
 from blemish.post_processing.decision import Decision
-from blemish.visualization import overlay
-from blemish.visualization.caption import NOTHING_MARKED
-from blemish.visualization.heatmap import heatmap, panel
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -124,8 +121,11 @@ class Result:
     @property
     def note(self) -> str:
         """What a reader might not expect: that an anomalous image has no marks. "" otherwise."""
-        unmarked = self.maps is not None and not self.maps.mask.any()
-        return f"anomalous, {NOTHING_MARKED}" if self.is_anomalous and unmarked else ""
+        if not self.is_anomalous or self.maps is None or self.maps.mask.any():
+            return ""
+        from blemish.visualization.caption import NOTHING_MARKED
+
+        return f"anomalous, {NOTHING_MARKED}"
 
     @property
     def pixel_threshold(self) -> float:
@@ -146,6 +146,8 @@ class Result:
         Raises:
             UsageError: for a result without its image, or without maps.
         """
+        from blemish.visualization import overlay  # fonts and drawing: most processes that judge draw nothing
+
         return overlay(
             self._photo(),
             self.anomaly_map,
@@ -160,6 +162,8 @@ class Result:
 
     def heatmap(self, *, gt_mask: npt.ArrayLike | None = None, caption: bool = True) -> Picture:
         """The whole map in color, below the threshold as well; see `blemish.visualization.heatmap.heatmap`."""
+        from blemish.visualization.heatmap import heatmap
+
         return heatmap(
             self.anomaly_map,
             threshold=self.pixel_threshold,
@@ -171,6 +175,8 @@ class Result:
 
     def panel(self, *, gt_mask: npt.ArrayLike | None = None) -> Picture:
         """Photo, heat map, overlay and truth, where it is given, side by side."""
+        from blemish.visualization.heatmap import panel
+
         return panel(
             self._photo(),
             self.anomaly_map,
