@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blemish.artifact import load
 from blemish.data.image_io import read_image
 from blemish.errors import DataError, UsageError
+from blemish.export import exporting
 from blemish.legacy.data import Folder, MVTecAD, PredictDataset
 from blemish.legacy.deploy import ExportType, OpenVINOInferencer, TorchInferencer
 from blemish.legacy.engine import Engine
 from blemish.legacy.metrics import AUROC, F1Score
 from blemish.legacy.models import Padim, Patchcore
 from blemish.legacy.visualizer import Visualizer
+from exported import trace_once
 
 SMALL: dict[str, Any] = {"backbone": "filter_bank", "image_size": (64, 96)}
 
@@ -52,7 +55,9 @@ def test_a_script_that_trains_and_tests(tiles: Path, tmp_path: Path) -> None:
     assert auroc.compute() == pytest.approx(figures["pixel_AUROC"], abs=1e-3)  # there of a histogram
 
 
-def test_a_script_with_folders_that_exports(roles: Path, tmp_path: Path) -> None:
+def test_a_script_with_folders_that_exports(
+    roles: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino")
     datamodule = Folder(
         name="screws",
@@ -68,11 +73,15 @@ def test_a_script_with_folders_that_exports(roles: Path, tmp_path: Path) -> None
     assert not any("notes" in sample.relative for sample in datamodule.index.samples)
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path)
     engine.train(Padim(**SMALL, n_features=8), datamodule)
-    path = engine.export(export_type=ExportType.OPENVINO, datamodule=datamodule)
+    kept = load(engine.export(export_type=ExportType.TORCH, datamodule=datamodule))
+    assert (kept.name, kept.grid) == ("padim", (8, 12))
+    monkeypatch.setattr(exporting, "to_onnx", trace_once)
+    model = load(model_file)  # other tests ask for its graph, too
+    path = engine.export(model, export_type=ExportType.OPENVINO, datamodule=datamodule)
     assert path.suffix == ".xml"
     assert path.is_relative_to(tmp_path / "weights" / "openvino")
     image = next(roles.glob("schlecht/hole/*"))
-    (batch,) = engine.predict(data_path=image)
+    (batch,) = engine.predict(model, data_path=image)
     assert batch.image_path == [image.as_posix()]
     result = OpenVINOInferencer(path, device="CPU").predict(image=image)
     assert result.pred_score.item() == pytest.approx(batch.pred_score.item(), rel=1e-4)  # type: ignore[attr-defined, union-attr]
