@@ -130,21 +130,20 @@ def whitening_factors(
     Raises:
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
-    mean = unpack(scatter.mean(dim=0, keepdim=True))[0]  # (D, D)
-    identity = torch.eye(mean.shape[-1], device=scatter.device)
-    added = epsilon * identity  # (D, D)
-    if shrinkage:
-        added = shrinkage * (mean / (count - 1)) + added
-    factors = scatter.new_empty(len(scatter), *mean.shape, dtype=dtype)
-    for part in _blocks(factors):
-        covariance = unpack(scatter[part]).mul_(1 - shrinkage).div_(count - 1).add_(added)
-        factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
-        if bool(failed.any()):
-            raise UsageError(
-                f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
-                f"Got {epsilon}: raise it, or fit on more than {count} images."
-            )
-        factors[part] = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    factors = _empty_factors(scatter, dtype)
+    for part, factor in _cholesky(count, scatter, epsilon, shrinkage, _blocks(factors)):
+        identity = torch.eye(factor.shape[1], device=factor.device).expand_as(factor)
+        factors[part] = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return factors
+
+
+def cholesky_factors(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
+    """The factors L of `whitening_factors` themselves, (P, D, D) float32, in half the time; see
+    `mahalanobis_by_solving`.
+    """
+    factors = _empty_factors(scatter, torch.float32)
+    for part, factor in _cholesky(count, scatter, epsilon, shrinkage, _blocks(factors)):
+        factors[part] = factor
     return factors
 
 
@@ -164,6 +163,13 @@ def mahalanobis(embedding: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
         block = whitening[:, start : start + step, : start + step].mT.float()  # (P, up to start + step, step)
         parts.append(centered[:, :, : start + step] @ block)
     distance: Tensor = torch.linalg.vector_norm(torch.cat(parts, dim=2), dim=2)  # (P, N)
+    return distance.mT  # (N, P)
+
+
+def mahalanobis_by_solving(embedding: Tensor, mean: Tensor, factors: Tensor) -> Tensor:
+    """The same from `cholesky_factors` (P, D, D): pays where only a few images are ever measured."""
+    centered = (embedding - mean).permute(1, 2, 0)  # (P, D, N)
+    distance: Tensor = torch.linalg.vector_norm(torch.linalg.solve_triangular(factors, centered, upper=False), dim=1)
     return distance.mT  # (N, P)
 
 
@@ -190,3 +196,27 @@ def _blocks(tensor: Tensor, numbers: int = 2**20) -> Iterator[slice]:
     """
     step = max(1, numbers // max(1, tensor[:1].numel()))
     return (slice(start, start + step) for start in range(0, len(tensor), step))
+
+
+def _empty_factors(scatter: Tensor, dtype: torch.dtype) -> Tensor:
+    channels = (math.isqrt(8 * scatter.shape[1] + 1) - 1) // 2
+    return scatter.new_empty(len(scatter), channels, channels, dtype=dtype)
+
+
+def _cholesky(
+    count: int, scatter: Tensor, epsilon: float, shrinkage: float, parts: Iterator[slice]
+) -> Iterator[tuple[slice, Tensor]]:
+    """L of the covariances of `whitening_factors`, some positions at a time: where they are, and (p, D, D)."""
+    mean = unpack(scatter.mean(dim=0, keepdim=True))[0]  # (D, D)
+    added = epsilon * torch.eye(mean.shape[-1], device=scatter.device)  # (D, D)
+    if shrinkage:
+        added = shrinkage * (mean / (count - 1)) + added
+    for part in parts:
+        covariance = unpack(scatter[part]).mul_(1 - shrinkage).div_(count - 1).add_(added)
+        factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
+        if bool(failed.any()):
+            raise UsageError(
+                f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
+                f"Got {epsilon}: raise it, or fit on more than {count} images."
+            )
+        yield part, factor

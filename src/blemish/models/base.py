@@ -279,6 +279,10 @@ class Detector(nn.Module, ABC):
         """Turns what was observed into the fitted model."""
         self._observing = False
 
+    def finish_briefly(self) -> None:
+        """`finish` of a detector that scores some images and is never saved: without what only pays for many."""
+        self.finish()
+
     def merge(self, other: Detector | Mapping[str, Tensor]) -> None:
         """Adds what another detector of the same settings has observed; both before `finish`.
 

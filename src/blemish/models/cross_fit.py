@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from blemish.errors import DataError
@@ -50,7 +51,8 @@ class CrossFit:
         for number, one in enumerate(features.split(1), first):
             if one.nbytes <= self._room:
                 self._room -= one.nbytes
-                self._kept[number] = one.clone()  # not a view of the batch
+                # Not a view of the batch, and as those of one image lie in memory: sums depend on that in the last bit.
+                self._kept[number] = one.clone(memory_format=torch.contiguous_format)
 
     def features_of(self, number: int) -> Tensor | None:
         """What was observed of image `number`, (1, D, gh, gw), once; None where there was no room to keep it."""
@@ -72,7 +74,7 @@ class CrossFit:
                 if other != fold:
                     merged.merge(observer)
             try:
-                merged.finish()
+                merged.finish_briefly()
             except DataError as error:
                 raise DataError(
                     f"Cross calibration fits without the images of each fold in turn. {error} Add images of good parts."

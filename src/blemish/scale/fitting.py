@@ -224,7 +224,7 @@ def _finish_without(device: str, blank: Detector, *states: State) -> Detector:
     merged = _on(blank, device)
     for state in states:
         merged.merge(_to(state, device))
-    merged.finish()
+    merged.finish_briefly()
     return merged.cpu()
 
 

@@ -61,6 +61,22 @@ def test_update_equals_one_fit() -> None:
     torch.testing.assert_close(gaussians.distance(new), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1])
+def test_distances_of_a_brief_fit_are_those_of_a_whole_one(shrinkage: float) -> None:
+    found = []
+    for finish in (PatchGaussians.finish, PatchGaussians.finish_briefly):
+        gaussians = PatchGaussians(0.01, shrinkage=shrinkage)
+        gaussians.start()
+        gaussians.observe(embedding(30))
+        finish(gaussians)
+        found.append(gaussians.distance(embedding(5, seed=1)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=0)
+    gaussians.start()
+    gaussians.observe(embedding(1))
+    with pytest.raises(DataError, match="at least 2 good images"):
+        gaussians.finish_briefly()
+
+
 def test_one_image_is_not_enough() -> None:
     with pytest.raises(DataError, match=r"PaDiM needs at least 2 good images to estimate a covariance. Got 1."):
         filled(embedding(1))

@@ -170,6 +170,13 @@ class FusedDetector(Detector):
         Raises:
             DataError: if there are too few images for the witnesses to have seen some of them, and not others.
         """
+        self._finish([member.finish for member in self.members])
+
+    def finish_briefly(self) -> None:
+        """See `Detector.finish_briefly`."""
+        self._finish([member.finish_briefly for member in self.members])
+
+    def _finish(self, members: Sequence[Callable[[], None]]) -> None:
         if self._kept and self._watched:
             self._measure()
         elif not bool(self.unseen):
@@ -178,9 +185,9 @@ class FusedDetector(Detector):
                 f"{self._seen}."
             )
         self._witnesses, self._kept = [], {}
-        for member in self.members:
+        for member, finish in zip(self.members, members, strict=True):
             member.progress = self.progress
-            member.finish()
+            finish()
             member.progress = silent
         super().finish()
 
@@ -221,7 +228,7 @@ class FusedDetector(Detector):
         features = torch.stack([self._kept[number] for number in sorted(self._kept)])  # (n, D, gh, gw)
         before, now = int(self.unseen), len(features)
         for i, (witness, own) in enumerate(zip(self._witnesses, self._of_members(features), strict=True)):
-            witness.finish()
+            witness.finish_briefly()
             scores = torch.cat([witness.patch_scores(image) for image in own.split(1)])  # (n, P)
             variance = (before * self.scale[i].double() ** 2 + now * scores.double().var(correction=0)) / (before + now)
             self.scale[i] = variance.sqrt().clamp(min=SMALLEST)

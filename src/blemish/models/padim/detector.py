@@ -95,6 +95,11 @@ class PadimDetector(Detector):
         self.gaussians.finish()
         super().finish()
 
+    def finish_briefly(self) -> None:
+        """See `Detector.finish_briefly`."""
+        self.gaussians.finish_briefly()
+        Detector.finish(self)
+
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Keeps the drawn channels of each layer, then joins the layers at the resolution of the finest."""
         first, start, chosen = 0, 0, []

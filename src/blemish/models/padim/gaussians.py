@@ -12,7 +12,9 @@ from torch import Tensor
 from blemish.errors import DataError
 from blemish.functional.gaussian import (
     Moments,
+    cholesky_factors,
     mahalanobis,
+    mahalanobis_by_solving,
     pack,
     scatter_from_whitening,
     unpack,
@@ -37,11 +39,13 @@ class PatchGaussians(DynamicBufferModule):
     Attributes:
         mean: (P, D) float32. whitening: (P, D, D) `dtype`, lower triangular; both empty before fitting.
         count: () int64, images seen.
+        factors: (P, D, D) float32, what `finish_briefly` leaves in place of `whitening`; not in the state dict.
     """
 
     mean: Tensor
     whitening: Tensor
     count: Tensor
+    factors: Tensor
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class PatchGaussians(DynamicBufferModule):
         self.register_buffer("mean", torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=self.dtype))
         self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("factors", torch.empty(0, 0, 0), persistent=False)
         self._stream = MomentStream()
 
     def start(self) -> None:
@@ -91,22 +96,35 @@ class PatchGaussians(DynamicBufferModule):
         Raises:
             DataError: if fewer than 2 images were seen.
         """
+        moments = self._take_moments()
+        self.whitening = whitening_factors(moments.count, moments.scatter, self.epsilon, self.shrinkage, self.dtype)
+
+    def finish_briefly(self) -> None:
+        """`finish` for distances of a few images alone: it takes half the time, and each image longer."""
+        moments = self._take_moments()
+        self.factors = cholesky_factors(moments.count, moments.scatter, self.epsilon, self.shrinkage)
+
+    def distance(self, embedding: Tensor) -> Tensor:
+        """(N, P, D) -> Mahalanobis distances (N, P)."""
+        if len(self.factors):
+            return mahalanobis_by_solving(embedding, self.mean, self.factors)
+        return mahalanobis(embedding, self.mean, self.whitening)
+
+    def _take_moments(self) -> Moments:
+        """Of what was observed; there is nothing left of it."""
         moments = self._stream.finish()
         self._stream = MomentStream()
         if moments is None or moments.count < 2:
             seen = 0 if moments is None else moments.count
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
-        count, self.mean = moments.count, moments.mean
-        self.whitening = whitening_factors(count, moments.scatter, self.epsilon, self.shrinkage, self.dtype)
-        self.count.fill_(count)
-
-    def distance(self, embedding: Tensor) -> Tensor:
-        """(N, P, D) -> Mahalanobis distances (N, P)."""
-        return mahalanobis(embedding, self.mean, self.whitening)
+        self.mean = moments.mean
+        self.count.fill_(moments.count)
+        return moments
 
     def _forget(self) -> None:
         self.mean = self.mean.new_empty(0, 0)
         self.whitening = self.whitening.new_empty(0, 0, 0)
+        self.factors = self.factors.new_empty(0, 0, 0)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
