@@ -7,9 +7,9 @@ EfficientNet-Lite0), the `fast` preset and PatchCore on the same backbone with a
 time. In torch every part of the path is timed by itself; a part can't take less than its products (counted by torch) at
 the speed of a large matrix product here, nor less than its tensors at the speed of copying here: the larger of the two
 is its bound. Exported graphs are profiled by their runtimes, which makes them slower; nodes are put together as what
-comes before the first convolution, up to the last one, and behind. Sessions are timed without, from file to verdict,
-with maps and with `verdict_only`, also for an image of 1024 x 1024. Numbers are medians of the rounds, which take
-turns.
+comes before the first convolution, up to the last one, and behind. Sessions are timed without, also for an image of
+1024 x 1024: from file to verdict with mask and regions, with the normalized map, which is made when somebody looks at
+it, and with `verdict_only`. Numbers are medians of the rounds, which take turns.
 """
 
 from __future__ import annotations
@@ -138,6 +138,16 @@ def times_of(profile: Any) -> Times:
     return {part: list(spent) for part, spent in zip(PARTS, zip(*profile.seconds(), strict=True), strict=True)}
 
 
+def ways(path: Path) -> dict[str, Callable[[Any], Any]]:
+    """How a model is asked about a file."""
+    session, alone = load(path), load(path, verdict_only=True)
+    return {
+        "file to verdict": session,
+        "file to normalized map": lambda file: session(file)[0].anomaly_map,
+        "verdict only": alone,
+    }
+
+
 def rows_of(detector: str, runtime: str, times: Times, least: dict[str, float | None]) -> list[Row]:
     spent = {name: 1000 * median(values) for name, values in times.items()}
     total = sum(spent.values())
@@ -186,19 +196,15 @@ def main() -> None:
                 "OpenVINO": OpenVinoProfile(openvino, IMAGE),
             }
             paths = (folder / "model.safetensors", onnx, openvino)
-            sessions = {
-                runtime: (load(path), load(path, verdict_only=True))
-                for runtime, path in zip(profiles, paths, strict=True)
-            }
+            sessions = {runtime: ways(path) for runtime, path in zip(profiles, paths, strict=True)}
             whole: dict[str, Times] = {runtime: {} for runtime in profiles}
             for _ in range(max(1, options.rounds // BLOCK)):
                 for runtime, profile in profiles.items():
                     for _ in range(BLOCK):
                         profile()
                     for image, size in ((file, ""), (large, f", {LARGE} x {LARGE}")):
-                        for session in sessions[runtime]:
-                            kind = "verdict only" if session.verdict_only else "file to verdict"
-                            whole[runtime].setdefault(f"{kind}, by a session{size}", []).extend(block(session, [image]))
+                        for kind, judge in sessions[runtime].items():
+                            whole[runtime].setdefault(f"{kind}, by a session{size}", []).extend(block(judge, [image]))
             least = bounds(model.eval(), file)
             for runtime, profile in profiles.items():
                 ours = rows_of(detector, runtime, times_of(profile), least if runtime == "torch" else {})

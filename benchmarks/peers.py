@@ -7,7 +7,8 @@ models by its own inferencer. Photographs are those in the folder named by BLEMI
 of ten files; times are medians. Both libraries have the same trained weights of EfficientNet-Lite0; a PatchCore of the
 other library keeps a tenth of the patches, at most 5,000. Its PaDiM on ResNet-18, its own default, and EfficientAd-S
 can't be had here with trained weights: they are timed, and no figure says how they rank. Maps of the other library stay
-at 256 x 256 pixels, ours have those of the picture, and come with regions.
+at 256 x 256 pixels, ours have those of the picture, and come with masks and regions; they are normalized when somebody
+looks at them, which isn't timed.
 """
 
 from __future__ import annotations
