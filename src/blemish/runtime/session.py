@@ -46,6 +46,10 @@ STACKED_PIXELS = 2**23
 of which a pixel needs some 40 bytes on its way."""
 
 
+NORMALIZED = 2**16
+"""How many pixels of a map are normalized at once: that takes a dozen passes, between which they stay in a cache."""
+
+
 class Outputs(NamedTuple):
     """What a graph returns for N images of one size (H, W).
 
@@ -468,7 +472,10 @@ def _normalized(
     raw: npt.NDArray[np.float32], scale: Scale, roi: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.float32]:
     """A raw map on the scale from 0 to 1, with 0 outside the region of interest."""
-    values = scale.normalize(raw)
+    values = np.empty_like(raw)
+    rows = max(1, NORMALIZED // raw.shape[1])
+    for top in range(0, len(raw), rows):
+        values[top : top + rows] = scale.normalize(raw[top : top + rows])
     if roi is not None:
         values[~stretched(roi, raw.shape)] = 0
     return values

@@ -31,7 +31,7 @@ from blemish.functional.regions import label_components
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
 from blemish.runtime.inputs import odd_colors
-from blemish.runtime.session import STACKED_PIXELS, Failure, Outputs, Result, Session, maps_of
+from blemish.runtime.session import NORMALIZED, STACKED_PIXELS, Failure, Outputs, Result, Session, maps_of
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
 
@@ -241,8 +241,9 @@ def test_small_regions_are_not_listed_and_stay_in_the_mask(session: Session) -> 
 @pytest.mark.parametrize("sensitivity", [0.0, 0.4, 0.5, 1.0])
 def test_a_raw_map_is_enough(sensitivity: float, roi: Any) -> None:
     """What a session makes of it is what a model would have given beside it."""
-    raw = np.random.default_rng(0).normal(3, 1, (2, 30, 41)).astype(np.float32)
-    raw[:, 8:15, 4:30] += 7
+    raw = np.random.default_rng(0).normal(3, 1, (2, 301, 241)).astype(np.float32)
+    assert raw[0].size > NORMALIZED
+    raw[:, 80:150, 4:30] += 7
     inside = np.ones(raw.shape[1:], bool) if roi is None else stretched(roi, raw.shape[1:])
     raw[:, ~inside] = 0
     scale, score, label = Scale(5.0, 0.5, 7.5, sensitivity), np.zeros(2, np.float32), np.ones(2, bool)
