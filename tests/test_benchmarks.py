@@ -101,7 +101,7 @@ def test_meter_sees_memory_that_was_given_back() -> None:
 
 
 def test_our_half_answers_every_request(common: Any, tmp_path: Path) -> None:
-    """On two pictures: what the scripts ask for must exist in the library as it is now."""
+    """On two pictures: what the scripts ask for must exist in the library as it is now. It shows its own error."""
     parts = common.draw_parts(tmp_path, 2) / "train" / "good"
     weights = common.draw_weights(tmp_path)
     with common.Half("ours") as ours:
@@ -123,14 +123,8 @@ def test_our_half_answers_every_request(common: Any, tmp_path: Path) -> None:
         assert ours("save", path=tmp_path / "model.safetensors")["mb"] > 1
         assert 0.5 < ours("threshold_and_auroc", maps=2, side=64)["value"] < 1
         assert 0 < ours("aupro", maps=2, side=64)["value"] < 1
-
-
-def test_a_failing_half_shows_its_own_error(common: Any) -> None:
-    with (
-        common.Half("ours") as ours,
-        pytest.raises(SystemExit, match=r"There is no weight file at no file(.|\n)*failed at 'prepare'"),
-    ):
-        ours("prepare", detector="padim", folder="no folder", weights="no file")
+        with pytest.raises(SystemExit, match=r"There is no weight file at no file(.|\n)*failed at 'prepare'"):
+            ours("prepare", detector="padim", folder="no folder", weights="no file")
 
 
 def test_textbook_loop_takes_the_farthest_point_every_time(common: Any) -> None:

@@ -65,17 +65,19 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     scale = whole / parts
     # Rows in a block; in the last ones some may lie behind the end. (A graph rounds negative quotients upwards.)
     rows = (out_size + BLOCKS - 1) // BLOCKS
-    center = _centers(BLOCKS * rows, scale, start, device).unflatten(0, (BLOCKS, rows))
+    # Views that are made of one operation each: whoever exports waits for every one of them, with symbols for sizes.
+    center = _centers(BLOCKS * rows, scale, start, device).view(BLOCKS, rows)
     # Whole numbers, since a graph can't round a size: the distance of the outer centers, the triangles' outer halves,
     # and a row on each side for rounding.
     needed = ((rows - 1) * whole + 2 * torch.sym_max(whole, parts)) // parts + 3
-    first = (center[:, 0] - torch.sym_max(scale, 1.0) - 0.5).floor().long()  # (BLOCKS,)
-    row = first[:, None] + torch.arange(needed, device=device)  # (BLOCKS, needed)
-    weights = _triangle(row[:, None, :] + 0.5, center[:, :, None], scale)  # (BLOCKS, rows, needed)
-    weights = weights * ((row >= 0) & (row < in_size))[:, None, :]
+    first = (center.select(1, 0) - torch.sym_max(scale, 1.0) - 0.5).floor().long()  # (BLOCKS,)
+    row = first.unsqueeze(1) + torch.arange(needed, device=device)  # (BLOCKS, needed)
+    there = row.clamp(0, in_size - 1)
+    weights = _triangle(row.unsqueeze(1) + 0.5, center.unsqueeze(2), scale)  # (BLOCKS, rows, needed)
+    weights = weights * (row == there).unsqueeze(1)
     inside = _inside(center, in_size, scale)
-    weights = weights * inside[:, :, None] / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
-    taken = image.index_select(-2, row.clamp(0, in_size - 1).flatten())  # (..., BLOCKS * needed, K)
+    weights = weights * inside.unsqueeze(2) / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    taken = image.index_select(-2, there.view(-1))  # (..., BLOCKS * needed, K)
     blocks: Tensor = weights @ taken.float().unflatten(-2, (BLOCKS, needed))  # (..., BLOCKS, rows, K)
     joined = blocks.flatten(-3, -2)
     if isinstance(out_size, torch.SymInt):  # the size of a slice would be an expression in the graph, not "H"
@@ -126,7 +128,7 @@ def _centers(out_size: int, scale: float, start: float, device: torch.device | N
 def _triangle(pixel: Tensor, center: Tensor, scale: float) -> Tensor:
     """Weights, not normalized, of pixels for an output pixel with this center."""
     support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment] # max, for sizes that are symbols of a graph too
-    weights: Tensor = (1.0 - (pixel - center).abs() / support).clamp(min=0.0)
+    weights: Tensor = (1.0 - (pixel - center).abs() / support).relu()
     return weights
 
 
