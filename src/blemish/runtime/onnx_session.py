@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,12 @@ class OnnxBackend(GraphBackend):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            graph = Path(path).read_bytes()
-            outputs = wanted(output_names(graph), verdict_only=verdict_only, whole=whole)
-            graph = pruned(graph, outputs)
-            self._session = onnxruntime.InferenceSession(graph, options, providers=_providers(device))
+            with open(path, "rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # banks are large: no second copy
+            outputs = wanted(output_names(content), verdict_only=verdict_only, whole=whole)
+            self._session = onnxruntime.InferenceSession(
+                pruned(content, outputs), options, providers=_providers(device)
+            )
         except UsageError:
             raise
         except Exception as error:  # its own classes, which derive from Exception or RuntimeError

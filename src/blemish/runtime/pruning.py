@@ -8,8 +8,11 @@ isn't needed to run one; so fields are read here as protobuf writes them. Those 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+Buffer: TypeAlias = bytes | mmap.mmap
 
 _GRAPH, _NODE, _OUTPUT = 7, 1, 12
 _INPUTS, _RESULTS, _NAME = 1, 2, 1
@@ -21,7 +24,7 @@ class _Field(NamedTuple):
     content: memoryview
 
 
-def pruned(model: bytes, outputs: Iterable[str]) -> bytes:
+def pruned(model: Buffer, outputs: Iterable[str]) -> bytes:
     """A serialized model of which these outputs are left, and the nodes that they depend on.
 
     Args:
@@ -51,7 +54,7 @@ def pruned(model: bytes, outputs: Iterable[str]) -> bytes:
     return b"".join(reversed(parts))
 
 
-def output_names(model: bytes) -> list[str]:
+def output_names(model: Buffer) -> list[str]:
     """What the outputs of a serialized model are called. Raises as `pruned`, and UnicodeDecodeError."""
     graphs = (field for field in _fields(memoryview(model)) if field.number == _GRAPH)
     outputs = (part for graph in graphs for part in _fields(graph.content) if part.number == _OUTPUT)
