@@ -20,6 +20,7 @@ from blemish.artifact import load
 from blemish.synthetic.products import PRODUCTS
 from blemish.trials import demo as story
 from known import known
+from processes import Script
 
 REQUIRED = [
     *("image_auroc", "pixel_auroc", "image_ap", "image_f1", "image_f1_max"),
@@ -273,9 +274,10 @@ def test_missing_extra_prints_the_command(arguments: list[str], tiles: Path, mod
 
 def test_missing_parquet(tiles: Path, model_file: Path, inside: Path) -> None:
     code = WITHOUT.format(blocked={"pyarrow"})
-    done = python(code, "predict", str(model_file), str(tiles / "test" / "good"), "--out", "rows.parquet")
-    assert done.returncode == 2, done.stderr
-    assert 'This needs pyarrow, which is not installed. Run: pip install "blemish[parquet]"' in done.stderr
+    with Script(code, "predict", model_file, tiles / "test" / "good", "--out", "rows.parquet") as process:
+        ended, errors = process.wait(60)
+    assert ended == 2, errors
+    assert 'This needs pyarrow, which is not installed. Run: pip install "blemish[parquet]"' in errors
     assert listing(inside) == []
 
 
