@@ -22,6 +22,7 @@ from blemish.models import Padim, Patchcore
 from blemish.models.padim import PadimDetector
 from blemish.models.patchcore import PatchcoreDetector
 from blemish.post_processing import PostProcessor
+from blemish.runtime.whole import open_whole
 from exported import export_untried
 from known import known
 
@@ -80,7 +81,7 @@ def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) 
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
 def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Path]) -> None:
     model = model_with_region(name)
-    backend = runtime.load(export_untried(files[name], files[name].with_suffix(suffix))).backend
+    backend = open_whole(export_untried(files[name], files[name].with_suffix(suffix)))
     for size in (SIZE, (201, 77)):
         images = parts(3, "hole", first=100, size=size)
         inside = known(model.pre_processor.inside(size))

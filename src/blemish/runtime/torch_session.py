@@ -76,6 +76,8 @@ class TorchBackend:
     def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
         """See `Backend.run`."""
         judge, names = (self.model.judge, VERDICT) if self.verdict_only else (self.model, Outputs._fields)
+        if not images.flags.writeable:  # torch warns of those, though nobody writes here
+            images = images.copy()
         batch: InferenceBatch = judge(torch.from_numpy(images).to(self.model.device), decision)
         return Outputs(*(getattr(batch, name).cpu().numpy() for name in names))
 
