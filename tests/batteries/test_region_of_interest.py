@@ -77,6 +77,26 @@ def test_every_session_knows_the_region(files: dict[str, Path], tmp_path: Path) 
             np.testing.assert_array_equal(stretched(backend.roi, size), inside.numpy())
 
 
+def test_what_a_session_makes_of_raw_maps_stays_inside(files: dict[str, Path], tmp_path: Path) -> None:
+    """Where every pixel is beyond the threshold, too."""
+    model = model_with_region("padim")
+    graph = runtime.load(export_untried(files["padim"], tmp_path / "padim.onnx"))
+    graph.backend.content["manifest"] = manifest_of(model).model_dump(mode="json")  # type: ignore[attr-defined] # tests' have none
+    image = parts(1, "hole", first=100, size=(70, 130))[0].numpy()
+    outside = ~known(model.pre_processor.inside((70, 130))).numpy()
+    whole = runtime.load(files["padim"])
+    for sensitivity in (0.5, 1.0):
+        graph.set_sensitivity(pixel=sensitivity)
+        whole.set_sensitivity(pixel=sensitivity)
+        [found], [wanted] = graph(image), whole(image)
+        np.testing.assert_array_equal(found.mask, wanted.mask)
+        np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, atol=1e-3)
+        assert not found.anomaly_map[outside].any()
+        assert not found.mask[outside].any()
+        assert found.mask.any()
+        assert [region.box for region in found.regions] == [region.box for region in wanted.regions]
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
 def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Path]) -> None:
