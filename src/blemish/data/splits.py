@@ -52,7 +52,7 @@ class Split:
     folds: tuple[int, ...] = ()
     parts: int | None = None
 
-    @property
+    @cached_property
     def calibration(self) -> tuple[Sample, ...]:
         """The samples on which thresholds are chosen, by the policy."""
         if self.policy == "cross":

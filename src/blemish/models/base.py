@@ -279,8 +279,8 @@ class Detector(nn.Module, ABC):
         """Turns what was observed into the fitted model."""
         self._observing = False
 
-    def finish_briefly(self) -> None:
-        """`finish` of a detector that scores some images and is never saved: without what only pays for many."""
+    def finish_for(self, images: int) -> None:
+        """`finish` of a detector that scores so many images and is never saved: without what only pays for more."""
         self.finish()
 
     def merge(self, other: Detector | Mapping[str, Tensor]) -> None:

@@ -74,7 +74,7 @@ class CrossFit:
                 if other != fold:
                     merged.merge(observer)
             try:
-                merged.finish_briefly()
+                merged.finish_for(self._folds.count(fold))
             except DataError as error:
                 raise DataError(
                     f"Cross calibration fits without the images of each fold in turn. {error} Add images of good parts."

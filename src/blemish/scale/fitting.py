@@ -101,7 +101,7 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
     order = [split.folds[number] for number in split.by_fold]
     for fold in range(count if decides else 0):
         inside = range(order.index(fold), order.index(fold) + order.count(fold))
-        finished = pool.submit(_finish_without, blank, *(folds[:fold] + folds[fold + 1 :]))[0]
+        finished = pool.submit(_finish_without, blank, len(inside), *(folds[:fold] + folds[fold + 1 :]))[0]
         scored += _scored(pool, finished, among, inside, data.batch_size, draws, each=True)
     model.merge(pool.get(main))
     del main
@@ -219,12 +219,12 @@ def _merge_in_order(device: str, blank: Detector, *states: State) -> State:
     return _on_cpu(observer.observed_state())
 
 
-def _finish_without(device: str, blank: Detector, *states: State) -> Detector:
-    """The detector that those folds make whose states are given."""
+def _finish_without(device: str, blank: Detector, images: int, *states: State) -> Detector:
+    """The detector that those folds make whose states are given, to score so many images."""
     merged = _on(blank, device)
     for state in states:
         merged.merge(_to(state, device))
-    merged.finish_briefly()
+    merged.finish_for(images)
     return merged.cpu()
 
 

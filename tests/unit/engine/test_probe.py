@@ -36,11 +36,11 @@ def record_of(model: Detector) -> CalibrationRecord:
 def test_the_detector_of_a_fold_is_made_once(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, finished = detectors()["padim"], []
 
-    def counted(self: Detector, finish: Any = kind.finish_briefly) -> None:
-        finished.append(self)
-        finish(self)
+    def counted(self: Detector, images: int, finish: Any = kind.finish_for) -> None:
+        finished.append(images)
+        finish(self, images)
 
-    monkeypatch.setattr(kind, "finish_briefly", counted)
+    monkeypatch.setattr(kind, "finish_for", counted)
     fitted(tiles, calibrate_on="cross", planted=30, batch_size=5)
     folds = set(ImageDataModule(tiles, num_workers=0, calibrate_on="cross").split.folds)
     assert len(finished) == len(folds)

@@ -56,6 +56,19 @@ def test_a_fold_is_scored_by_what_the_others_gave(name: str) -> None:
     assert not model.is_fitted, "the detector that is delivered isn't touched"
 
 
+@pytest.mark.parametrize("images", [1, 1000])
+@pytest.mark.parametrize("name", detectors())
+def test_a_fold_of_few_and_one_of_many_say_the_same(name: str, images: int) -> None:
+    whole, brief = (detectors()[name].build(**SMALL, **OPTIONS.get(name, {})) for _ in range(2))
+    observed(whole, parts(9))
+    brief.start()
+    with torch.no_grad():
+        brief.observe(brief.features(brief.pre_processor(parts(9))))
+        brief.finish_for(images)
+        found, wanted = (model.inspect(model.pre_processor(parts(2)), (64, 64)) for model in (brief, whole))
+    torch.testing.assert_close(found.score, wanted.score, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("name", detectors())
 def test_a_twin_lives_its_own_life(name: str) -> None:
     model = observed(detectors()[name].build(**SMALL, **OPTIONS.get(name, {})), parts(6))

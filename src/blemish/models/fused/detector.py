@@ -17,6 +17,7 @@ has in the whole set, so that parts of a set merge to the bytes of one pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING, cast
 
@@ -172,9 +173,9 @@ class FusedDetector(Detector):
         """
         self._finish([member.finish for member in self.members])
 
-    def finish_briefly(self) -> None:
-        """See `Detector.finish_briefly`."""
-        self._finish([member.finish_briefly for member in self.members])
+    def finish_for(self, images: int) -> None:
+        """See `Detector.finish_for`."""
+        self._finish([partial(member.finish_for, images) for member in self.members])
 
     def _finish(self, members: Sequence[Callable[[], None]]) -> None:
         if self._kept and self._watched:
@@ -228,7 +229,7 @@ class FusedDetector(Detector):
         features = torch.stack([self._kept[number] for number in sorted(self._kept)])  # (n, D, gh, gw)
         before, now = int(self.unseen), len(features)
         for i, (witness, own) in enumerate(zip(self._witnesses, self._of_members(features), strict=True)):
-            witness.finish_briefly()
+            witness.finish_for(now)
             scores = torch.cat([witness.patch_scores(image) for image in own.split(1)])  # (n, P)
             variance = (before * self.scale[i].double() ** 2 + now * scores.double().var(correction=0)) / (before + now)
             self.scale[i] = variance.sqrt().clamp(min=SMALLEST)

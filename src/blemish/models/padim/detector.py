@@ -14,6 +14,9 @@ from blemish.models.base import Detector, Parts
 from blemish.models.padim.gaussians import PatchGaussians
 from blemish.models.padim.settings import PadimSettings
 
+FEW_IMAGES = 16
+"""Up to so many images cost less by solving than inverses of all factors do."""
+
 
 class PadimDetector(Detector):
     """Gaussians of good features per position; scores are Mahalanobis distances, in standard deviations.
@@ -95,10 +98,13 @@ class PadimDetector(Detector):
         self.gaussians.finish()
         super().finish()
 
-    def finish_briefly(self) -> None:
-        """See `Detector.finish_briefly`."""
-        self.gaussians.finish_briefly()
-        Detector.finish(self)
+    def finish_for(self, images: int) -> None:
+        """See `Detector.finish_for`."""
+        if images > FEW_IMAGES:
+            self.finish()
+        else:
+            self.gaussians.finish_briefly()
+            super().finish()
 
     def embed(self, layers: Sequence[Tensor]) -> Tensor:
         """Keeps the drawn channels of each layer, then joins the layers at the resolution of the finest."""
