@@ -16,6 +16,7 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.data.dataset import ImageDataset
 from blemish.data.index import Sample
 from blemish.errors import UsageError
+from blemish.functional.exact_products import exact_products
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Planted
 from blemish.synthetic.planting import Draw, draw, plant
@@ -71,5 +72,6 @@ class Probe:
         except UsageError:  # too small a picture, or no room inside the region of interest: one defect fewer
             return
         image = self._source.prepared(planted)[None].to(detector.device)  # (1, 3, h, w)
-        score, _ = detector.score(detector.features(image))
+        with exact_products(detector.device):
+            score, _ = detector.score(detector.features(image))
         self.found.append(Planted(each.kind, each.size, each.strength, float(score)))

@@ -139,7 +139,7 @@ def whitening_factors(
 
 def cholesky_factors(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
     """The factors L of `whitening_factors` themselves, (P, D, D) float32, in half the time; see
-    `mahalanobis_by_solving`.
+    `mahalanobis_by_solving`. Takes and raises the same.
     """
     factors = _empty_factors(scatter, torch.float32)
     for part, factor in _cholesky(count, scatter, epsilon, shrinkage, _blocks(factors)):

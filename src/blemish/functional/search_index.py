@@ -38,7 +38,7 @@ QUERIES = 256
 """Queries per product on a CPU: their bounds, 5 MB for 5,120 rows, stay in the cache for the passes over them."""
 
 DEVICE_BOUNDS = 128 * 2**20
-"""Bounds per product on a GPU, where a product costs some forty launches: 512 MB."""
+"""Bounds per product on a GPU, where each product costs many launches: 512 MB."""
 
 NORM_PARTS = 3
 """Halves that add up to a float."""

@@ -27,6 +27,7 @@ from blemish.data.dataset import ImageDataset, make_loader
 from blemish.data.layouts import Sample
 from blemish.engine.probe import Draws, Probe, draws_of
 from blemish.errors import UsageError
+from blemish.functional.exact_products import exact_products
 from blemish.models.base import Detector
 from blemish.models.cross_fit import CrossFit
 from blemish.post_processing.calibration import Evidence
@@ -105,7 +106,8 @@ def fit(model: Detector, data: ImageDataModule, pool: Pool, progress: Progress =
         scored += _scored(pool, finished, among, inside, data.batch_size, draws, each=True)
     model.merge(pool.get(main))
     del main
-    model.finish()
+    with exact_products(model.device):
+        model.finish()
     if not decides:
         return
     rest = range(len(split.folds), len(chosen))  # all, without folds; else the images of defects
@@ -188,11 +190,12 @@ def _observe(device: str, blank: Detector, shard: _Shard, folds: int) -> Any:
     cross = CrossFit(observer, shard.folds, shard.first, folds) if folds else None
     number = shard.first
     for batch in _batches(shard.dataset, shard.batch_size, device):
-        features = observer.features(batch.image)
-        numbers = list(range(number, number + len(features)))
-        observer.observe(features, numbers)
-        if cross is not None:
-            cross.observe(features, number)
+        with exact_products(observer.device):
+            features = observer.features(batch.image)
+            numbers = list(range(number, number + len(features)))
+            observer.observe(features, numbers)
+            if cross is not None:
+                cross.observe(features, number)
         number += len(features)
     state = _on_cpu(observer.observed_state())
     return state if cross is None else [state, *map(_on_cpu, cross.observed_states())]
@@ -224,7 +227,8 @@ def _finish_without(device: str, blank: Detector, images: int, *states: State) -
     merged = _on(blank, device)
     for state in states:
         merged.merge(_to(state, device))
-    merged.finish_for(images)
+    with exact_products(merged.device):
+        merged.finish_for(images)
     return merged.cpu()
 
 
