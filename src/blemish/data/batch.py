@@ -23,7 +23,8 @@ class ImageBatch:
     """Pre-processed images with what is known about them.
 
     Attributes:
-        image: (N, 3, h, w) float32, RGB, resized and normalized by the model's `PreProcessor`.
+        image: (N, 3, h, w) float32, RGB, resized and normalized by the model's `PreProcessor`; without those that a
+            fit spared, see `blemish.data.datamodule.ImageDataModule.spared`.
         size: N pairs (H, W): the size of each image on disk, to which maps and masks return.
         path: N file paths; empty strings for images that never were files.
         gt_label: (N,) bool, True for anomalous; None when nothing is known.
@@ -41,7 +42,7 @@ class ImageBatch:
     defect: Sequence[str] | None = None
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.size)
 
 
 @dataclass(frozen=True)

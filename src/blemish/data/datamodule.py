@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,8 @@ class ImageDataModule(LightningDataModule):
         unreadable: files the latest prediction passed over.
         compares: whether cross calibration looks which images show one part, which reads them all; False where nothing
             will be fitted.
+        spared: images of the latest `val_dataloader` that it won't read, and their (H, W): a detector that is being
+            fitted names those here whose features it remembers.
         bit_depth: as given, or, once images were asked for to fit or measure, as found out.
 
     Raises:
@@ -127,6 +129,7 @@ class ImageDataModule(LightningDataModule):
         self.unreadable: list[ImageReadError] = []
         self.arrays: Arrays | None = None
         self.compares = True
+        self.spared: dict[Sample, tuple[int, int]] = {}
         self._digests: dict[Sample, str] = {}  # SHA-256 of files, read once
 
     @classmethod
@@ -303,7 +306,8 @@ class ImageDataModule(LightningDataModule):
         """Images that choose the thresholds, by `policy`; with masks where every anomalous one has its own."""
         samples = self.calibration
         _warn_of_bare(samples, "The threshold of pixels is chosen without masks, as it needs them all")
-        return self._loader(samples, with_masks=masks_complete(samples))
+        self.spared = {}  # of an earlier loader, nothing is known any more
+        return self._loader(samples, with_masks=masks_complete(samples), spared=self.spared)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Labeled images to measure on; with masks where anomalous ones have some. Without a mask, or with one that
@@ -425,6 +429,7 @@ class ImageDataModule(LightningDataModule):
         lenient: bool = False,
         unreadable: list[ImageReadError] | None = None,
         from_files: bool = False,
+        spared: Mapping[Sample, tuple[int, int]] | None = None,
     ) -> DataLoader[Any]:
         reading = self._reading if from_files else self.reading  # images to predict alone show nothing
         dataset = ImageDataset(
@@ -434,6 +439,7 @@ class ImageDataModule(LightningDataModule):
             with_masks=with_masks,
             lenient=lenient,
             arrays=None if from_files else self.arrays,
+            spared=spared,
         )
         workers = possible_workers(min(self.num_workers, len(samples)))
         return make_loader(dataset, batch_size=self.batch_size, num_workers=workers, unreadable=unreadable)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,7 +38,7 @@ class Item:
     """One pre-processed image.
 
     Attributes:
-        image: (3, h, w) float32.
+        image: (3, h, w) float32; (0,) where the data set was told to spare it.
         size: (H, W) on disk, after EXIF rotation.
         sample: what the index says about it.
         mask: (H, W) bool, True on defect pixels; None when the data set was built without masks.
@@ -65,6 +65,7 @@ class ImageDataset(Dataset[Item]):
         lenient: give an all-False mask where one is missing or can't be used, too: evaluation leaves the pixels of
             anomalous images without a marked one out.
         arrays: read the samples from here and not from files.
+        spared: (H, W) of samples that aren't read at all; they may be named until the first item is asked for.
 
     Raises:
         UsageError: `with_masks` and not `lenient` while an anomalous or unlabeled sample has no mask.
@@ -79,6 +80,7 @@ class ImageDataset(Dataset[Item]):
         with_masks: bool = False,
         lenient: bool = False,
         arrays: Arrays | None = None,
+        spared: Mapping[Sample, tuple[int, int]] | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.transform = transform
@@ -86,6 +88,7 @@ class ImageDataset(Dataset[Item]):
         self.with_masks = with_masks
         self.lenient = lenient
         self.arrays = arrays
+        self.spared = {} if spared is None else spared
         bare = [sample.relative for sample in samples if sample.label is not False and sample.mask is None]
         if with_masks and bare and not lenient:
             raise UsageError(
@@ -111,6 +114,8 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
+        if sample in self.spared:
+            return Item(torch.empty(0), self.spared[sample], sample, None)
         pixels = torch.from_numpy(self.pixels(sample))  # (H, W, 3)
         size = (pixels.shape[0], pixels.shape[1])
         with torch.no_grad():
@@ -146,13 +151,14 @@ def collate(items: Sequence[Item]) -> ImageBatch:
     """Stack items into a batch.
 
     `gt_label` and `defect` are None when a label is unknown; `gt_mask` is stacked when all images have one size, a list
-    when they don't, and None without masks.
+    when they don't, and None without masks. Images that were spared are missing from the stacked ones alone.
 
     Raises:
         DataError: the transformed images differ in shape. Nothing is stretched to fit.
     """
-    first = items[0]
-    for item in items[1:]:
+    read = [item for item in items if item.image.numel()]
+    first = read[0] if read else items[0]
+    for item in read:
         if item.image.shape != first.image.shape:
             raise DataError(
                 f"Images of one batch must have one shape after pre-processing. {first.sample.path} has "
@@ -167,7 +173,7 @@ def collate(items: Sequence[Item]) -> ImageBatch:
     if len(masks) == len(items):
         gt_mask = torch.stack(masks) if len({item.size for item in items}) == 1 else masks
     return ImageBatch(
-        image=torch.stack([item.image for item in items]),
+        image=torch.stack([item.image for item in read]) if read else first.image,
         size=[item.size for item in items],
         path=[str(sample.path) for sample in samples],
         gt_label=torch.tensor(labels) if known else None,

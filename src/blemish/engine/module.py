@@ -8,7 +8,7 @@ validation step returns raw ones, which the post-processor, a callback, calibrat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,11 +115,12 @@ class AnomalyModule(LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Observes a batch of good images; those that calibrate as well, for their folds, too."""
         features = self.detector.features(batch.image)
+        first, self._observed = self._observed, self._observed + len(features)
         with exact_products(features.device):
             self.detector.observe(features)
             if self._cross is not None:
-                self._cross.observe(features, self._observed)
-        self._observed += len(features)
+                self._cross.observe(features, first)
+        self._spare(batch.size, first)
 
     def on_validation_start(self) -> None:
         """Finishes fitting before calibration."""
@@ -201,13 +202,22 @@ class AnomalyModule(LightningModule):
         """`raw_step` by detectors that haven't seen the images; the first of them is number `first` of all. What is
         planted into an image comes at once after it: a fold's detector is made only once.
         """
-        parts = []
-        for i in range(len(batch)):
-            place, image, size = first + i, batch.image[i : i + 1], batch.size[i : i + 1]
+        images, parts = iter(batch.image.split(1)), []
+        for place, size in enumerate(batch.size, first):
             scorer, features = self._scorer(place), self._known_features(place)
-            parts.append(scorer.inspect(image, size) if features is None else scorer.inspect_features(features, size))
-            self._plant(first + i, 1)
+            features = scorer.features(next(images)) if features is None else features
+            parts.append(scorer.inspect_features(features, [size]))
+            self._plant(place, 1)
         return RawPrediction.joined(parts).batch(batch)
+
+    def _spare(self, sizes: Sequence[tuple[int, int]], first: int) -> None:
+        """Tells the data module which images needn't be read again, of those from number `first` on."""
+        data = self._data()
+        if data is None or self._cross is None:
+            return
+        for number, size in enumerate(sizes, first):
+            if self._cross.features_of(number) is not None:
+                data.spared[data.split.fit[number]] = size
 
     def _plant(self, first: int, count: int) -> None:
         """Scores what is planted into the calibration images from number `first` on."""
@@ -224,9 +234,12 @@ class AnomalyModule(LightningModule):
             return self._cross.without(order[place])
 
     def _known_features(self, place: int) -> Tensor | None:
-        """What the fit kept of the calibration image at a place in their order."""
-        order = self._split().by_fold
-        return None if self._cross is None or place >= len(order) else self._cross.features_of(order[place])
+        """What the fit kept of the calibration image at a place in their order, if that isn't read again."""
+        data, order = self._data(), self._split().by_fold
+        if data is None or self._cross is None or place >= len(order):
+            return None
+        spared = data.split.fit[order[place]] in data.spared
+        return self._cross.features_of(order[place]) if spared else None
 
     def _data(self) -> ImageDataModule | None:
         """The trainer's data module, where it is ours."""

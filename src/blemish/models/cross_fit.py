@@ -6,7 +6,7 @@ observed, merged, makes the detector that scores the fold (cross-conformal predi
 fold needs a pass of its own. Banks select their rows anew for every fold; moments merge exactly.
 
 Memory: what the folds have observed, one merged detector at a time, if images are scored fold by fold, and as many
-bytes of features as are asked for: those of images that needn't go through the backbone again to be scored.
+bytes of features as are asked for: those of images that needn't be read, nor go through the backbone, to be scored.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class CrossFit:
                 self._kept[number] = one.clone(memory_format=torch.contiguous_format)
 
     def features_of(self, number: int) -> Tensor | None:
-        """What was observed of image `number`, (1, D, gh, gw), once; None where there was no room to keep it."""
-        return self._kept.pop(number, None)
+        """What was observed of image `number`, (1, D, gh, gw); None where there was no room to keep it."""
+        return self._kept.get(number)
 
     def observed_states(self) -> list[dict[str, Tensor]]:
         """What was observed of each fold, see `Detector.observed_state`."""

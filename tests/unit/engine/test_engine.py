@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
+from blemish.data.dataset import ImageDataset, Item
 from blemish.engine import Engine, module
 from blemish.engine import engine as engine_module
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
@@ -406,14 +407,23 @@ def test_cookies(realdata: Any) -> None:
 def test_images_that_cross_calibrate_go_through_the_backbone_once(
     tiles: Path, room: int, passes: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as there is room for their features, which changes no threshold."""
+    """And their files are decoded once for that, as far as there is room for features, which changes no threshold."""
     monkeypatch.setattr(module, "KEPT_BYTES", room)
+    loaded: list[str] = []
+
+    def counted(self: ImageDataset, index: int, get: Any = ImageDataset.__getitem__) -> Item:
+        item = get(self, index)
+        loaded.extend([item.sample.relative] * bool(item.image.numel()))
+        return item
+
+    monkeypatch.setattr(ImageDataset, "__getitem__", counted)
     model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
     seen: list[int] = []
     model.extractor.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
-    run().fit(model, data(tiles, calibrate_on="cross", planted=0))
+    run().fit(model, data(tiles, calibrate_on="cross", planted=0, batch_size=4))
     count = len(data(tiles, calibrate_on="cross").split.fit)
-    assert sum(seen) == (2 * count - 5 if passes is None else passes * count)
+    assert sum(seen) == len(loaded) == (2 * count - 5 if passes is None else passes * count)
+    assert len(set(loaded)) == count
     monkeypatch.setattr(module, "KEPT_BYTES", 0)
     again = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
     run().fit(again, data(tiles, calibrate_on="cross", planted=0))
