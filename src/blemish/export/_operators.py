@@ -31,10 +31,18 @@ def bicubic(
     return op.MatMul(op.MatMul(left, image), right)
 
 
+def product(weights: Any, blocks: Any) -> Any:
+    """`blemish.functional.resize.product`."""
+    return op.MatMul(weights, blocks)
+
+
 def _weights(before: int, after: int, align_corners: bool) -> torch.Tensor:
     """(after, before): what torch makes of each pixel of an axis."""
     axis = torch.eye(before)[None, None]  # its columns are images of one pixel each
     return F.interpolate(axis, (after, before), mode="bicubic", antialias=True, align_corners=align_corners)[0, 0]
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten._upsample_bicubic2d_aa.default: bicubic}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten._upsample_bicubic2d_aa.default: bicubic,
+    torch.ops.blemish.product.default: product,
+}

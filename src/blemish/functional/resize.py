@@ -23,6 +23,21 @@ BLOCKS = 8
 """Blocks of output rows. More save arithmetic, but products of few rows spend their time on arranging the others."""
 
 
+@torch.library.custom_op("blemish::product", mutates_args=())
+def product(weights: Tensor, blocks: Tensor) -> Tensor:
+    """`weights @ blocks`, (BLOCKS, rows, needed) by (..., BLOCKS, needed, K), as one operation of an exported graph.
+
+    torch takes a product of many matrices apart into a dozen operations when it exports, and reasons for seconds about
+    the sizes of each.
+    """
+    return weights @ blocks
+
+
+@product.register_fake
+def _(weights: Tensor, blocks: Tensor) -> Tensor:
+    return blocks.new_empty(*blocks.shape[:-2], weights.shape[-2], blocks.shape[-1])
+
+
 def axis_weights(
     in_size: int, out_size: int, *, scale: float | None = None, start: float = 0.0, device: torch.device | None = None
 ) -> Tensor:
@@ -54,8 +69,9 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     Args:
         image: uint8 or float32.
         out_size: rows of the output, at least 1.
-        ratio: input rows per output row, as a fraction of whole numbers above 0; None is (H, out_size).
-        start: input coordinate of the upper edge of output row 0.
+        ratio: input rows per output row, as a fraction of whole numbers above 0. None stretches the whole input over
+            the whole output, so that there is no padding to look for.
+        start: input coordinate of the upper edge of output row 0, with a ratio.
 
     Returns:
         (..., out_size, K) float32; rows of padding are exactly 0.
@@ -75,10 +91,11 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     there = row.clamp(0, in_size - 1)
     weights = _triangle(row.unsqueeze(1) + 0.5, center.unsqueeze(2), scale)  # (BLOCKS, rows, needed)
     weights = weights * (row == there).unsqueeze(1)
-    inside = _inside(center, in_size, scale)
-    weights = weights * inside.unsqueeze(2) / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    total = weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    if ratio is not None:
+        weights = weights * _inside(center, in_size, scale).unsqueeze(2)
     taken = image.index_select(-2, there.view(-1))  # (..., BLOCKS * needed, K)
-    blocks: Tensor = weights @ taken.float().unflatten(-2, (BLOCKS, needed))  # (..., BLOCKS, rows, K)
+    blocks = product(weights / total, taken.float().unflatten(-2, (BLOCKS, needed)))  # (..., BLOCKS, rows, K)
     joined = blocks.flatten(-3, -2)
     if isinstance(out_size, torch.SymInt):  # the size of a slice would be an expression in the graph, not "H"
         return joined.index_select(-2, torch.arange(out_size, device=device))

@@ -74,6 +74,7 @@ class PreProcessor(nn.Module):
         if fit not in ("stretch", "letterbox"):
             raise UsageError(f"fit must be 'stretch' or 'letterbox'. Got {fit!r}.")
         self.fit = fit
+        self._is_whole = fit == "stretch" and crop_from is None  # neither padding nor anything cut off
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
         if roi is not None and fit == "letterbox":
@@ -106,7 +107,8 @@ class PreProcessor(nn.Module):
         starts = [part * scale for part, scale in zip(cut, scales, strict=True)]
         # Rows first, which lie in one piece: large images are small after that.
         for axis in (0, 1):
-            values = resize_rows(values, self.image_size[axis], ratio=ratios[axis], start=starts[axis]).mT
+            ratio, start = (None, 0.0) if self._is_whole else (ratios[axis], starts[axis])
+            values = resize_rows(values, self.image_size[axis], ratio=ratio, start=start).mT
         normalized = (values - 255.0 * self.mean) / (255.0 * self.std)  # (N, 3, h, w)
         if self.fit == "stretch":
             return normalized
@@ -193,6 +195,7 @@ class PreProcessor(nn.Module):
         ratios, cut = self._geometry(original)
         for axis in (1, 0):  # columns first, while there are few rows
             whole, parts = ratios[axis]
-            maps = resize_rows(maps.mT, original[axis], ratio=(parts, whole), start=-cut[axis])
+            ratio, start = (None, 0.0) if self._is_whole else ((parts, whole), -cut[axis])
+            maps = resize_rows(maps.mT, original[axis], ratio=ratio, start=start)
         inside = self.inside(original)
         return maps if inside is None else torch.where(inside, maps, 0.0)
