@@ -19,11 +19,15 @@ from blemish.trials.work import build_data, build_model, suited
 
 
 def test_bundled_features_on_drawn_parts(tmp_path: Path) -> None:
-    """A small bank, few parts and no threshold, to save time; test images choose nothing."""
+    """Small pictures, a small bank, few parts and no threshold, to save time; test images choose nothing. Without what
+    the backbone learned, images reach 0.92 and pixels 0.959.
+    """
     images, pixels = [], []
     for product in PRODUCTS:
-        root = write_dataset(tmp_path, product=product, good_train=16, good_test=6, per_defect=2, seed=5)
-        model, engine = Patchcore(bank_size=1000, post_processor=False), Engine("cpu", progress=False)
+        counts = {"good_train": 16, "good_test": 6, "per_defect": 2}
+        root = write_dataset(tmp_path, product=product, **counts, size=(128, 128), seed=5)
+        model = Patchcore(image_size=128, bank_size=1000, post_processor=False)
+        engine = Engine("cpu", progress=False)
         data = ImageDataModule(root, num_workers=0)
         engine.fit(model, data)
         result = engine.test(model, data)
@@ -31,8 +35,8 @@ def test_bundled_features_on_drawn_parts(tmp_path: Path) -> None:
         assert result.pixel_auroc.value is not None
         images.append(result.image_auroc.value)
         pixels.append(result.pixel_auroc.value)
-    assert mean(images) >= 0.95
-    assert mean(pixels) >= 0.95
+    assert mean(images) >= 0.96
+    assert mean(pixels) >= 0.965
 
 
 @pytest.mark.realdata

@@ -99,7 +99,7 @@ TRAPEZE = [[(0.15, 0.1), (0.9, 0.2), (0.8, 0.95), (0.3, 0.8)]]
 @cache
 def model_with_region(name: str) -> Detector:
     """Fitted and calibrated; for several batteries, since its graph takes long to trace."""
-    options: dict[str, Any] = {"n_features": 30} if name == "padim" else {}
+    options: dict[str, Any] = {} if name == "patchcore" else {"n_features": 30}
     model = fitted(lambda: detectors()[name].build(image_size=MODEL_SIZE, roi=TRAPEZE, **options), parts(10))
     return calibrate(model, parts(4, first=20)).eval()
 

@@ -60,7 +60,7 @@ def test_a_defect_outside_never_changes_score_label_map_or_mask(name: str, data:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("region")
-    for name in ("padim", "patchcore"):
+    for name in ("padim", "fused"):
         model_with_region(name).save(folder / f"{name}.safetensors")
     return {path.stem: path for path in folder.iterdir()}
 
@@ -98,8 +98,9 @@ def test_what_a_session_makes_of_raw_maps_stays_inside(files: dict[str, Path], t
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("name", ["padim", "patchcore"])
+@pytest.mark.parametrize("name", ["padim", "fused"])
 def test_the_same_in_exported_graphs(name: str, suffix: str, files: dict[str, Path]) -> None:
+    """In the graph of Fused is that of PatchCore."""
     model = model_with_region(name)
     backend = open_whole(export_untried(files[name], files[name].with_suffix(suffix)))
     for size in (SIZE, (201, 77)):

@@ -35,7 +35,7 @@ EXPORTED = {name: suffix for name, suffix in RUNTIMES.items() if name != "torch"
 
 @pytest.fixture(scope="session")
 def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The detectors, PaDiM with a region of interest, and one with all that is done differently: letterbox, crop,
+    """PatchCore, PaDiM and Fused with a region of interest, and one with all that is done differently: letterbox, crop,
     tiles, a float16 bank of directions, layers of a learned backbone.
     """
     # One neighbor: among patches of padding, which are equal, rounding chooses the worst one, and so its weight.
@@ -45,7 +45,8 @@ def artifacts(model_files: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     model = fitted(lambda: Patchcore(image_size=(64, 96), **network, **options), parts(8))
     folder = tmp_path_factory.mktemp("special")
     calibrate(model, parts(4, first=50)).save(folder / "special.safetensors")
-    model_with_region("padim").save(folder / "padim.safetensors")
+    for name in ("padim", "fused"):
+        model_with_region(name).save(folder / f"{name}.safetensors")
     return {**model_files, **{path.stem: path for path in folder.iterdir()}}
 
 
