@@ -9,6 +9,7 @@ share, are taken away: the correlation of two such rests is near 0 for different
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ _LEAST = 0.7
 """Mean correlation from which two clusters are one."""
 
 
-def small(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def small(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """An image (H, W, 3) of any scale as a small gray picture (SIDE, SIDE), of mean 0 and deviation 1.
 
     A picture without any contrast is 0 everywhere, and like no other.

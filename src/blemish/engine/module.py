@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from blemish.errors import UsageError
 from blemish.functional.exact_products import exact_products
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
-from blemish.models.cross_fit import CrossFit
+from blemish.models.cross_fit import CrossFit, images_at_once
 from blemish.models.fused.detector import FusedDetector
 from blemish.models.fused.settings import FusedSettings
 from blemish.models.padim.detector import PadimDetector
@@ -202,12 +203,15 @@ class AnomalyModule(LightningModule):
         """`raw_step` by detectors that haven't seen the images; the first of them is number `first` of all. What is
         planted into an image comes at once after it: a fold's detector is made only once.
         """
-        images, parts = iter(batch.image.split(1)), []
-        for place, size in enumerate(batch.size, first):
-            scorer, features = self._scorer(place), self._known_features(place)
-            features = scorer.features(next(images)) if features is None else features
-            parts.append(scorer.inspect_features(features, [size]))
-            self._plant(place, 1)
+        at_once, parts = images_at_once(self.detector.device, len(batch)), []
+        read = (own for images in batch.image.split(at_once) for own in self.detector.features(images).split(1))
+        for _, run in groupby(range(len(batch)), lambda i: (self._fold(first + i), i // at_once)):
+            inside = list(run)
+            known = [self._known_features(first + i) for i in inside]
+            features = torch.cat([next(read) if own is None else own for own in known])
+            sizes = [batch.size[i] for i in inside]
+            parts.append(self._scorer(first + inside[0]).inspect_features(features, sizes))
+            self._plant(first + inside[0], len(inside))
         return RawPrediction.joined(parts).batch(batch)
 
     def _spare(self, sizes: Sequence[tuple[int, int]], first: int) -> None:
@@ -227,19 +231,27 @@ class AnomalyModule(LightningModule):
 
     def _scorer(self, place: int) -> Detector:
         """The detector that scores the calibration image at a place in their order: one that hasn't seen it."""
-        order = self._split().by_fold
-        if self._cross is None or place >= len(order):
+        number = self._number(place)
+        if self._cross is None or number is None:
             return self.detector
         with exact_products(self.detector.device):
-            return self._cross.without(order[place])
+            return self._cross.without(number)
 
     def _known_features(self, place: int) -> Tensor | None:
         """What the fit kept of the calibration image at a place in their order, if that isn't read again."""
-        data, order = self._data(), self._split().by_fold
-        if data is None or self._cross is None or place >= len(order):
+        data, number = self._data(), self._number(place)
+        if data is None or self._cross is None or number is None or data.split.fit[number] not in data.spared:
             return None
-        spared = data.split.fit[order[place]] in data.spared
-        return self._cross.features_of(order[place]) if spared else None
+        return self._cross.features_of(number)
+
+    def _number(self, place: int) -> int | None:
+        """What the calibration image at a place in their order is called among those that fit; None if it isn't one."""
+        order = self._split().by_fold
+        return order[place] if place < len(order) else None
+
+    def _fold(self, place: int) -> int | None:
+        number = self._number(place)
+        return None if number is None else self._split().folds[number]
 
     def _data(self) -> ImageDataModule | None:
         """The trainer's data module, where it is ours."""

@@ -19,6 +19,15 @@ from torch import Tensor
 from blemish.errors import DataError
 from blemish.models.base import Detector
 
+AT_ONCE = {"cpu": 1}
+"""Images that a fold's detector scores together, by kind of device: there, scores are the same to the last bit whatever
+else is in the batch. Others, which wait for launches rather than for products, take whole batches."""
+
+
+def images_at_once(device: torch.device, images: int) -> int:
+    """How many of so many images a fold's detector scores together."""
+    return max(1, min(images, AT_ONCE.get(device.type, images)))
+
 
 class CrossFit:
     """The detectors of the folds.

@@ -53,21 +53,24 @@ class Evidence:
             maps = list(score[:, None, None])  # a detector without maps: one pixel per image, N of (1, 1)
         take = len(score) if limit is None else min(len(score), limit)
         self.images += len(score)
-        for i in range(take):
-            values = maps[i] if batch.roi is None else maps[i][batch.roi[i]]
+        inside = [maps[i] if batch.roi is None else maps[i][batch.roi[i]] for i in range(take)]
+        found = []
+        for i, values in enumerate(inside):
             low, high = values.aminmax()
-            row = torch.stack([score[i], batch.gt_label[i].to(score), high, low]).double()  # (4,)
+            found.append(torch.stack([score[i], batch.gt_label[i].to(score), high, low]))
+        rows = [row.double() for row in torch.stack(found).cpu()] if found else []  # together: one wait for a GPU
+        for i, row in enumerate(rows):
             if not bool(row.isfinite().all()):
                 raise NonFiniteError(
                     f"The score of {_name(batch, i)} is not finite. Check the image and the backbone's weights."
                 )
-            self._rows.append(row.cpu())
             self._names.append(PurePath(batch.path[i]).name if i < len(batch.path) else "")
             if batch.gt_mask is not None:
                 if self._histogram is None:
                     self._histogram = empty_histogram(device=score.device)
                 truth = batch.gt_mask[i] if batch.roi is None else batch.gt_mask[i][batch.roi[i]]
-                accumulate(self._histogram, values, truth)
+                accumulate(self._histogram, inside[i], truth)
+        self._rows += rows
 
     def state(self) -> dict[str, Tensor]:
         """`rows` (n, 4) float64, `names` (n, width) uint8, `histogram` (2, bins) int64, or of shape (0, 0) without."""

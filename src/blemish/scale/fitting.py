@@ -29,7 +29,7 @@ from blemish.engine.probe import Draws, Probe, draws_of
 from blemish.errors import UsageError
 from blemish.functional.exact_products import exact_products
 from blemish.models.base import Detector
-from blemish.models.cross_fit import CrossFit
+from blemish.models.cross_fit import CrossFit, images_at_once
 from blemish.post_processing.calibration import Evidence
 from blemish.post_processing.decision import Planted
 from blemish.post_processing.post_processor import DecisionModule
@@ -236,14 +236,14 @@ def _finish_without(device: str, blank: Detector, images: int, *states: State) -
 def _inspect(
     device: str, finished: Detector, dataset: ImageDataset, batch_size: int, draws: Draws, each: bool
 ) -> tuple[State, list[Planted]]:
-    """Evidence on images by a detector that is finished, batch by batch or one by one, and what was planted there."""
+    """Evidence on images by a detector that is finished, batch by batch or as those of a fold, and what was planted."""
     detector, evidence, probe = _on(finished, device), Evidence(), Probe(dataset, draws)
     for batch in _batches(dataset, batch_size, device):
         probe(dataset.samples[evidence.images :][: len(batch)], lambda place: detector)
         if each:
-            singles = range(len(batch))
-            parts = [detector.inspect(batch.image[i : i + 1], batch.size[i : i + 1]) for i in singles]
-            raw = RawPrediction.joined(parts)
+            step = images_at_once(detector.device, len(batch))
+            places = [slice(first, first + step) for first in range(0, len(batch), step)]
+            raw = RawPrediction.joined([detector.inspect(batch.image[i], batch.size[i]) for i in places])
         else:
             raw = detector.inspect(batch.image, batch.size)
         evidence.add(raw.batch(batch), None)

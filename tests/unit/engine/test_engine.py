@@ -8,6 +8,7 @@ import logging
 import shutil
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from blemish.artifact import load
 from blemish.data.datamodule import ImageDataModule
 from blemish.data.dataset import ImageDataset, Item
-from blemish.engine import Engine, module
-from blemish.engine import engine as engine_module
+from blemish.engine import Engine, bars, module
 from blemish.errors import CalibrationError, DataError, ImageReadError, NotCalibratedError, NotFittedError, UsageError
-from blemish.models import detectors
+from blemish.models import cross_fit, detectors
 from blemish.models.base import Detector
 from blemish.models.patchcore import Patchcore
 from blemish.post_processing import DecisionModule, PostProcessor
@@ -348,16 +349,16 @@ def test_leaves_no_trace(tiles: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_bar_for_every_long_phase(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
-    console = engine_module.Console(file=terminal, force_terminal=True, width=100)
-    monkeypatch.setattr(engine_module, "Console", lambda **_: console)
+    console = bars.Console(file=terminal, force_terminal=True, width=100)
+    monkeypatch.setattr(bars, "Console", lambda **_: console)
     seen: dict[str, list[tuple[int, int]]] = {}
-    show = engine_module._ProgressBars.show
+    show = bars.ProgressBars.show
 
     def watch(self: Any, phase: str, done: int, total: int) -> None:
         seen.setdefault(phase, []).append((done, total))
         show(self, phase, done, total)
 
-    monkeypatch.setattr(engine_module._ProgressBars, "show", watch)
+    monkeypatch.setattr(bars.ProgressBars, "show", watch)
     model = Patchcore(image_size=SIZE)
     engine = Engine("cpu")
     engine.fit(model, data(tiles, batch_size=4))
@@ -428,6 +429,33 @@ def test_images_that_cross_calibrate_go_through_the_backbone_once(
     again = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
     run().fit(again, data(tiles, calibrate_on="cross", planted=0))
     assert processor(model).decision == processor(again).decision
+
+
+@pytest.mark.parametrize("room", [2**30, 5 * 8 * 8 * 8 * 4])
+def test_folds_that_are_scored_in_batches_say_the_same(tiles: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are on a GPU, which would wait for each image."""
+    records, scored = [], []
+    for at_once in ({"cpu": 1}, {}):
+        monkeypatch.setattr(cross_fit, "AT_ONCE", at_once)
+        monkeypatch.setattr(module, "KEPT_BYTES", room)
+        model = detectors()["padim"].build(backbone="filter_bank", image_size=64, n_features=8)
+        dealt = data(tiles, calibrate_on="cross", planted=4, batch_size=5, defects=tiles / "test" / "hole")
+        dealt.split = replace(dealt.split, folds=tuple(i % 3 for i in range(12)))
+
+        def counted(self: Detector, features: Tensor, size: Any, inspect: Any = Detector.inspect_features) -> Any:
+            scored.append(len(features))
+            return inspect(self, features, size)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Detector, "inspect_features", counted)
+            run().fit(model, dealt)
+        records.append(known(processor(model).record))
+    single, batched = records
+    assert scored == [1] * 14 + [4, 1, 3, 2, 2, 2]
+    assert batched.names == single.names
+    assert batched.scores == pytest.approx(single.scores, rel=1e-5)
+    assert batched.defect_scores == pytest.approx(single.defect_scores, rel=1e-5)
+    assert [each.score for each in batched.planted] == [each.score for each in single.planted]
 
 
 def test_cross_calibration_again_takes_new_images_alone(tiles: Path, tmp_path: Path) -> None:
