@@ -47,6 +47,7 @@ class CrossFit:
         self._blank = detector.twin()
         self._folds, self._first = list(folds), first
         self._observers = [self._observer() for _ in range(count or max(self._folds) + 1)]
+        self._states: list[dict[str, Tensor]] = []
         self._merged: tuple[int, Detector] | None = None
         self._room = room
         self._kept: dict[int, Tensor] = {}
@@ -73,15 +74,17 @@ class CrossFit:
 
     def without(self, number: int) -> Detector:
         """A detector that hasn't seen image `number`, in the order of observation, nor any other of its fold. The
-        latest one is kept: ask fold by fold. DataError where too few others are left.
+        latest one is kept: ask fold by fold. Nothing can be observed any more. DataError where too few others are left.
         """
+        while self._observers:  # their memory becomes that of the states, which all merged detectors share
+            self._states.append(self._observers.pop(0).observed_state())
         fold = self._folds[number]
         if self._merged is None or self._merged[0] != fold:
             self._merged = None  # its memory first
             merged = self._blank.twin()
-            for other, observer in enumerate(self._observers):
+            for other, state in enumerate(self._states):
                 if other != fold:
-                    merged.merge(observer)
+                    merged.merge(state)
             try:
                 merged.finish_for(self._folds.count(fold))
             except DataError as error:

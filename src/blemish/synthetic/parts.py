@@ -121,9 +121,10 @@ def stroke(frame: Frame, points: Array) -> Array:
     """Return the distance to the polyline through `points` (P, 2), each (x, y)."""
     nearest = np.full(frame.x.shape, np.inf)
     for (ax, ay), (bx, by) in pairwise(points):
+        dx, dy = frame.x - ax, frame.y - ay
         length = (bx - ax) ** 2 + (by - ay) ** 2
-        along = np.clip(((frame.x - ax) * (bx - ax) + (frame.y - ay) * (by - ay)) / length, 0, 1)
-        nearest = np.minimum(nearest, np.hypot(frame.x - ax - along * (bx - ax), frame.y - ay - along * (by - ay)))
+        along = np.clip((dx * (bx - ax) + dy * (by - ay)) / length, 0, 1)
+        nearest = np.minimum(nearest, np.hypot(dx - along * (bx - ax), dy - along * (by - ay)))
     return nearest
 
 

@@ -56,6 +56,24 @@ def test_a_fold_is_scored_by_what_the_others_gave(name: str) -> None:
     assert not model.is_fitted, "the detector that is delivered isn't touched"
 
 
+def test_what_a_fold_has_observed_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, states = detectors()["padim"], []
+
+    def counted(self: Detector, state: Any = kind.observed_state) -> dict[str, Tensor]:
+        states.append(state(self))
+        return states[-1]
+
+    monkeypatch.setattr(kind, "observed_state", counted)
+    model = kind.build(**SMALL, n_features=8)
+    model.start()
+    cross = CrossFit(model, FOLDS)
+    with torch.no_grad():
+        cross.observe(model.features(model.pre_processor(parts(len(FOLDS)))), 0)
+        for number in (0, 1, 2):
+            assert cross.without(number).is_fitted
+    assert len(states) == 3
+
+
 @pytest.mark.parametrize("images", [1, 1000])
 @pytest.mark.parametrize("name", detectors())
 def test_a_fold_of_few_and_one_of_many_say_the_same(name: str, images: int) -> None:

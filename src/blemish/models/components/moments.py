@@ -146,28 +146,31 @@ class MomentStream:
 
     def finish(self) -> Moments | None:
         """The moments of everything, base included; None if there is nothing. The stream can't be used afterwards."""
-        for block in sorted({*self._running, *(number // self.block for number in self._waiting)}):
+        length = self.block
+        for block in sorted({*self._running, *(number // length for number in self._waiting)}):
             self._close(block)
         total, base = self._blocks.fold(), self._base
         return combine_moments(base, total) if base and total else total or base
 
     def _advance(self) -> None:
         """Folds the chunks that follow on what was folded of their block."""
-        for block in sorted({number // self.block for number in self._waiting}):
-            stop = self._running[block].stop if block in self._running else block * self.block
-            chunk = range(stop, stop + self.chunk)
-            while stop < (block + 1) * self.block and all(number in self._waiting for number in chunk):
+        length, step = self.block, self.chunk
+        for block in sorted({number // length for number in self._waiting}):
+            stop = self._running[block].stop if block in self._running else block * length
+            chunk = range(stop, stop + step)
+            while stop < (block + 1) * length and all(number in self._waiting for number in chunk):
                 self._fold(block, chunk)
                 stop = chunk.stop
-                chunk = range(stop, stop + self.chunk)
-            if stop == (block + 1) * self.block:
+                chunk = range(stop, stop + step)
+            if stop == (block + 1) * length:
                 self._close(block)
 
     def _close(self, block: int) -> None:
         """Folds what waits of a block, and hands the block to the tree."""
-        numbers = sorted(number for number in self._waiting if number // self.block == block)
-        for first in range(0, len(numbers), self.chunk):
-            self._fold(block, numbers[first : first + self.chunk])
+        length, step = self.block, self.chunk
+        numbers = sorted(number for number in self._waiting if number // length == block)
+        for first in range(0, len(numbers), step):
+            self._fold(block, numbers[first : first + step])
         run = self._running.pop(block)
         self._blocks.add(block, block + 1, Moments(run.count, run.mean, _packed(run.scatter)))
 
