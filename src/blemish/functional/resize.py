@@ -96,7 +96,7 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
         weights = weights * _inside(center, in_size, scale).unsqueeze(2)
     taken = image.index_select(-2, there.view(-1))  # (..., BLOCKS * needed, K)
     blocks = product(weights / total, taken.float().unflatten(-2, (BLOCKS, needed)))  # (..., BLOCKS, rows, K)
-    joined = blocks.flatten(-3, -2)
+    joined: Tensor = blocks.flatten(-3, -2)
     if isinstance(out_size, torch.SymInt):  # the size of a slice would be an expression in the graph, not "H"
         return joined.index_select(-2, torch.arange(out_size, device=device))
     return joined[..., :out_size, :]

@@ -159,6 +159,11 @@ class Detector(nn.Module, ABC):
         return self.channels
 
     @property
+    def steady(self) -> bool:
+        """Whether scores take the same steps whatever the features are, and look at none: a GPU can repeat them."""
+        return False
+
+    @property
     def is_fitted(self) -> bool:
         """Whether `finish` has run, or fitted state was loaded."""
         return not self._observing and self._has_state()
@@ -346,12 +351,16 @@ class Detector(nn.Module, ABC):
         with exact_products(images.device):
             layers = self.extractor(images) if self.tiler is None else self.tiler(self.extractor, images)
             embedding = self.embed(layers)
-        if not torch.compiler.is_exporting() and not bool(embedding.isfinite().all()):
+        return embedding if _is_recorded(images.device) else self.checked(embedding)
+
+    def checked(self, features: Tensor) -> Tensor:
+        """Features, as they are given. Raises `NonFiniteError` if one is NaN or infinite."""
+        if not bool(features.isfinite().all()):
             raise NonFiniteError(
                 f"Backbone {self.extractor.backbone!r} returned features that are NaN or infinite. Check its weights "
                 f"and the images."
             )
-        return embedding
+        return features
 
     def inspect(self, images: Tensor, size: tuple[int, int] | Sequence[tuple[int, int]]) -> RawPrediction:
         """Raw predictions for pre-processed images.
@@ -530,3 +539,8 @@ class Detector(nn.Module, ABC):
                 f"grid_stride must be at most {min(rows, columns) * finest}, one patch across the image. Got {stride}."
             )
         return -(-rows * finest // stride), -(-columns * finest // stride)
+
+
+def _is_recorded(device: torch.device) -> bool:
+    """Whether a graph is being made of the operations, so that no value may be looked at."""
+    return torch.compiler.is_exporting() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())

@@ -103,6 +103,11 @@ class FusedDetector(Detector):
     def _has_state(self) -> bool:
         return all(member.is_fitted for member in self.members)
 
+    @property
+    def steady(self) -> bool:
+        """See `Detector.steady`."""
+        return all(member.steady for member in self.members)
+
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         for member in self.members:

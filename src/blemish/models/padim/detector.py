@@ -58,6 +58,11 @@ class PadimDetector(Detector):
     def _has_state(self) -> bool:
         return len(self.gaussians.mean) > 0
 
+    @property
+    def steady(self) -> bool:
+        """See `Detector.steady`."""
+        return True
+
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         positions, channels = self.map_maker.count, len(self.channel_index)

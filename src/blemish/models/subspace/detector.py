@@ -44,6 +44,11 @@ class SubspaceDetector(Detector):
     def _has_state(self) -> bool:
         return len(self.subspace.components) > 0
 
+    @property
+    def steady(self) -> bool:
+        """See `Detector.steady`."""
+        return True
+
     def check_state(self) -> None:
         """See `Detector.check_state`."""
         channels, kept = self.channels, self.subspace.components.shape[-1]
