@@ -201,6 +201,7 @@ def test_result(session: Session, model: Detector) -> None:
     assert result.anomaly_map.shape == result.mask.shape == (70, 201)
     assert (result.anomaly_map.dtype, result.mask.dtype) == (np.float32, np.bool_)
     np.testing.assert_array_equal(result.mask, batch.pred_mask[0].numpy())
+    np.testing.assert_array_equal(result.anomaly_map, batch.anomaly_map[0].numpy())
     assert set(result.seconds) == {"read", "inspect"}
 
 
