@@ -109,9 +109,7 @@ def looking(plan: str, model: Any, images: torch.Tensor, options: Any) -> tuple[
         options.device,
     )
     backbone = found["backbone alone"]
-    rows = [
-        {"images": len(images), **row(plan, what, seconds, backbone, len(images))} for what, seconds in found.items()
-    ]
+    rows = [row(plan, what, seconds, backbone, len(images)) for what, seconds in found.items()]
     share = backbone / found["scores and maps"]
     text = f"{plan}, batches of {len(images)}: images per second"
     same = all(torch.equal(one, other) for one, other in zip(session.look(images), eager, strict=True))
@@ -163,6 +161,7 @@ def row(
     return {
         "detector": plan,
         "what": what,
+        "images": images,
         "s": seconds,
         "images/s": round(images / seconds, 1),
         "times the backbone": ratio(seconds, backbone),
