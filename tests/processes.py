@@ -12,7 +12,7 @@ from pathlib import Path
 
 from known import known
 
-PRELOADED = ["blemish.engine", "blemish.runtime.torch_session", "blemish.cli"]
+PRELOADED = ["blemish.engine.engine", "blemish.runtime.torch_session", "blemish.cli"]
 
 COMMAND = "from blemish.cli import main; main()"
 """`blemish` itself, as a program for `Script`."""

@@ -8,11 +8,10 @@ calibration record: whoever moves the threshold sees at once what that costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from blemish.data.datamodule import ImageDataModule
 from blemish.data.dataset import ImageDataset
 from blemish.data.index import Sample
 from blemish.errors import UsageError
@@ -20,6 +19,9 @@ from blemish.functional.exact_products import exact_products
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Planted
 from blemish.synthetic.planting import Draw, draw, plant
+
+if TYPE_CHECKING:
+    from blemish.data.datamodule import ImageDataModule
 
 Draws: TypeAlias = dict[Sample, list[Draw]]
 """What is planted into which image."""

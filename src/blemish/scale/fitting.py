@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from blemish.data.batch import ImageBatch, RawPrediction
-from blemish.data.datamodule import ImageDataModule
 from blemish.data.dataset import ImageDataset, make_loader
 from blemish.data.layouts import Sample
 from blemish.engine.probe import Draws, Probe, draws_of
@@ -35,6 +34,9 @@ from blemish.post_processing.decision import Planted
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.progress import Progress, silent
 from blemish.scale.pools import Pool
+
+if TYPE_CHECKING:
+    from blemish.data.datamodule import ImageDataModule
 
 SHARD = 2048
 """Most images of a shard: what a worker that is lost has to do again."""

@@ -195,8 +195,16 @@ def test_on_ray_from_the_command_line(detector: str, ray: Any, tiles: Path, tmp_
 
 
 def test_by_two_processes_of_this_machine(
-    tiles: Path, written: Callable[[Detector], bytes], one_process: dict[str, bytes]
+    tiles: Path,
+    written: Callable[[Detector], bytes],
+    one_process: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Which don't import Lightning: it takes longer than torch."""
+    (tmp_path / "first" / "lightning").mkdir(parents=True)
+    (tmp_path / "first" / "lightning" / "__init__.py").write_text("raise RuntimeError('imported by a worker')")
+    monkeypatch.syspath_prepend(tmp_path / "first")
     model = build("padim")
     engine = Engine("cpu", devices=2, progress=False)
     engine.fit(model, ImageDataModule(tiles, num_workers=0, calibrate_on="cross"))
