@@ -28,7 +28,7 @@ from blemish.errors import UsageError
 from blemish.functional.exact_products import exact_products
 from blemish.metrics.evaluation import Evaluator
 from blemish.models.base import Detector, build_parts
-from blemish.models.cross_fit import CrossFit, images_at_once
+from blemish.models.cross_fit import CrossFit, features_by_image, images_at_once
 from blemish.models.fused.detector import FusedDetector
 from blemish.models.fused.settings import FusedSettings
 from blemish.models.padim.detector import PadimDetector
@@ -204,7 +204,7 @@ class AnomalyModule(LightningModule):
         planted into an image comes at once after it: a fold's detector is made only once.
         """
         at_once, parts = images_at_once(self.detector.device, len(batch)), []
-        read = (own for images in batch.image.split(at_once) for own in self.detector.features(images).split(1))
+        read = features_by_image(self.detector, batch.image, at_once)
         for _, run in groupby(range(len(batch)), lambda i: (self._fold(first + i), i // at_once)):
             inside = list(run)
             known = [self._known_features(first + i) for i in inside]

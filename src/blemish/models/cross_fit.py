@@ -11,7 +11,7 @@ bytes of features as are asked for: those of images that needn't be read, nor go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,15 @@ else is in the batch. Others, which wait for launches rather than for products, 
 def images_at_once(device: torch.device, images: int) -> int:
     """How many of so many images a fold's detector scores together."""
     return max(1, min(images, AT_ONCE.get(device.type, images)))
+
+
+def features_by_image(detector: Detector, images: Tensor, at_once: int) -> Iterator[Tensor]:
+    """The patch features (1, D, gh, gw) of each of some images (N, 3, h, w), `at_once` of which pass the backbone
+    together. There are always so many: libraries on a GPU need a second to prepare for another number.
+    """
+    for some in images.split(at_once):
+        filled = some if len(some) == at_once else torch.cat([some, some[-1:].expand(at_once - len(some), -1, -1, -1)])
+        yield from detector.features(filled).split(1)[: len(some)]
 
 
 class CrossFit:

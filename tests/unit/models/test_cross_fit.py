@@ -13,7 +13,7 @@ from torch import Tensor
 from blemish.errors import DataError
 from blemish.models import detectors
 from blemish.models.base import Detector
-from blemish.models.cross_fit import CrossFit
+from blemish.models.cross_fit import CrossFit, features_by_image
 from blemish.synthetic.products import render
 
 FOLDS = [0, 1, 2, 1, 0, 2, 2, 1, 0]
@@ -54,6 +54,23 @@ def test_a_fold_is_scored_by_what_the_others_gave(name: str) -> None:
             torch.testing.assert_close(found.score[0], wanted.score[0], rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(found.maps[0], wanted.maps[0], rtol=1e-3, atol=1e-3)
     assert not model.is_fitted, "the detector that is delivered isn't touched"
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_always_as_many_images_pass_the_backbone_together(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = detectors()["padim"].build(**SMALL, **OPTIONS["padim"])
+    prepared = model.pre_processor(parts(7))
+    wanted = model.features(prepared)
+    forward, seen = model.extractor.forward, []
+
+    def watching(images: Tensor) -> Any:
+        seen.append(len(images))
+        return forward(images)
+
+    monkeypatch.setattr(model.extractor, "forward", watching)
+    for found, one in zip(features_by_image(model, prepared, at_once), wanted.split(1), strict=True):
+        torch.testing.assert_close(found, one)
+    assert set(seen) == {at_once}
 
 
 def test_what_a_fold_has_observed_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
