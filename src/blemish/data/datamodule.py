@@ -387,8 +387,9 @@ class ImageDataModule(LightningDataModule):
         """What `blemish.data.likeness` says of images; nothing of more than it can compare."""
         if len(samples) > MOST_IMAGES:
             return list(range(len(samples)))
-        reading = self._reading  # values are compared among themselves, so the bit depth doesn't matter
-        return clusters([small(self._pixels(sample, reading)) for sample in samples])
+        # Values are compared among themselves, so the bit depth doesn't matter.
+        pictures = ImageDataset(samples, _small, reading=self._reading, arrays=self.arrays)
+        return clusters([picture.numpy() for batch in self._batches(pictures) for picture in batch.image])
 
     def _pixels(self, sample: Sample, reading: Reading) -> npt.NDArray[Any]:
         return reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
@@ -441,8 +442,16 @@ class ImageDataModule(LightningDataModule):
             arrays=None if from_files else self.arrays,
             spared=spared,
         )
-        workers = possible_workers(min(self.num_workers, len(samples)))
+        return self._batches(dataset, unreadable)
+
+    def _batches(self, dataset: ImageDataset, unreadable: list[ImageReadError] | None = None) -> DataLoader[Any]:
+        workers = possible_workers(min(self.num_workers, len(dataset)))
         return make_loader(dataset, batch_size=self.batch_size, num_workers=workers, unreadable=unreadable)
+
+
+def _small(pixels: Tensor) -> Tensor:
+    """(1, H, W, 3) -> (1, h, w): what images are compared by."""
+    return torch.from_numpy(small(pixels[0].numpy()))[None]
 
 
 def _warn_of_bare(samples: Sequence[Sample], consequence: str) -> None:

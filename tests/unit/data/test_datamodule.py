@@ -206,6 +206,19 @@ def test_no_more_workers_than_images(folder: Path) -> None:
     assert module(folder, num_workers=8).predict_dataloader([folder / "a.png"]).num_workers == 1
 
 
+def test_loader_processes_tell_which_images_are_alike(folder: Path) -> None:
+    for i in range(10):
+        (folder / f"train/good/{i}_again.png").write_bytes((folder / f"train/good/{i}.png").read_bytes())
+    alone, shared = (module(folder, calibrate_on="cross", num_workers=workers).split for workers in (0, 2))
+    assert shared == alone
+    assert alone.parts == 10
+    fold = {sample.path.stem: number for sample, number in zip(alone.fit, alone.folds, strict=True)}
+    assert all(fold[f"{i}_again"] == fold[f"{i}"] for i in range(10))
+    (folder / "train/good/3.png").write_bytes(b"")
+    with pytest.raises(ImageReadError, match="the file is empty"):
+        _ = module(folder, calibrate_on="cross", num_workers=2).split
+
+
 # --- how files are read ---
 
 
