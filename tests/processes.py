@@ -17,8 +17,8 @@ PRELOADED = ["blemish.engine.engine", "blemish.runtime.torch_session", "blemish.
 COMMAND = "from blemish.cli import main; main()"
 """`blemish` itself, as a program for `Script`."""
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
+warm = multiprocessing.get_context("forkserver")
+warm.set_forkserver_preload(PRELOADED)
 
 
 class Script:
@@ -40,9 +40,9 @@ class Script:
         folder: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        pipes = [_context.Pipe(duplex=False) for _ in range(2)]
+        pipes = [warm.Pipe(duplex=False) for _ in range(2)]
         job = code, ("-c", *map(str, words)), {**os.environ, **(more or {})}, folder, log
-        self._process = _context.Process(target=_run, args=(*job, [write for _, write in pipes]))
+        self._process = warm.Process(target=_run, args=(*job, [write for _, write in pipes]))
         self._process.start()
         for _, write in pipes:
             write.close()

@@ -86,11 +86,12 @@ class Process:
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    """Waits until something is so; fails if it isn't in time."""
-    end = time.monotonic() + seconds
+    """Waits until something is so; fails if it isn't in time. Asks ever less often: answers take time from the work."""
+    end, pause = time.monotonic() + seconds, 0.02
     while not condition():
         assert time.monotonic() < end, "it didn't happen in time"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.3)
 
 
 def drop(folder: Path, name: str, content: bytes) -> None:

@@ -8,7 +8,8 @@ the second one defective), one namespace, and these rules by the language of a b
                 the line ends in "# exit code N". What starts as in `SHOWN_ONLY` is not run: it sets up a machine,
                 or doesn't end. A `blemish fit ...` or `blemish data audit ...` that ran on another page, with the same
                 words (but for --overwrite) on the same files, isn't run again: what it printed and wrote is taken
-                from there. Where no page shows what it prints, it plants few defects.
+                from there. Where no page shows what it prints, it plants few defects. The processes of `blemish bench`
+                are forked from one that is warm.
     output      lines that the block before it prints, in this order; " ..." at the end stands for the rest of a line.
                 Whole numbers are what they are, those with a decimal point may be off by `TOLERANCE`, and seconds by
                 anything.
@@ -43,6 +44,7 @@ import blemish
 from exported import trace_once
 from known import known
 from once import common
+from processes import warm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -92,6 +94,7 @@ def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("COLUMNS", "200")  # tables are not folded
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # no loader processes for ten images
     monkeypatch.setattr("blemish.export.exporting.to_onnx", trace_once)  # the same model, for every way to write it
+    monkeypatch.setattr("multiprocessing.get_context", lambda method: warm)
     return tmp_path
 
 
