@@ -178,7 +178,7 @@ def _places(image: npt.NDArray[Any], side: int, roi: Mask | None) -> Callable[[n
     rows = np.minimum(np.arange(contrast.shape[0]) * 16 // contrast.shape[0], 15)
     columns = np.minimum(np.arange(contrast.shape[1]) * 16 // contrast.shape[1], 15)
     cells = np.bincount((16 * rows[:, None] + columns).ravel(), contrast.ravel(), 256)
-    chance = np.asarray(cells, np.float64) ** 2  # squared: the grain of a ground has contrast, too
+    chance = np.square(cells, dtype=np.float64)  # squared: the grain of a ground has contrast, too
     chance += chance.mean() / 9 + 1e-9
     if roi is not None:
         chance *= cells_inside(roi, (16, 16)).ravel()
