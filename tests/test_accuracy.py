@@ -47,11 +47,11 @@ def test_bundled_features_on_drawn_parts(tmp_path: Path) -> None:
 def test_the_first_verdict_on_photographs(
     name: str, auroc: float, balanced: float, realdata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `blemish fit` and `blemish test` do it when nobody says how; each sixth picture of magnetic_tile.
+    """As `blemish fit` and `blemish test` do it when nobody says how; each tenth picture of magnetic_tile.
     Cookies: `test_cookies` of the verbs.
     """
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training")
-    root = importlib.import_module("evaluate").thinned(realdata(name), tmp_path, 6)
+    root = importlib.import_module("evaluate").thinned(realdata(name), tmp_path, 10)
     values, chosen = with_preset({"planted": 0, "num_workers": 0}, None)
     values, _ = suited(values, chosen, build_data(fit_settings(values, DETECTORS), root))
     settings = fit_settings(values, DETECTORS)
