@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import shutil
@@ -30,9 +29,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A Ray that a test starts without our help (by `ray.data` alone, say) reports nothing to anybody.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-# Looking for garbage among all that torch and its kind make takes a fifth of a trace's time.
-gc.set_threshold(50_000, 50, 100)
 
 # Equal code meets equal examples, however long one takes on a busy machine; `pytest --hypothesis-profile=default` looks
 # for new ones.

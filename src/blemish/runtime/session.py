@@ -457,7 +457,7 @@ def maps_of(
         return Maps(values, mask, tuple(find_regions(core, values, min_area=min_area)))
     if raw is None:
         return None
-    whole, mask = partial(_normalized, raw, scale, roi), scale.is_anomalous(raw)
+    whole, mask = partial(normalized, raw, scale, roi), scale.is_anomalous(raw)
     if not mask.any():
         return Maps(whole, mask, ())
     if roi is not None:
@@ -468,10 +468,10 @@ def maps_of(
     return Maps(whole, mask, tuple(find_regions(core, values, min_area=min_area)))
 
 
-def _normalized(
+def normalized(
     raw: npt.NDArray[np.float32], scale: Scale, roi: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.float32]:
-    """A raw map on the scale from 0 to 1, with 0 outside the region of interest."""
+    """A raw map (H, W) on the scale from 0 to 1, with 0 outside the region of interest, (H', W') bool."""
     values = np.empty_like(raw)
     rows = max(1, NORMALIZED // raw.shape[1])
     for top in range(0, len(raw), rows):
