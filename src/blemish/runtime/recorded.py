@@ -7,6 +7,7 @@ images, so it pays where they keep coming, as from a line.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -14,6 +15,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 
 Function: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -28,8 +31,8 @@ class Recorded:
     """A function of one tensor on a CUDA device, recorded once the shape of its input has settled; threads take turns.
 
     Args:
-        function: takes the same steps whatever the values, and looks at none. What it reads beside its argument stays
-            where it is.
+        function: takes the same steps whatever the values. What it reads beside its argument stays where it is. One
+            that looks at a value, as somebody's backbone may, can't be recorded, and is called each time.
     """
 
     def __init__(self, function: Function) -> None:
@@ -37,6 +40,7 @@ class Recorded:
         self._recording = lru_cache(KEPT)(partial(_record, function))
         self._last: Any = None
         self._times = 0
+        self._can_be_recorded = True
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the function makes of `images`, in tensors of its own."""
@@ -44,9 +48,14 @@ class Recorded:
         with self._lock:
             self._times = self._times + 1 if kind == self._last else 1
             self._last = kind
-            if self._times < SETTLED:
+            if self._times < SETTLED or not self._can_be_recorded:
                 return self._function(images)
-            graph, given, made = self._recording(*kind)
+            try:
+                graph, given, made = self._recording(*kind)
+            except RuntimeError as error:
+                self._can_be_recorded = False
+                _LOG.info("What the GPU is asked for can't be recorded, so each image takes longer: %s", error)
+                return self._function(images)
             given.copy_(images)
             graph.replay()
             return tuple(one.clone() for one in made)  # the next call writes into these

@@ -53,6 +53,19 @@ def test_changing_shapes_are_not_recorded() -> None:
 
 
 @cuda
+@torch.inference_mode()
+def test_what_looks_at_a_value_is_called_each_time() -> None:
+    def looking(images: Tensor) -> tuple[Tensor, ...]:
+        return (images * 2,) if float(images.sum()) > 0 else (images,)
+
+    recorded, other = Recorded(looking), Recorded(asked)
+    for number in range(3 * SETTLED):
+        images = torch.full((2, 3), float(number % 2), device="cuda")
+        assert torch.equal(recorded(images)[0], images * 2)
+        assert torch.equal(other(images)[0], images * 2 + 1), "others still are recorded"
+
+
+@cuda
 def test_threads_take_turns() -> None:
     recorded = Recorded(asked)
 
