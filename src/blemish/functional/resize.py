@@ -28,7 +28,8 @@ def product(weights: Tensor, blocks: Tensor) -> Tensor:
     """`weights @ blocks`, (BLOCKS, rows, needed) by (..., BLOCKS, needed, K), as one operation of an exported graph.
 
     torch takes a product of many matrices apart into a dozen operations when it exports, and reasons for seconds about
-    the sizes of each.
+    the sizes of each. Elsewhere nobody should call it: torch imports its compiler for operators of one's own, which
+    takes seconds as well.
     """
     return weights @ blocks
 
@@ -94,8 +95,9 @@ def resize_rows(image: Tensor, out_size: int, *, ratio: tuple[int, int] | None =
     total = weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
     if ratio is not None:
         weights = weights * _inside(center, in_size, scale).unsqueeze(2)
-    taken = image.index_select(-2, there.view(-1))  # (..., BLOCKS * needed, K)
-    blocks = product(weights / total, taken.float().unflatten(-2, (BLOCKS, needed)))  # (..., BLOCKS, rows, K)
+    taken = image.index_select(-2, there.view(-1)).float().unflatten(-2, (BLOCKS, needed))  # (..., BLOCKS, needed, K)
+    weights = weights / total
+    blocks = product(weights, taken) if torch.compiler.is_exporting() else weights @ taken  # (..., BLOCKS, rows, K)
     joined: Tensor = blocks.flatten(-3, -2)
     if isinstance(out_size, torch.SymInt):  # the size of a slice would be an expression in the graph, not "H"
         return joined.index_select(-2, torch.arange(out_size, device=device))

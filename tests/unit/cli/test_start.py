@@ -115,3 +115,4 @@ def test_a_verdict_in_torch_loads_nothing_that_fits_compiles_or_exports(torch_fi
     assert not ran.packages & {"timm", "torchvision"}  # a second for each family of models that is never used
     assert not ran.packages & {"lightning", "onnx", "onnxruntime", "openvino", "pandas", "pyarrow", "sklearn"}
     assert not {name for name in ran.modules if name.startswith(("blemish.engine", "blemish.export"))}
+    assert "torch._dynamo" not in ran.modules  # the compiler: three seconds, for an operator of one's own, say
