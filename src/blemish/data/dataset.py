@@ -65,7 +65,7 @@ class ImageDataset(Dataset[Item]):
         lenient: give an all-False mask where one is missing or can't be used, too: evaluation leaves the pixels of
             anomalous images without a marked one out.
         arrays: read the samples from here and not from files.
-        spared: (H, W) of samples that aren't read at all; they may be named until the first item is asked for.
+        spared: (H, W) of good samples that aren't read at all; they may be named until the first item is asked for.
 
     Raises:
         UsageError: `with_masks` and not `lenient` while an anomalous or unlabeled sample has no mask.
@@ -115,7 +115,8 @@ class ImageDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
         if sample in self.spared:
-            return Item(torch.empty(0), self.spared[sample], sample, None)
+            size = self.spared[sample]
+            return Item(torch.empty(0), size, sample, torch.zeros(size, dtype=torch.bool) if self.with_masks else None)
         pixels = torch.from_numpy(self.pixels(sample))  # (H, W, 3)
         size = (pixels.shape[0], pixels.shape[1])
         with torch.no_grad():

@@ -354,7 +354,7 @@ class Detector(nn.Module, ABC):
         return embedding if _is_recorded(images.device) else self.checked(embedding)
 
     def checked(self, features: Tensor) -> Tensor:
-        """Features, as they are given. Raises `NonFiniteError` if one is NaN or infinite."""
+        """Patch features (N, D, gh, gw), as they are given. Raises `NonFiniteError` if one is NaN or infinite."""
         if not bool(features.isfinite().all()):
             raise NonFiniteError(
                 f"Backbone {self.extractor.backbone!r} returned features that are NaN or infinite. Check its weights "

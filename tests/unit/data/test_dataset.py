@@ -115,6 +115,16 @@ def test_mixed_shapes_are_refused_by_name(tmp_path: Path) -> None:
         collate([dataset[0], dataset[1]])
 
 
+def test_an_image_that_is_spared_leaves_the_masks_of_its_batch(tmp_path: Path) -> None:
+    """Else the threshold of pixels would pass over the defects that it shares a batch with."""
+    good, bad = make(tmp_path, "good", False), make(tmp_path, "bad", True, mask=spot())
+    dataset = ImageDataset([good, bad], halve, with_masks=True, spared={good: (6, 8)})
+    batch = collate([dataset[0], dataset[1]])
+    assert (len(batch), len(batch.image)) == (2, 1)
+    assert batch.gt_mask is not None
+    np.testing.assert_array_equal(batch.gt_mask, np.stack([np.zeros((6, 8), bool), spot()]))
+
+
 def test_a_missing_mask_is_never_made_up(tmp_path: Path) -> None:
     for label in (True, None):
         with pytest.raises(UsageError, match=r"with_masks needs a mask .* 1 lack one, first a\.png"):
