@@ -31,7 +31,8 @@ from blemish.features.weights import digest
 from blemish.files import replacing
 from blemish.manifest import KEY, SCHEMA, Manifest, Weights, checked_seal, read_manifest
 from blemish.models import DETECTORS, detectors
-from blemish.models.base import Detector, build_parts
+from blemish.models.base import Detector
+from blemish.models.parts import build_parts
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.seal import BLANK, write_seal
 

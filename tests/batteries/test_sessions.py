@@ -22,7 +22,8 @@ from blemish.artifact import load
 from blemish.errors import ArtifactError, ImageReadError, UsageError
 from blemish.export import exporting
 from blemish.models import Patchcore
-from blemish.runtime.session import Backend, Failure, Result, Session
+from blemish.runtime.backend import Backend
+from blemish.runtime.session import Failure, Result, Session
 from blemish.runtime.whole import open_whole
 from blemish.seal import BLANK, write_seal
 from blemish.synthetic.products import render

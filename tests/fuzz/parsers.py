@@ -85,8 +85,9 @@ def header(folder: Path) -> tuple[list[bytes], Feed]:
 
 def graph(folder: Path) -> tuple[list[bytes], Feed]:
     from blemish.artifact import load, manifest_of
+    from blemish.runtime.backend import VERDICT
     from blemish.runtime.graph_session import GraphBackend, parse_metadata
-    from blemish.runtime.session import VERDICT, Session
+    from blemish.runtime.session import Session
 
     good = load(models(folder)[0])
     content = {

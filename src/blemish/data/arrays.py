@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blemish.data.depth import fewest_bits
+from blemish.data.image_io import Reading
 from blemish.data.index import Index, Sample
 from blemish.data.words import Subset
 from blemish.errors import DataError, UsageError
@@ -20,7 +22,7 @@ ROOT = Path("<arrays>")
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images in memory.
+    """Images in memory, as `blemish.data.pictures.Pictures`.
 
     Attributes:
         images: `Sample.relative` -> (H, W, 3) RGB, uint8 or float32 in [0, 1].
@@ -29,6 +31,30 @@ class Arrays:
 
     images: Mapping[str, npt.NDArray[Any]]
     masks: Mapping[str, npt.NDArray[np.bool_]]
+
+    def pixels(self, sample: Sample, reading: Reading) -> npt.NDArray[Any]:
+        """See `Pictures`; as they were given."""
+        return self.images[sample.relative]
+
+    def mask(self, sample: Sample, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """See `Pictures`."""
+        return self.masks[sample.relative]
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """See `Pictures`."""
+        height, width, _ = self.images[sample.relative].shape
+        return height, width
+
+    def digest(self, sample: Sample) -> str:
+        """See `Pictures`: of shape, kind and values."""
+        image = self.images[sample.relative]
+        return hashlib.sha256(f"{image.shape} {image.dtype}\n".encode() + image.tobytes()).hexdigest()
+
+    def part(self, samples: Sequence[Sample]) -> Arrays:
+        """See `Pictures`."""
+        names = [sample.relative for sample in samples]
+        masks = {name: self.masks[name] for name in names if name in self.masks}
+        return Arrays({name: self.images[name] for name in names}, masks)
 
 
 def index_arrays(

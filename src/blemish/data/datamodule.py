@@ -28,9 +28,10 @@ from blemish.data.dataset import ImageDataset, Transform, make_loader
 from blemish.data.depth import reading_of
 from blemish.data.explanation import GoodImage
 from blemish.data.good_images import DIGITS
-from blemish.data.image_io import MAX_PIXELS, Reading, file_sha256, read_size
+from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.data.index import Index, Sample, index_folder, read_exclusions
 from blemish.data.likeness import MOST_IMAGES, clusters, small
+from blemish.data.pictures import FILES, Pictures
 from blemish.data.record import ColorRecord, DataRecord, colors_of, pack_digests, short_digest
 from blemish.data.splits import Policy, Split, split, unseen
 from blemish.data.walk import walk
@@ -127,7 +128,7 @@ class ImageDataModule(LightningDataModule):
         self._depth_is_known = bit_depth is not None
         self.transform: Transform | None = None
         self.unreadable: list[ImageReadError] = []
-        self.arrays: Arrays | None = None
+        self.pictures: Pictures = FILES
         self.compares = True
         self.spared: dict[Sample, tuple[int, int]] = {}
         self._digests: dict[Sample, str] = {}  # SHA-256 of files, read once
@@ -160,7 +161,7 @@ class ImageDataModule(LightningDataModule):
         """
         index, arrays, depth = index_arrays(images, labels, masks, names, subsets, bit_depth)
         data = cls(index.root, **{"num_workers": 0} | arguments)
-        data.index, data.arrays = index, arrays
+        data.index, data.pictures = index, arrays
         data.read_as(depth)
         return data
 
@@ -245,7 +246,7 @@ class ImageDataModule(LightningDataModule):
     def _defects(self) -> tuple[Sample, ...]:
         if self.defects is None:
             return ()
-        if self.arrays is not None:
+        if isinstance(self.pictures, Arrays):
             raise UsageError("defects is a folder, for images in files. Give arrays labels, and the subset validation.")
         files = walk(self.defects).images if self.defects.is_dir() else {}
         if not files:
@@ -343,7 +344,7 @@ class ImageDataModule(LightningDataModule):
 
     def pixels(self, sample: Sample) -> npt.NDArray[Any]:
         """An image as it is read for the model: (H, W, 3) RGB, uint8 or float32 in [0, 1]. Raises `ImageReadError`."""
-        return self._pixels(sample, self.reading)
+        return self.pictures.pixels(sample, self.reading)
 
     def prepared(self, pixels: npt.NDArray[Any]) -> Tensor:
         """An image (H, W, 3) as a loader hands it to the model, (3, h, w) float32."""
@@ -375,9 +376,8 @@ class ImageDataModule(LightningDataModule):
 
     def good_image(self, number: int, sample: Sample) -> GoodImage:
         """What a model file says of one of its images, by the number it has there."""
-        size = self.arrays.images[sample.relative].shape[:2] if self.arrays is not None else read_size(sample.path)
         name = sample.relative.encode(errors="backslashreplace").decode()  # JSON has no bytes outside of UTF-8
-        return GoodImage(number, name, (size[0], size[1]), self._digest(sample)[:DIGITS])
+        return GoodImage(number, name, self.pictures.size(sample), self._digest(sample)[:DIGITS])
 
     @property
     def _reading(self) -> Reading:
@@ -388,11 +388,8 @@ class ImageDataModule(LightningDataModule):
         if len(samples) > MOST_IMAGES:
             return list(range(len(samples)))
         # Values are compared among themselves, so the bit depth doesn't matter.
-        pictures = ImageDataset(samples, _small, reading=self._reading, arrays=self.arrays)
+        pictures = ImageDataset(samples, _small, reading=self._reading, pictures=self.pictures)
         return clusters([picture.numpy() for batch in self._batches(pictures) for picture in batch.image])
-
-    def _pixels(self, sample: Sample, reading: Reading) -> npt.NDArray[Any]:
-        return reading(sample.path) if self.arrays is None else self.arrays.images[sample.relative]
 
     def _ready(self) -> Transform:
         if self.transform is None:
@@ -410,16 +407,11 @@ class ImageDataModule(LightningDataModule):
         good = [sample for sample in samples if sample.label is False]
         some = good[:: max(1, -(-len(good) // COLORED))]
         reading = self.reading
-        return colors_of(self._pixels(sample, reading) for sample in some) if some else None
+        return colors_of(self.pictures.pixels(sample, reading) for sample in some) if some else None
 
     def _digest(self, sample: Sample) -> str:
         if sample not in self._digests:
-            if self.arrays is None:
-                self._digests[sample] = file_sha256(sample.path)
-            else:
-                image = self.arrays.images[sample.relative]
-                content = hashlib.sha256(f"{image.shape} {image.dtype}\n".encode() + image.tobytes())
-                self._digests[sample] = content.hexdigest()
+            self._digests[sample] = self.pictures.digest(sample)
         return self._digests[sample]
 
     def _loader(
@@ -439,7 +431,7 @@ class ImageDataModule(LightningDataModule):
             reading=reading,
             with_masks=with_masks,
             lenient=lenient,
-            arrays=None if from_files else self.arrays,
+            pictures=FILES if from_files else self.pictures,
             spared=spared,
         )
         return self._batches(dataset, unreadable)

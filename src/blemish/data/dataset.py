@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from blemish.data.arrays import Arrays
 from blemish.data.batch import ImageBatch, PerImage
-from blemish.data.image_io import AS_DECLARED, HALF, Reading, inverted_sentence, read_mask
+from blemish.data.image_io import AS_DECLARED, HALF, Reading, inverted_sentence
 from blemish.data.index import Sample
+from blemish.data.pictures import FILES, Pictures
 from blemish.errors import DataError, ImageReadError, UsageError
 from blemish.escaping import one_line
 
@@ -64,7 +64,7 @@ class ImageDataset(Dataset[Item]):
             `blemish.data.check.masks_complete`.
         lenient: give an all-False mask where one is missing or can't be used, too: evaluation leaves the pixels of
             anomalous images without a marked one out.
-        arrays: read the samples from here and not from files.
+        pictures: where they are read.
         spared: (H, W) of good samples that aren't read at all; they may be named until the first item is asked for.
 
     Raises:
@@ -79,7 +79,7 @@ class ImageDataset(Dataset[Item]):
         reading: Reading = AS_DECLARED,
         with_masks: bool = False,
         lenient: bool = False,
-        arrays: Arrays | None = None,
+        pictures: Pictures = FILES,
         spared: Mapping[Sample, tuple[int, int]] | None = None,
     ) -> None:
         self.samples = tuple(samples)
@@ -87,7 +87,7 @@ class ImageDataset(Dataset[Item]):
         self.reading = reading
         self.with_masks = with_masks
         self.lenient = lenient
-        self.arrays = arrays
+        self.pictures = pictures
         self.spared = {} if spared is None else spared
         bare = [sample.relative for sample in samples if sample.label is not False and sample.mask is None]
         if with_masks and bare and not lenient:
@@ -100,13 +100,7 @@ class ImageDataset(Dataset[Item]):
         """The samples of these numbers alone, read alike."""
         part = copy.copy(self)
         part.samples = tuple(self.samples[number] for number in numbers)
-        if self.arrays is not None:
-            names = {sample.relative for sample in part.samples}
-            images, masks = self.arrays.images, self.arrays.masks
-            part.arrays = Arrays(
-                {name: image for name, image in images.items() if name in names},
-                {name: mask for name, mask in masks.items() if name in names},
-            )
+        part.pictures = self.pictures.part(part.samples)
         return part
 
     def __len__(self) -> int:
@@ -126,7 +120,7 @@ class ImageDataset(Dataset[Item]):
         drawn, remark = np.zeros(size, dtype=np.bool_), None
         if sample.mask is not None:
             try:
-                drawn = read_mask(sample.mask, size) if self.arrays is None else self.arrays.masks[sample.relative]
+                drawn = self.pictures.mask(sample, size)
             except DataError as error:
                 if not self.lenient:
                     raise
@@ -143,9 +137,7 @@ class ImageDataset(Dataset[Item]):
 
     def pixels(self, sample: Sample) -> npt.NDArray[Any]:
         """One image as it is read for the model: (H, W, 3) RGB, uint8, or float32 in [0, 1]."""
-        if self.arrays is not None:
-            return self.arrays.images[sample.relative]
-        return self.reading(sample.path)
+        return self.pictures.pixels(sample, self.reading)
 
 
 def collate(items: Sequence[Item]) -> ImageBatch:

@@ -27,12 +27,13 @@ from blemish.engine.probe import Probe, draws_of
 from blemish.errors import UsageError
 from blemish.functional.exact_products import exact_products
 from blemish.metrics.evaluation import Evaluator
-from blemish.models.base import Detector, build_parts
+from blemish.models.base import Detector
 from blemish.models.cross_fit import CrossFit, features_by_image, images_at_once
 from blemish.models.fused.detector import FusedDetector
 from blemish.models.fused.settings import FusedSettings
 from blemish.models.padim.detector import PadimDetector
 from blemish.models.padim.settings import PadimSettings
+from blemish.models.parts import build_parts
 from blemish.models.patchcore.detector import PatchcoreDetector
 from blemish.models.patchcore.settings import PatchcoreSettings
 from blemish.models.subspace.detector import SubspaceDetector

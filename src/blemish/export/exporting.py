@@ -26,7 +26,7 @@ from blemish.extras import EXTRAS
 from blemish.files import replacing, replacing_together
 from blemish.models.base import Detector, ExportMode
 from blemish.runtime import load
-from blemish.runtime.session import Backend
+from blemish.runtime.backend import Backend
 from blemish.runtime.whole import open_whole
 from blemish.seal import BLANK, write_seal
 from blemish.signing import made_here

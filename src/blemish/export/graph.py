@@ -12,7 +12,7 @@ from torch.func import functional_call
 from blemish.data.batch import InferenceBatch
 from blemish.models.base import Detector
 from blemish.post_processing.post_processor import SETTING_BUFFERS
-from blemish.runtime.session import Outputs
+from blemish.runtime.backend import Outputs
 
 OUTPUTS = Outputs._fields
 

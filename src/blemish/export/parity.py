@@ -23,7 +23,8 @@ from blemish.export.report import EXACT, Comparison, Limits, ParityReport
 from blemish.metrics import AUROC
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
-from blemish.runtime.session import Backend, normalized
+from blemish.runtime.backend import Backend
+from blemish.runtime.marks import normalized
 
 BATCHES = (1, 2, 5)
 ROUNDING = 5e-6

@@ -1,8 +1,7 @@
-"""What all detectors share: the path of an image, and the verbs that fit them. No trainer is known here.
+"""What all detectors share: the path of an image. No trainer is known here.
 
-A detector observes the features of good images, batch after batch; `finish` turns what was observed into a model;
-`score` gives raw scores and maps. This class joins them to the pre-processor, the backbone and the post-processor, all
-of which it takes ready-made:
+A detector observes good images, see `blemish.models.observer`, and gives raw scores and maps. This class joins it to
+the pre-processor, the backbone and the post-processor, all of which it takes ready-made:
 
     forward(images uint8)  =  post_processor(inspect(pre_processor(images)))
 
@@ -15,9 +14,9 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy.typing as npt
 import torch
@@ -25,22 +24,18 @@ from torch import Tensor, nn
 
 from blemish.data.batch import InferenceBatch, PerImage, RawPrediction
 from blemish.data.explanation import Basis, Explanation, Finding, GoodPatch
-from blemish.data.good_images import GoodImages
 from blemish.data.record import DataRecord
 from blemish.data.roi import run_lengths
-from blemish.errors import NonFiniteError, NotFittedError, UsageError
-from blemish.features.backbones import default_layers
-from blemish.features.extractor import FeatureExtractor
+from blemish.errors import NonFiniteError, UsageError
 from blemish.functional.exact_products import exact_products
 from blemish.functional.patches import worst_mean
 from blemish.functional.regions import Region, cores, find_regions, highest
-from blemish.models.components import moments
 from blemish.models.components.map_maker import MapMaker
-from blemish.models.components.tiler import Tiler
+from blemish.models.observer import Observer
+from blemish.models.parts import SHARED, Parts, build_parts
 from blemish.post_processing.calibration import Evidence
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
-from blemish.pre_processing import PreProcessor
 from blemish.progress import Progress, silent
 from blemish.settings import DetectorSettings
 
@@ -51,42 +46,8 @@ if TYPE_CHECKING:
 
 ExportMode: TypeAlias = Literal["onnx", "openvino", "torch"]
 
-SHARED = ("extractor", "pre_processor", "tiler", "map_maker")
-"""What twins of a detector, and members of a fused one, share."""
 
-
-class Parts(NamedTuple):
-    """What a detector is put together from."""
-
-    extractor: FeatureExtractor
-    pre_processor: PreProcessor
-    tiler: Tiler | None
-
-
-def build_parts(settings: DetectorSettings) -> Parts:
-    """The parts that settings describe.
-
-    Raises:
-        UsageError: for settings that don't fit the backbone. WeightsError: where weights are missing or damaged.
-    """
-    layers = settings.layers
-    extractor = FeatureExtractor(
-        settings.backbone,
-        default_layers(settings.backbone, settings.layer_strides) if layers is None else layers,
-        pretrained=settings.pretrained,
-        weights=settings.weights,
-        seed=settings.seed,
-    )
-    pre_processor = PreProcessor(
-        settings.image_size, extractor.mean, extractor.std, settings.fit_mode, settings.crop_from, settings.roi
-    )
-    tiler = None
-    if settings.tile_size is not None:
-        tiler = Tiler(settings.tile_size, settings.tile_stride, pre_processor.image_size)
-    return Parts(extractor, pre_processor, tiler)
-
-
-class Detector(nn.Module, ABC):
+class Detector(Observer):
     """Base class of detectors.
 
     Args:
@@ -100,10 +61,8 @@ class Detector(nn.Module, ABC):
         grid: (rows, columns) of patches per image. channels: features per patch, before any selection.
         progress: called by long work, see `blemish.progress`; replaced by the engine.
         data_record: which images the last fit used; None when it isn't known.
-        good_images: those that explanations refer to; none where the fit wasn't the engine's.
     """
 
-    Settings: ClassVar[type[DetectorSettings]]
     trainer_arguments: ClassVar[Mapping[str, Any]] = {"max_epochs": 1, "num_sanity_val_steps": 0}
     """What fitting needs of a trainer: one look at each image, and no validation before it."""
     basis: ClassVar[Basis] = "same place"
@@ -129,8 +88,6 @@ class Detector(nn.Module, ABC):
         )
         self.progress: Progress = silent
         self.data_record: DataRecord | None = None
-        self.good_images = GoodImages()
-        self._observing = self._resumed = False
 
     @classmethod
     def build(cls, *, post_processor: nn.Module | bool | None = None, **settings: Any) -> Self:
@@ -149,11 +106,6 @@ class Detector(nn.Module, ABC):
         return cls(checked, build_parts(checked), post_processor)
 
     @property
-    def name(self) -> str:
-        """What configurations and model files call the detector."""
-        return self.Settings.name
-
-    @property
     def width(self) -> int:
         """D, features of a patch as `embed` gives them."""
         return self.channels
@@ -162,16 +114,6 @@ class Detector(nn.Module, ABC):
     def steady(self) -> bool:
         """Whether scores take the same steps whatever the features are, and look at none: a GPU can repeat them."""
         return False
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether `finish` has run, or fitted state was loaded."""
-        return not self._observing and self._has_state()
-
-    @property
-    def is_observing(self) -> bool:
-        """Whether images were observed that `finish` hasn't made a model of."""
-        return self._observing
 
     @property
     def decider(self) -> DecisionModule:
@@ -194,26 +136,12 @@ class Detector(nn.Module, ABC):
         return self.map_maker.vertical.device
 
     @abstractmethod
-    def _has_state(self) -> bool:
-        """Whether there is fitted state; decided on shapes, so that a graph can be exported."""
-
-    @abstractmethod
     def check_state(self) -> None:
         """Checks that loaded state fits this detector.
 
         Raises:
             ValueError: naming the tensor whose shape doesn't fit.
         """
-
-    def arguments(self) -> dict[str, Any]:
-        """The settings that, with the state dict, rebuild this detector without network: JSON values only."""
-        return self.settings.arguments()
-
-    def start(self) -> None:
-        """Forgets everything observed: a second fit starts afresh."""
-        self._observing, self._resumed = True, False
-        self.good_images = GoodImages()
-        self._forget_thresholds()
 
     def twin(self) -> Self:
         """A detector of the same state and settings over the same backbone, without a post-processor: what either
@@ -235,85 +163,6 @@ class Detector(nn.Module, ABC):
         for name in SHARED:
             self._modules.pop(name, None)
             self.__dict__[name] = getattr(other, name)
-
-    def resume(self) -> None:
-        """Prepares a fitted detector to observe more good images, which `finish` adds to what it knows.
-
-        Raises:
-            NotFittedError: before `fit`.
-        """
-        self._require_fitted()
-        self._observing = self._resumed = True
-        self._forget_thresholds()
-
-    def begin(self) -> None:
-        """Starts observing, or goes on where `resume` was called just before."""
-        if not self._resumed:  # an interrupted fit leaves `_observing` behind, and nothing to go on from
-            self.start()
-        self._resumed = False
-
-    @abstractmethod
-    def observe(self, features: Tensor, images: Sequence[int] | None = None) -> None:
-        """Takes a batch of good images.
-
-        Args:
-            features: (N, D, gh, gw) float32.
-            images: the numbers that the N images have in the whole set, rising from 0; needed where several detectors
-                observe parts of it. None numbers them on from the last one.
-
-        Raises:
-            UsageError: if numbers don't rise.
-        """
-
-    def observed_state(self) -> dict[str, Tensor]:
-        """What was observed since `start` or `resume`, as plain tensors for `merge` in another process.
-
-        Raises:
-            UsageError: if this kind of detector can't.
-        """
-        raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
-
-    @property
-    def scattered(self) -> int:
-        """How many images out of a set, any of them, are observed before something is made of them: detectors that saw
-        as many at most, merged, give the bytes of one pass. (Consecutive ones do so in any number, see `merge`.)
-        """
-        return moments.BLOCK_IMAGES
-
-    def finish(self) -> None:
-        """Turns what was observed into the fitted model."""
-        self._observing = False
-
-    def finish_for(self, images: int) -> None:
-        """`finish` of a detector that scores so many images and is never saved: without what only pays for more."""
-        self.finish()
-
-    def merge(self, other: Detector | Mapping[str, Tensor]) -> None:
-        """Adds what another detector of the same settings has observed; both before `finish`.
-
-        Parts of consecutive images, cut anywhere and merged in any order, give the same bytes as one pass. Other parts
-        (every second image, say) give the same bytes while they are small, and beyond that the same up to rounding, or
-        another selection that covers as well.
-
-        Args:
-            other: a detector that has observed other images of the same set, by their numbers; or its
-                `observed_state`.
-
-        Raises:
-            UsageError: if this kind of detector can't, if this one doesn't observe, if the two differ in their
-                settings, or if both have seen the same images.
-        """
-        if not self._observing:
-            raise UsageError("Only a detector that observes can merge another. Call start() or resume() first.")
-        if isinstance(other, Detector):
-            if (other.name, other.arguments()) != (self.name, self.arguments()):
-                raise UsageError("Only detectors of one kind with the same settings can be merged.")
-            other = other.observed_state()
-        self.merge_state(other)
-
-    def merge_state(self, state: Mapping[str, Tensor]) -> None:
-        """Adds an `observed_state`: what `merge` does, without its checks."""
-        raise UsageError(f"{type(self).__name__} can't be merged, so one process has to observe all images.")
 
     @abstractmethod
     def patch_scores(self, features: Tensor) -> Tensor:
@@ -515,15 +364,8 @@ class Detector(nn.Module, ABC):
         return [inside for inside in each if inside is not None] or None
 
     def _forget_thresholds(self) -> None:
-        """Thresholds of other features mean nothing: if the new calibration fails, there must be none."""
         if isinstance(self.post_processor, DecisionModule):
             self.post_processor.forget()
-
-    def _require_fitted(self) -> None:
-        if not self.is_fitted:
-            raise NotFittedError(
-                f"This {self.Settings.title} has not seen any good images yet. Run Engine.fit(model, datamodule) first."
-            )
 
     def _grid(self, stride: int | None) -> tuple[int, int]:
         if self.tiler is None:

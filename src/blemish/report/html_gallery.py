@@ -22,7 +22,8 @@ from blemish.errors import DataError, ImageReadError
 from blemish.functional.pixels import to_uint8
 from blemish.progress import Progress, silent, watched
 from blemish.report.html_rows import ImageRow
-from blemish.runtime.session import Backend, Failure, Result, Session
+from blemish.runtime.backend import Backend
+from blemish.runtime.session import Failure, Result, Session
 from blemish.visualization import overlay
 from blemish.visualization.caption import MISPLACED
 from blemish.visualization.overlay import misplaced

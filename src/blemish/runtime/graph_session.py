@@ -24,7 +24,7 @@ from blemish.data.roi import read_roi
 from blemish.errors import ArtifactError, DataError, NonFiniteError, UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.post_processing.decision import CalibrationRecord, Decision
-from blemish.runtime.session import RAW, VERDICT, Outputs
+from blemish.runtime.backend import RAW, VERDICT, Outputs
 from blemish.seal import read_seal
 
 _NO_PATCHES = (

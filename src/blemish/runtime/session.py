@@ -12,8 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +21,14 @@ from blemish.data.explanation import Explanation
 from blemish.data.good_images import GoodImages
 from blemish.data.image_io import MAX_PIXELS, Reading
 from blemish.data.live import Shot
-from blemish.data.record import ColorRecord
-from blemish.data.roi import stretched
 from blemish.errors import DataError, ImageReadError, NonFiniteError, UsageError, one_of
-from blemish.functional.regions import Region, cores, find_regions
-from blemish.post_processing.decision import Decision, Scale
+from blemish.post_processing.decision import Decision
 from blemish.post_processing.moving import at_rate, at_sensitivity, at_threshold
 from blemish.runtime.ahead import ahead
+from blemish.runtime.backend import Backend
 from blemish.runtime.inputs import CHANNELS, Channels, Frame, Source, each, frames_of, odd_colors, read_source
+from blemish.runtime.marks import maps_of
 from blemish.runtime.result import Failure as Failure
-from blemish.runtime.result import Maps as Maps
 from blemish.runtime.result import Result as Result
 
 _LOG = logging.getLogger(__name__)
@@ -44,78 +41,6 @@ STACKED = 8
 STACKED_PIXELS = 2**23
 """How many pixels (H x W, over all images) are inspected at once, unless a single image has more: a bound for memory,
 of which a pixel needs some 40 bytes on its way."""
-
-
-NORMALIZED = 2**16
-"""How many pixels of a map are normalized at once: that takes a dozen passes, between which they stay in a cache."""
-
-
-class Outputs(NamedTuple):
-    """What a graph returns for N images of one size (H, W).
-
-    A backend may leave out map and mask where it gives the raw map: sessions decide about its pixels by the same rule,
-    and normalize what somebody looks at. Without any of the three, verdicts alone were wanted.
-    """
-
-    raw_score: npt.NDArray[np.float32]  # (N,)
-    pred_score: npt.NDArray[np.float32]  # (N,) in [0, 1]
-    pred_label: npt.NDArray[np.bool_]  # (N,)
-    anomaly_map: npt.NDArray[np.float32] | None = None  # (N, H, W) in [0, 1]
-    pred_mask: npt.NDArray[np.bool_] | None = None  # (N, H, W)
-    raw_map: npt.NDArray[np.float32] | None = None  # (N, H, W), not cut off; None from files of earlier versions, too
-
-
-VERDICT = Outputs._fields[:3]
-"""Those of `Outputs` that a backend for verdicts alone gives."""
-
-RAW = (*VERDICT, "raw_map")
-"""Those that a session needs for everything else."""
-
-
-class Backend(Protocol):
-    """A model in some runtime. It decides as it is told and keeps nothing of it: many sessions may share one."""
-
-    @property
-    def decision(self) -> Decision:
-        """The one it was calibrated to, or exported with."""
-        ...
-
-    @property
-    def roi(self) -> npt.NDArray[np.bool_] | None:
-        """The region of interest, (H', W') bool over pictures of any size; None for everything."""
-        ...
-
-    @property
-    def bit_depth(self) -> int | None:
-        """How many bits of 16-bit files its images use, see `blemish.data.image_io.read_image`; None for all."""
-        ...
-
-    @property
-    def color(self) -> ColorRecord | None:
-        """What colors the images have that it was fitted on; None where that isn't known."""
-        ...
-
-    @property
-    def fingerprint(self) -> str | None:
-        """SHA-256 of the model's file, hexadecimal; None for one that never was a file."""
-        ...
-
-    @property
-    def good_images(self) -> GoodImages:
-        """Those that explanations refer to. UsageError where it can't explain."""
-        ...
-
-    def run(self, images: npt.NDArray[Any], decision: Decision) -> Outputs:
-        """(N, H, W, 3) RGB, uint8 or float32 in [0, 1] -> `Outputs`; NonFiniteError for scores without a meaning,
-        DataError for images that this model can't take.
-        """
-        ...
-
-    def explain(
-        self, image: npt.NDArray[Any], regions: Sequence[Region], decision: Decision, count: int
-    ) -> Explanation:
-        """What deviates in an image (H, W, 3), and what to compare it with. UsageError where it can't explain."""
-        ...
 
 
 class _Item(NamedTuple):
@@ -436,49 +361,6 @@ def check_options(*, batch_size: int, min_area: int, frames: str, known: Sequenc
     for name, value in (("batch_size", batch_size), ("min_area", min_area)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1. Got {value}.")
-
-
-def maps_of(
-    outputs: Outputs, number: int, scale: Scale, roi: npt.NDArray[np.bool_] | None, *, min_area: int
-) -> Maps | None:
-    """What was found in one of the images; None where verdicts alone were wanted.
-
-    Args:
-        outputs: of the backend.
-        number: of the image.
-        scale: how pixels are decided about, where the backend left that to the session.
-        roi: the region of interest, (H', W') bool; None for everything.
-        min_area: see `Session`.
-    """
-    raw = None if outputs.raw_map is None else outputs.raw_map[number]
-    if outputs.anomaly_map is not None and outputs.pred_mask is not None:
-        values, mask = outputs.anomaly_map[number], outputs.pred_mask[number]
-        core = mask if raw is None else cores(mask, raw)
-        return Maps(values, mask, tuple(find_regions(core, values, min_area=min_area)))
-    if raw is None:
-        return None
-    whole, mask = partial(normalized, raw, scale, roi), scale.is_anomalous(raw)
-    if not mask.any():
-        return Maps(whole, mask, ())
-    if roi is not None:
-        mask &= stretched(roi, raw.shape)
-    core = cores(mask, raw)
-    values = np.zeros(raw.shape, np.float32)  # pages that nobody touches take neither time nor memory
-    values[core] = scale.normalize(raw[core])
-    return Maps(whole, mask, tuple(find_regions(core, values, min_area=min_area)))
-
-
-def normalized(
-    raw: npt.NDArray[np.float32], scale: Scale, roi: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.float32]:
-    """A raw map (H, W) on the scale from 0 to 1, with 0 outside the region of interest, (H', W') bool."""
-    values = np.empty_like(raw)
-    rows = max(1, NORMALIZED // raw.shape[1])
-    for top in range(0, len(raw), rows):
-        values[top : top + rows] = scale.normalize(raw[top : top + rows])
-    if roi is not None:
-        values[~stretched(roi, raw.shape)] = 0
-    return values
 
 
 def _stackable(stack: list[_Item], item: _Item) -> bool:

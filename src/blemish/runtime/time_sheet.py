@@ -24,8 +24,8 @@ from blemish.errors import UsageError
 from blemish.functional.pixels import to_uint8
 from blemish.runtime import load
 from blemish.runtime.graph_session import wanted
+from blemish.runtime.marks import maps_of
 from blemish.runtime.pruning import output_names, pruned
-from blemish.runtime.session import maps_of
 
 if TYPE_CHECKING:
     from blemish.models.base import Detector

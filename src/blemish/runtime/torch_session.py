@@ -23,8 +23,9 @@ from blemish.functional.regions import Region
 from blemish.models.base import Detector
 from blemish.post_processing.decision import Decision
 from blemish.post_processing.post_processor import DecisionModule
+from blemish.runtime.backend import Outputs
 from blemish.runtime.recorded import Function, Recorded
-from blemish.runtime.session import Outputs, Session
+from blemish.runtime.session import Session
 from blemish.seal import read_seal
 
 

@@ -32,7 +32,8 @@ from blemish.escaping import as_utf8
 from blemish.extras import require
 from blemish.predictions.rows import COLUMNS, PredictionRow, fingerprint, row_of
 from blemish.runtime import load
-from blemish.runtime.session import Backend, Failure, Result, Session, check_options
+from blemish.runtime.backend import Backend
+from blemish.runtime.session import Failure, Result, Session, check_options
 from blemish.scale.versions import require_same, versions
 
 Watch: TypeAlias = Callable[[int, Result], None]

@@ -13,7 +13,8 @@ from blemish.data.datamodule import ImageDataModule
 from blemish.engine import Engine
 from blemish.features.backbones import ALIASES, BACKBONES, local
 from blemish.models import DETECTORS, detectors
-from blemish.models.base import Detector, build_parts
+from blemish.models.base import Detector
+from blemish.models.parts import build_parts
 from blemish.post_processing.post_processor import DecisionModule
 from blemish.settings import FitSettings, fit_settings
 from blemish.trials.jobs import Job

@@ -12,7 +12,7 @@ import pytest
 
 from blemish.export import exporting
 from blemish.post_processing.decision import SETTINGS
-from blemish.runtime.session import Outputs
+from blemish.runtime.backend import Outputs
 from exported import export_untried, traced
 from ran import Blemish
 

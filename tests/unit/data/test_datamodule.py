@@ -407,11 +407,8 @@ def test_arrays_for_fitting_testing_and_predicting() -> None:
     assert (data.index.layout, data.num_workers) == ("arrays", 0)
     sets = data.split
     assert [len(part) for part in (sets.fit, sets.calibrate, sets.test)] == [6, 3, 5]
-    used = {
-        sample.relative: data.arrays.images[sample.relative] for part in (sets.fit, sets.calibrate) for sample in part
-    }
     fitted = [image for batch in data.train_dataloader() for image in batch.image]
-    expected = [used[sample.relative].mean((0, 1)) / 255 for sample in sets.fit]
+    expected = [data.pixels(sample).mean((0, 1)) / 255 for sample in sets.fit]
     np.testing.assert_allclose([image[:, 0, 0] for image in fitted], expected, atol=1e-6)
     masks = {
         path: int(m.sum())
@@ -431,9 +428,9 @@ def test_arrays_of_sixteen_bits_are_read_as_files_are() -> None:
     images[0][0, 0] = 4095
     data = ImageDataModule.from_arrays(images)
     assert data.record().bit_depth == 12
-    np.testing.assert_allclose(data.arrays.images["000000"][..., 1], images[0] / 4095, atol=1e-7)
+    np.testing.assert_allclose(data.pixels(data.index.samples[0])[..., 1], images[0] / 4095, atol=1e-7)
     data = ImageDataModule.from_arrays(images, bit_depth=16)
-    np.testing.assert_allclose(data.arrays.images["000000"][..., 1], images[0] / 65535, atol=1e-7)
+    np.testing.assert_allclose(data.pixels(data.index.samples[0])[..., 1], images[0] / 65535, atol=1e-7)
 
 
 def test_names_group_arrays_and_subsets_deal_them() -> None:

@@ -36,8 +36,9 @@ from blemish.models import Padim
 from blemish.models.base import Detector
 from blemish.post_processing import BasePostProcessor, DecisionModule, PostProcessor
 from blemish.post_processing.decision import SETTINGS
+from blemish.runtime.backend import Outputs
 from blemish.runtime.onnx_session import OnnxBackend
-from blemish.runtime.session import Outputs, Session
+from blemish.runtime.session import Session
 from blemish.synthetic.products import render
 from disks import files_end_at
 from exported import trace_once, traced

@@ -30,8 +30,8 @@ from blemish.export.samples import good_ones, list_samples, read_samples, spread
 from blemish.models import Patchcore
 from blemish.models.base import Detector
 from blemish.post_processing.decision import SETTINGS
+from blemish.runtime.backend import Outputs
 from blemish.runtime.onnx_session import OnnxBackend
-from blemish.runtime.session import Outputs
 from blemish.synthetic.products import render
 from exported import assert_sealed, trace_once, traced
 

@@ -16,7 +16,8 @@ from skimage.measure import points_in_poly
 from blemish.functional.regions import find_regions
 from blemish.predictions.coco import write_coco
 from blemish.predictions.rows import row_of
-from blemish.runtime.session import Maps, Result
+from blemish.runtime.result import Maps
+from blemish.runtime.session import Result
 
 
 def row(mask: np.ndarray, path: str = "a.png") -> dict[str, Any]:

@@ -15,7 +15,8 @@ from blemish.errors import OutputError, UsageError
 from blemish.functional.regions import find_regions
 from blemish.predictions.rows import row_of
 from blemish.predictions.streaming import PredictionFile, is_interrupted
-from blemish.runtime.session import Maps, Result
+from blemish.runtime.result import Maps
+from blemish.runtime.session import Result
 from disks import files_end_at
 
 SUFFIXES = ["csv", "jsonl", "parquet", "json"]

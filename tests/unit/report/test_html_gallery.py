@@ -16,7 +16,7 @@ from blemish.data.layouts import Sample
 from blemish.post_processing.decision import Decision, Scale
 from blemish.report.html_gallery import NO_VERDICTS, SIDE, Speed, choose, from_model, from_predictions
 from blemish.report.html_rows import ImageRow
-from blemish.runtime.session import Outputs
+from blemish.runtime.backend import Outputs
 
 CUT = 0.5
 

@@ -19,7 +19,8 @@ from blemish.functional.regions import find_regions
 from blemish.predictions.pictures import PictureFolder
 from blemish.predictions.rows import COLUMNS, fingerprint, row_of
 from blemish.predictions.streaming import PredictionFile
-from blemish.runtime.session import Maps, Result
+from blemish.runtime.result import Maps
+from blemish.runtime.session import Result
 
 IMAGE = np.full((6, 9, 3), 90, np.uint8)
 

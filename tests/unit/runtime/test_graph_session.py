@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from blemish.errors import ArtifactError
+from blemish.runtime.backend import RAW
 from blemish.runtime.graph_session import GraphBackend, parse_metadata
-from blemish.runtime.session import RAW
 
 _DECISION = {
     f"{name}_{key}": value

@@ -30,8 +30,10 @@ from blemish.functional.outlines import fill
 from blemish.functional.regions import label_components
 from blemish.models.base import Detector
 from blemish.post_processing import Decision, DecisionModule, PostProcessor, Scale
+from blemish.runtime.backend import Outputs
 from blemish.runtime.inputs import odd_colors
-from blemish.runtime.session import NORMALIZED, STACKED_PIXELS, Failure, Outputs, Result, Session, maps_of
+from blemish.runtime.marks import NORMALIZED, maps_of
+from blemish.runtime.session import STACKED_PIXELS, Failure, Result, Session
 from blemish.runtime.torch_session import TorchBackend
 from blemish.synthetic.products import render
 

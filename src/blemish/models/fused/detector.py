@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from blemish.errors import DataError
 from blemish.models import detectors
-from blemish.models.base import Detector, Parts
+from blemish.models.base import Detector
 from blemish.models.components.image_order import numbered
 from blemish.models.fused.settings import FusedSettings
+from blemish.models.parts import Parts
 from blemish.progress import silent
 from blemish.settings import DetectorSettings
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from blemish.functional.patches import join_layers
-from blemish.models.base import Detector, Parts
+from blemish.models.base import Detector
 from blemish.models.padim.gaussians import PatchGaussians
 from blemish.models.padim.settings import PadimSettings
+from blemish.models.parts import Parts
 
 FEW_IMAGES = 16
 """Up to so many images cost less by solving than inverses of all factors do."""

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from blemish.data.explanation import GoodPatch
 from blemish.functional.patches import average_neighborhood, join_layers
-from blemish.models.base import Detector, Parts
+from blemish.models.base import Detector
+from blemish.models.parts import Parts
 from blemish.models.patchcore.bank import MemoryBank
 from blemish.models.patchcore.settings import PatchcoreSettings
 

@@ -11,9 +11,10 @@ from blemish.errors import DataError
 from blemish.functional.gaussian import Moments, pack, unpack
 from blemish.functional.patches import join_layers
 from blemish.functional.subspace import principal_components, residual_norm
-from blemish.models.base import Detector, Parts
+from blemish.models.base import Detector
 from blemish.models.components.dynamic_buffer import DynamicBufferModule
 from blemish.models.components.moments import MomentStream
+from blemish.models.parts import Parts
 from blemish.models.subspace.settings import SubspaceSettings
 
 
