@@ -73,7 +73,8 @@ def main() -> None:
     data = Path(os.environ.get("BLEMISH_DATA") or Path(__file__).parents[2] / "shared" / "data")
     options.output.mkdir(parents=True, exist_ok=True)
     unfinished = options.output / "decisions.unfinished"
-    rows = json.loads(unfinished.read_text()) if unfinished.is_file() else []
+    known = json.loads(unfinished.read_text()) if unfinished.is_file() else []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         from blemish.synthetic.products import write_dataset
 
@@ -81,9 +82,9 @@ def main() -> None:
             drawn = {"good_train": 60, "good_test": 40, "per_defect": 8}
             root = write_dataset(folder, product=name, **drawn) if name in DRAWN else data / name
             for preset in options.presets if root.is_dir() else ():
-                known = [row for row in rows if (row["set"], row["preset"]) == (name, preset)]
-                rows += [] if known else [measure(preset, root)]
-                unfinished.write_text(json.dumps(rows))
+                done = [row for row in known if (row["set"], row["preset"]) == (name, preset)]
+                rows += done or [measure(preset, root)]
+                unfinished.write_text(json.dumps([*rows, *(row for row in known if row not in rows)]))
     report("decisions", options, rows, claims(rows))
     unfinished.unlink(missing_ok=True)
 

@@ -55,6 +55,16 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "fused-bank": {"detector": "fused", "shrinkage": 0.1, **BANK},
     "fused-cosine": {"detector": "fused", "shrinkage": 0.1, **BANK, "distance": "cosine"},
     **{
+        f"fused-cosine-{rows}": {
+            "detector": "fused",
+            "shrinkage": 0.1,
+            **BANK,
+            "bank_size": rows,
+            "distance": "cosine",
+        }
+        for rows in (250, 500, 1000)
+    },
+    **{
         f"fused-placed-{weight:g}": {
             "detector": "fused",
             "shrinkage": 0.1,
@@ -263,7 +273,8 @@ def main() -> None:
     if not options.table:
         with tempfile.TemporaryDirectory() as folder:
             fill(options, file, Path(folder))
-    rows = table(read(file, options.most))
+    known = read(file, options.most)
+    rows = table([row for row in known if row["cell"][0] in options.sets and row["cell"][4] in options.seeds])
     if not rows:
         raise SystemExit(f"No cell of the default, {DEFAULT}, has been measured yet.")
     best = max(row["image AUROC"] for row in rows)

@@ -20,6 +20,7 @@ from anomalib.metrics import AUPRO, AUROC, F1AdaptiveThreshold
 from anomalib.models import EfficientAd, Padim, Patchcore
 from anomalib.models.components import KCenterGreedy
 from common import BATCH, SIDE, Meter, files, map_and_mask, read, seconds, serve
+from PIL import Image
 from safetensors.torch import load_file
 
 PARTS = {"pre_processor": True, "post_processor": False, "evaluator": False, "visualizer": False}
@@ -141,20 +142,23 @@ def make_line(name: str, root: str, folder: str, weights: str | None = None) -> 
             made.model(torch.cat(images))
         made.fit()
     # For images of one size, one at a time: for any, its PatchCore would take two at a time and no other number.
-    fixed = {"input_size": read(paths[0]).shape[:2], "onnx_kwargs": {"dynamic_axes": None}}
+    sizes = {read(path).shape[:2] for path in paths}
+    size = sizes.pop() if len(sizes) == 1 else None
+    fixed = {"input_size": size or (SIDE, SIDE), "onnx_kwargs": {"dynamic_axes": None}}
     os.chdir(folder)  # the inferencer keeps a cache where it stands
-    lines[name] = OpenVINOInferencer(made.eval().to_openvino(Path(folder) / name, **fixed))
+    inferencer = OpenVINOInferencer(made.eval().to_openvino(Path(folder) / name, **fixed))
+    lines[name] = inferencer.predict if size else lambda path: inferencer.predict(_small(path))
     return {}
 
 
 def judge(name: str, paths: list[str]) -> dict[str, Any]:
     """As in `ours.py`."""
     line = lines[name]
-    line.predict(paths[0])
+    line(paths[0])
     scores, times = [], []
     for path in paths:
         started = time.perf_counter()
-        found = line.predict(path)
+        found = line(path)
         times.append(time.perf_counter() - started)
         scores.append(float(np.ravel(found.pred_score)[0]))
     return {"scores": scores, "seconds": times}
@@ -194,6 +198,10 @@ def _embed(images: torch.Tensor) -> torch.Tensor:
 
 def _preprocess(paths: list[Path] | list[str]) -> torch.Tensor:
     return torch.cat([_image(path, model).to(device) for path in paths])
+
+
+def _small(path: str) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def _image(path: Path | str, made: Any) -> torch.Tensor:

@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "detector": "fused",
         "distance": "cosine",
         "coreset_sampling_ratio": 0.02,
-        "bank_size": 2000,
+        "bank_size": 500,
     },
     "plain": {},
 }

@@ -22,6 +22,9 @@ QUERY_ROWS = 1024
 """Bank and query rows per product. Their 16 MB result is reused from the heap; larger ones the allocator fetches from
 the system each time, and the page faults cost more than the arithmetic."""
 
+DEVICE_RANKS = 64 * 2**20
+"""Numbers per product on a GPU, where each product costs many launches: 256 MB."""
+
 GROUP = 64
 """Minima are searched in groups: a minimum of numbers that lie side by side costs a twentieth of its position."""
 
@@ -51,7 +54,7 @@ def nearest(
     k: int = 1,
     *,
     block_rows: int = BLOCK_ROWS,
-    query_rows: int = QUERY_ROWS,
+    query_rows: int | None = None,
 ) -> Neighbors:
     """The k nearest bank rows of every query.
 
@@ -61,14 +64,15 @@ def nearest(
         norms: (M,) float32, `square_norms(bank)`; a bank is searched many times, so they are computed once.
         k: neighbors wanted; at most M are returned.
         block_rows: bank rows per product.
-        query_rows: query rows per product.
+        query_rows: query rows per product; None takes `QUERY_ROWS`, or on a GPU as many as `DEVICE_RANKS` allow.
 
     Returns:
         `Neighbors` with min(k, M) columns.
     """
     k = min(k, len(bank))
     # A graph's runtime plans its own memory, and a graph can't loop over a batch whose size is free.
-    parts = (queries,) if torch.compiler.is_exporting() else queries.split(query_rows)
+    exporting = torch.compiler.is_exporting()
+    parts = (queries,) if exporting else queries.split(query_rows or _together(queries, min(len(bank), block_rows)))
     found = [_nearest(part, bank, norms, k, block_rows) for part in parts]
     return Neighbors(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
@@ -121,6 +125,11 @@ def reweighted_score(distance: Tensor, neighbors: Tensor) -> Tensor:
         return distance
     weight = 1.0 - torch.exp(distance - neighbors.logsumexp(dim=1))
     return weight * distance
+
+
+def _together(queries: Tensor, rows: int) -> int:
+    """How many queries there are to a product with so many rows."""
+    return max(1, DEVICE_RANKS // rows) if queries.is_cuda else QUERY_ROWS
 
 
 def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int, block_rows: int) -> Neighbors:

@@ -11,8 +11,8 @@ x = (x', x'') and y = (y', y'') split into the part inside and the rest, and the
 
 which is again one product, of p + 1 columns instead of D.
 
-`HalfIndex`, for GPUs, which multiply halves several times as fast: x = x' + r and y = y' + s split into the nearest
-halves and what rounding took, both known exactly, and by Cauchy and Schwarz
+`HalfIndex`, for wide features on GPUs, which multiply halves several times as fast: x = x' + r and y = y' + s split
+into the nearest halves and what rounding took, both known exactly, and by Cauchy and Schwarz
 
     x.y  =  x'.y' + x.s + r.y'  <=  x'.y' + |x| |s| + |r| |y'|
 """
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.functional.distances import GROUP, Neighbors, nearest, square_norms, squared_distances
+from blemish.functional.distances import DEVICE_RANKS, GROUP, Neighbors, nearest, square_norms, squared_distances
 
 COLUMNS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Sizes of a basis to choose from, up to a quarter of the columns: more cost as much as the full product."""
@@ -37,8 +37,8 @@ MIN_COLUMNS = 256
 QUERIES = 256
 """Queries per product on a CPU: their bounds, 5 MB for 5,120 rows, stay in the cache for the passes over them."""
 
-DEVICE_BOUNDS = 128 * 2**20
-"""Bounds per product on a GPU, where each product costs many launches: 512 MB."""
+HALF_COLUMNS, HALF_ROWS, HALF_QUERIES = 384, 8192, 16384
+"""Below one of these a GPU has multiplied floats before it has looked through the bounds of a product of halves."""
 
 NORM_PARTS = 3
 """Halves that add up to a float."""
@@ -113,9 +113,9 @@ SearchIndex: TypeAlias = PrincipalIndex | HalfIndex
 
 def make_index(bank: Tensor, norms: Tensor) -> SearchIndex | None:
     """Prepares a bank (M, D) with its `square_norms` (M,) for `nearest_indexed`; None where an index wouldn't pay."""
-    if len(bank) < CANDIDATES * GROUP:
-        return None
-    return half_index(bank, norms) if bank.is_cuda else principal_index(bank, norms)
+    if bank.is_cuda:
+        return half_index(bank, norms) if len(bank) >= HALF_ROWS and bank.shape[1] >= HALF_COLUMNS else None
+    return principal_index(bank, norms) if len(bank) >= CANDIDATES * GROUP else None
 
 
 def half_index(bank: Tensor, norms: Tensor) -> HalfIndex:
@@ -170,7 +170,9 @@ def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchI
         norms: (M,) float32, `square_norms(bank)`.
         index: `make_index(bank, norms)`.
     """
-    together = max(1, DEVICE_BOUNDS // index.columns.shape[1]) if queries.is_cuda else QUERIES
+    if queries.is_cuda and len(queries) < HALF_QUERIES:
+        return nearest(queries, bank, norms)
+    together = max(1, DEVICE_RANKS // index.columns.shape[1]) if queries.is_cuda else QUERIES
     found = [_search(part, bank, norms, index) for part in queries.split(together)]
     return Neighbors(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 

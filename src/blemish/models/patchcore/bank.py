@@ -178,11 +178,16 @@ class MemoryBank(DynamicBufferModule):
             return index.nearest(queries)
         return nearest_indexed(queries, self.rows, self.norms, index)
 
+    @property
+    def steady(self) -> bool:
+        """Whether a search takes the same steps whatever the patches are: on a GPU, where it has no index."""
+        return self.rows.is_cuda and self._index() is None
+
     def farthest(self, patches: Tensor, images: int) -> Neighbors:
         """`nearest`, but the distance is 0 for those of each image's patches (images * P, D) that can't be its worst.
-        Where there is an index, all are searched for, which costs little.
+        Where there is an index, and on a GPU, all are searched for, which costs little.
         """
-        if self._index() is not None:
+        if patches.is_cuda or self._index() is not None:
             return self.nearest(patches)
         return farthest(patches - self.center, images, self.rows, self.norms)
 

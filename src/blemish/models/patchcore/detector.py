@@ -54,6 +54,11 @@ class PatchcoreDetector(Detector):
         """See `Detector.width`: those of the backbone, and row and column where these count."""
         return self.channels + (2 if self.settings.position_weight else 0)
 
+    @property
+    def steady(self) -> bool:
+        """See `Detector.steady`."""
+        return self.bank.steady
+
     def _has_state(self) -> bool:
         return len(self.bank.rows) > 0
 
