@@ -16,6 +16,7 @@ n images.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,12 @@ from blemish.errors import UsageError
 
 FACTOR_BLOCKS = 5
 """Blocks of rows of a triangular factor, which leave 0.6 of it to read; more make products too small."""
+
+BLOCK_NUMBERS = 2**20
+"""Numbers of a block of positions: of float32 these are 4 MiB, of which calculations hold a few copies."""
+
+SHARES = 16
+"""Parts in which memory is given back: each of a size that an allocator returns to the system."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def unpack(packed: Tensor) -> Tensor:
     Raises:
         ValueError: if the rows are no triangles.
     """
-    channels = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
+    channels = _channels(packed)
     rows, columns = torch.tril_indices(channels, channels, device=packed.device)
     if len(rows) != packed.shape[1]:
         raise ValueError(f"Packed triangles must have D (D + 1) / 2 numbers. Got {packed.shape[1]}.")
@@ -108,7 +115,11 @@ def merge_moments_(count: int, mean: Tensor, scatter: Sequence[Tensor], chunk: T
 
 
 def whitening_factors(
-    count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0, dtype: torch.dtype = torch.float32
+    count: int,
+    scatter: Tensor | list[Tensor],
+    epsilon: float,
+    shrinkage: float = 0.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Whitening factors W = L^-1 of scatter matrices, L L^T = (1 - a) S + a mean(S) + epsilon I.
 
@@ -119,7 +130,8 @@ def whitening_factors(
     Args:
         count: images seen, at least 2.
         scatter: (P, D (D + 1) / 2) float32, lower triangles, see `pack`. Whole matrices are made of few positions at a
-            time, so that memory holds one copy of the largest tensor of the model, in `dtype`, beside these.
+            time, so that memory holds one copy of the largest tensor of the model, in `dtype`, beside these. A list
+            with them alone is emptied: if nobody else holds them, their memory is given back on the way.
         epsilon: added to the diagonal, greater than 0; keeps the factor finite when count <= D.
         shrinkage: a in [0, 1).
         dtype: of the factors; arithmetic is float32.
@@ -131,18 +143,18 @@ def whitening_factors(
         UsageError: if `epsilon` is lost to rounding beside the variances, so that a covariance has no factor.
     """
     factors = _empty_factors(scatter, dtype)
-    for part, factor in _cholesky(count, scatter, epsilon, shrinkage, _blocks(factors)):
+    for part, factor in _cholesky(count, scatter, epsilon, shrinkage):
         identity = torch.eye(factor.shape[1], device=factor.device).expand_as(factor)
         factors[part] = torch.linalg.solve_triangular(factor, identity, upper=False)
     return factors
 
 
-def cholesky_factors(count: int, scatter: Tensor, epsilon: float, shrinkage: float = 0.0) -> Tensor:
+def cholesky_factors(count: int, scatter: Tensor | list[Tensor], epsilon: float, shrinkage: float = 0.0) -> Tensor:
     """The factors L of `whitening_factors` themselves, (P, D, D) float32, in half the time; see
     `mahalanobis_by_solving`. Takes and raises the same.
     """
     factors = _empty_factors(scatter, torch.float32)
-    for part, factor in _cholesky(count, scatter, epsilon, shrinkage, _blocks(factors)):
+    for part, factor in _cholesky(count, scatter, epsilon, shrinkage):
         factors[part] = factor
     return factors
 
@@ -190,33 +202,47 @@ def scatter_from_whitening(count: int, whitening: Tensor, epsilon: float, shrink
     return covariance * (count - 1)
 
 
-def _blocks(tensor: Tensor, numbers: int = 2**20) -> Iterator[slice]:
-    """Ranges of positions whose part of (P, ...) has about so many numbers; of float32 these are 4 MiB, of
-    which calculations hold a few copies.
-    """
+def _blocks(tensor: Tensor, numbers: int = BLOCK_NUMBERS) -> Iterator[slice]:
+    """Ranges of positions whose part of (P, ...) has about so many numbers."""
     step = max(1, numbers // max(1, tensor[:1].numel()))
     return (slice(start, start + step) for start in range(0, len(tensor), step))
 
 
-def _empty_factors(scatter: Tensor, dtype: torch.dtype) -> Tensor:
-    channels = (math.isqrt(8 * scatter.shape[1] + 1) - 1) // 2
-    return scatter.new_empty(len(scatter), channels, channels, dtype=dtype)
+def _empty_factors(scatter: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor:
+    triangles = scatter[0] if isinstance(scatter, list) else scatter
+    channels = _channels(triangles)
+    return triangles.new_empty(len(triangles), channels, channels, dtype=dtype)
+
+
+def _channels(triangles: Tensor) -> int:
+    """D of (P, D (D + 1) / 2)."""
+    return (math.isqrt(8 * triangles.shape[1] + 1) - 1) // 2
 
 
 def _cholesky(
-    count: int, scatter: Tensor, epsilon: float, shrinkage: float, parts: Iterator[slice]
+    count: int, scatter: Tensor | list[Tensor], epsilon: float, shrinkage: float
 ) -> Iterator[tuple[slice, Tensor]]:
     """L of the covariances of `whitening_factors`, some positions at a time: where they are, and (p, D, D)."""
-    mean = unpack(scatter.mean(dim=0, keepdim=True))[0]  # (D, D)
-    added = epsilon * torch.eye(mean.shape[-1], device=scatter.device)  # (D, D)
+    emptied = isinstance(scatter, list)
+    triangles = scatter.pop() if isinstance(scatter, list) else scatter
+    channels = _channels(triangles)
+    mean = unpack(triangles.mean(dim=0, keepdim=True))[0]  # (D, D)
+    added = epsilon * torch.eye(channels, device=triangles.device)  # (D, D)
     if shrinkage:
         added = shrinkage * (mean / (count - 1)) + added
-    for part in parts:
-        covariance = unpack(scatter[part]).mul_(1 - shrinkage).div_(count - 1).add_(added)
-        factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
-        if bool(failed.any()):
-            raise UsageError(
-                f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
-                f"Got {epsilon}: raise it, or fit on more than {count} images."
-            )
-        yield part, factor
+    step = max(1, BLOCK_NUMBERS // max(1, channels**2))
+    shares = triangles.split(step * -(-len(triangles) // (SHARES * step)))
+    left = deque(share.clone() if emptied else share for share in shares)
+    del triangles, shares  # what was copied can go
+    start = 0
+    while left:
+        for block in left.popleft().split(step):
+            covariance = unpack(block).mul_(1 - shrinkage).div_(count - 1).add_(added)
+            factor, failed = torch.linalg.cholesky_ex(covariance)  # (p, D, D), (p,)
+            if bool(failed.any()):
+                raise UsageError(
+                    f"epsilon must stand out beside the variances of the features, here up to {covariance.max():.3g}. "
+                    f"Got {epsilon}: raise it, or fit on more than {count} images."
+                )
+            yield slice(start, start + len(block)), factor
+            start += len(block)

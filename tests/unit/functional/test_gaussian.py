@@ -137,3 +137,11 @@ def test_distances_of_another_library(golden: dict[str, Tensor]) -> None:
     torch.testing.assert_close(mahalanobis_from_inverse(images, mean, inverse), expected, rtol=1e-5, atol=0)
     whitening = torch.linalg.cholesky(inverse.double()).mT.float()  # W^T W = inverse
     torch.testing.assert_close(mahalanobis(images, mean, whitening), expected, rtol=1e-5, atol=0)
+
+
+def test_triangles_that_are_given_away_give_the_same_factors() -> None:
+    count, _, scatter = moments(embeddings(positions=300, channels=40))
+    given = [pack(scatter)]
+    found = whitening_factors(count, given, EPSILON, 0.1)
+    assert given == []
+    assert torch.equal(found, whitening_factors(count, pack(scatter), EPSILON, 0.1))

@@ -96,13 +96,13 @@ class PatchGaussians(DynamicBufferModule):
         Raises:
             DataError: if fewer than 2 images were seen.
         """
-        moments = self._take_moments()
-        self.whitening = whitening_factors(moments.count, moments.scatter, self.epsilon, self.shrinkage, self.dtype)
+        count, scatter = self._take_moments()
+        self.whitening = whitening_factors(count, scatter, self.epsilon, self.shrinkage, self.dtype)
 
     def finish_briefly(self) -> None:
         """`finish` for distances of a few images alone: it takes half the time, and each image longer."""
-        moments = self._take_moments()
-        self.factors = cholesky_factors(moments.count, moments.scatter, self.epsilon, self.shrinkage)
+        count, scatter = self._take_moments()
+        self.factors = cholesky_factors(count, scatter, self.epsilon, self.shrinkage)
 
     def distance(self, embedding: Tensor) -> Tensor:
         """(N, P, D) -> Mahalanobis distances (N, P)."""
@@ -110,8 +110,8 @@ class PatchGaussians(DynamicBufferModule):
             return mahalanobis_by_solving(embedding, self.mean, self.factors)
         return mahalanobis(embedding, self.mean, self.whitening)
 
-    def _take_moments(self) -> Moments:
-        """Of what was observed; there is nothing left of it."""
+    def _take_moments(self) -> tuple[int, list[Tensor]]:
+        """Images, and the scatter of what was observed, alone in a list; there is nothing left of it."""
         moments = self._stream.finish()
         self._stream = MomentStream()
         if moments is None or moments.count < 2:
@@ -119,7 +119,7 @@ class PatchGaussians(DynamicBufferModule):
             raise DataError(f"PaDiM needs at least 2 good images to estimate a covariance. Got {seen}.")
         self.mean = moments.mean
         self.count.fill_(moments.count)
-        return moments
+        return moments.count, [moments.scatter]
 
     def _forget(self) -> None:
         self.mean = self.mean.new_empty(0, 0)
