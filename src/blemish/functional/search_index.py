@@ -163,6 +163,7 @@ def principal_index(bank: Tensor, norms: Tensor) -> PrincipalIndex | None:
 
 def nearest_indexed(queries: Tensor, bank: Tensor, norms: Tensor, index: SearchIndex) -> Neighbors:
     """`nearest` with k = 1, exact, at a fraction of the arithmetic; eager only, since how much is done depends on data.
+    On a GPU few queries are searched in full, which takes fewer launches.
 
     Args:
         queries: (Q, D) float32.
